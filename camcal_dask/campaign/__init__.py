@@ -1,0 +1,1 @@
+"""Pipelines to plans of quanta, run on any cluster."""

@@ -1,0 +1,62 @@
+"""Validated configuration: the base model of every settings class.
+
+Unknown keys are refused with the nearest valid name; models are frozen, so a
+configuration can be a dictionary key, travel to workers and be written to provenance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import pydantic
+
+from camcal_dask.errors import ConfigError, nearest
+
+
+class Config(pydantic.BaseModel):
+    """Base of all settings: immutable, no unknown keys."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(model: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Validate ``values`` against ``model``.
+
+    Parameters
+    ----------
+    model : type[Config]
+        The settings class.
+    values : Mapping
+        Raw values, as read from YAML.
+    where : str
+        What is being read (a file, an option), for the error.
+
+    Raises
+    ------
+    ConfigError
+        All faults at once, each with its dotted path and, for an unknown key, the nearest valid name.
+    """
+    try:
+        return model.model_validate(values)
+    except pydantic.ValidationError as error:
+        lines = [_describe(model, fault) for fault in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _describe(model: type[Config], fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        *parents, key = fault["loc"]
+        return f"unknown key {path!r}{nearest(str(key), _fields(model, parents))}"
+    return f"{path} = {fault['input']!r}: {fault['msg']}"
+
+
+def _fields(model: Any, parents: list[Any]) -> list[str]:
+    for parent in parents:
+        field = getattr(model, "model_fields", {}).get(str(parent))
+        model = field.annotation if field else None
+    return list(getattr(model, "model_fields", {}))

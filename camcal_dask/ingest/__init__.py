@@ -1,0 +1,1 @@
+"""Raw FITS files in: header translation and pixel reading."""

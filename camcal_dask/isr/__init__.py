@@ -1,0 +1,1 @@
+"""Instrument signature removal: ordered steps, each one function on a block."""

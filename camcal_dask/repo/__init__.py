@@ -1,0 +1,1 @@
+"""Butler and cubes: open, look up, ingest, register, certify."""

@@ -1,0 +1,1 @@
+"""Physically faithful raw FITS out, with the truth beside them."""

@@ -1,0 +1,1 @@
+"""Statistics of every amp and the tests that judge them."""
