@@ -1,0 +1,70 @@
+"""The arrows of DESIGN.md: a package imports only packages below it; kernels know numpy, scipy and numba only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import camcal_dask
+
+ROOT = Path(camcal_dask.__file__).parent
+LAYERS = [
+    {"kernels"},
+    {"instruments"},
+    {"ingest", "simulate"},
+    {"repo"},
+    {"isr"},
+    {"calibs", "verify"},
+    {"campaign"},
+    {"cli", "demo", "__init__"},
+]
+ANYWHERE = {"errors", "config"}
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+SOURCES = sorted(ROOT.rglob("*.py"))
+HOMES = {
+    "lsst": {"repo/registry.py", "repo/formatter.py"},
+    "zarr": {"repo"},
+    "zarrs": {"repo"},
+    "dask": {"repo", "isr", "calibs", "verify", "campaign"},
+    "distributed": {"repo", "campaign"},
+    "matplotlib": {"report"},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            if node.module == "camcal_dask":
+                yield from (f"camcal_dask.{alias.name}" for alias in node.names)
+
+
+def part(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downwards(path):
+    here = part(path)
+    for module in imports(path):
+        top, *rest = module.split(".")
+        if top == "camcal_dask" and rest and rest[0] not in ANYWHERE | {here, "__version__"}:
+            assert here not in ANYWHERE, f"{here} must not import {module}"
+            assert LEVEL[rest[0]] < LEVEL[here], f"{path} imports {module}: upwards or sideways"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_stay_in_their_layer(path):
+    relative = str(path.relative_to(ROOT))
+    for module in imports(path):
+        homes = HOMES.get(module.split(".")[0])
+        if homes is not None:
+            assert any(relative == home or relative.startswith(home + "/") for home in homes), f"{relative}: {module}"
+        if module.startswith("astropy.io.fits"):
+            assert part(path) in {"ingest", "simulate"}, f"{relative}: FITS belongs to ingest and simulate"
+        if part(path) == "kernels":
+            assert module.split(".")[0] in {"numpy", "scipy", "numba", "camcal_dask", "__future__", "math", "collections",
+                                            "typing", "types", "functools"}, f"{relative}: {module}"
