@@ -1,8 +1,36 @@
-"""What a raw header says, as the Butler wants it (reference/raw_format.md section 1)."""
+"""What a raw header says, as the Butler wants it (reference/raw_format.md section 1).
+
+``translate`` picks the camera, applies the corrections of the observation and the repairs of the
+camera to a private copy, and reads every field of the Butler's ``exposure`` record.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from camcal_dask.errors import DataError
+from camcal_dask.ingest import fields, repairs
+from camcal_dask.ingest.cameras import Camera, choose
+from camcal_dask.ingest.cards import Cards
+from camcal_dask.ingest.identifiers import (
+    detector_exposure_id,
+    exposure_id,
+    group_id,
+    unpack_exposure_id,
+)
+from camcal_dask.ingest.sensor import check_sensor
+
+__all__ = [
+    "ExposureRecord",
+    "RawIdentity",
+    "check_sensor",
+    "detector_exposure_id",
+    "exposure_id",
+    "group_id",
+    "translate",
+    "unpack_exposure_id",
+]
 
 
 @dataclass(frozen=True)
@@ -12,6 +40,7 @@ class ExposureRecord:
     Times are TAI nanoseconds since 1970-01-01T00:00:00 TAI, half-open; ``end_tai_nsec`` is at
     least ``begin_tai_nsec + 1``, as the Butler stores an instant.  Both are None when the header
     has no date.  ``day_offset_s`` [s] is the offset of ``day_obs`` from the TAI calendar day.
+    ``exposure_time_s`` is the requested time (``EXPTIME``); LATISS has -1 for unknown.
     None stands for NULL.
     """
 
@@ -49,3 +78,73 @@ class RawIdentity:
     record: ExposureRecord
     detector: int
     detector_serial: str
+
+
+def translate(header: Mapping[str, object], *, file: str = "") -> RawIdentity:
+    """Say which exposure and detector a raw file holds.
+
+    Parameters
+    ----------
+    header : Mapping[str, object]
+        Keyword to value: the primary header merged with ``REB_COND`` (raw_format.md 1.6).  Cards
+        without value are None or left out.  It is not changed.
+    file : str
+        Name of the file, for messages.
+
+    Returns
+    -------
+    RawIdentity
+        The exposure record, the detector id and the serial of the sensor.
+
+    Raises
+    ------
+    DataError
+        If no camera accepts the header, or a needed card is missing or wrong; file and card are named.
+    """
+    cards = Cards(header, file)
+    camera = choose(cards)
+    if "CALIB_ID" in cards:
+        raise DataError(f"{file or 'header'}: has a CALIB_ID card: it is a calibration product, not a raw exposure")
+    if not camera.simulator:
+        repairs.correct(cards, camera.tables)
+    camera.repair(cards)
+    detector, serial = fields.detector(cards, camera)
+    return RawIdentity(_record(cards, camera), detector, serial)
+
+
+def _record(cards: Cards, camera: Camera) -> ExposureRecord:
+    """Read the exposure record from repaired cards."""
+    begin = repairs.begin_nsec(cards)
+    on_mountain = fields.on_mountain(cards, camera, begin)
+    kind = fields.observation_type(cards, camera, begin)
+    begin_day = fields.day(cards, camera, begin)
+    number = fields.numbering(cards, begin_day.day_obs)
+    times = fields.durations(cards, camera)
+    pointed = fields.pointing_of(cards, camera, kind, begin) if on_mountain else fields.NOWHERE
+    return ExposureRecord(
+        instrument=camera.name,
+        exposure=number.exposure,
+        obs_id=fields.observation_id(cards),
+        day_obs=begin_day.day_obs,
+        seq_num=number.seq_num,
+        seq_start=number.seq_start,
+        seq_end=number.seq_end,
+        group=fields.limited(cards, "GROUPID", 64) or str(number.exposure),
+        physical_filter=fields.physical_filter(cards, camera),
+        exposure_time_s=times.requested_s,
+        dark_time_s=times.dark_s,
+        observation_type=kind,
+        observation_reason=fields.observation_reason(cards, kind),
+        target_name=fields.target_name(cards, camera, kind, on_mountain=on_mountain),
+        science_program=fields.science_program(cards, camera),
+        tracking_ra_deg=pointed.ra_deg,
+        tracking_dec_deg=pointed.dec_deg,
+        sky_angle_deg=pointed.sky_angle_deg,
+        azimuth_deg=pointed.azimuth_deg,
+        zenith_angle_deg=pointed.zenith_angle_deg,
+        has_simulated=fields.has_simulated(cards),
+        can_see_sky=fields.can_see_sky(cards, camera, kind, on_mountain=on_mountain),
+        begin_tai_nsec=begin,
+        end_tai_nsec=fields.end_nsec(cards, begin, times.open_s),
+        day_offset_s=begin_day.offset_s,
+    )

@@ -1,0 +1,105 @@
+"""The cards of one raw header, read as the type that is wanted or refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from camcal_dask.errors import DataError
+
+
+class Cards:
+    """A private copy of a header: typed look-up, and repairs that never reach the caller's header.
+
+    A card without value (None) counts as absent everywhere (raw_format.md 1.6).
+
+    Parameters
+    ----------
+    header : Mapping[str, object]
+        Keyword to value, primary header merged with ``REB_COND``.
+    file : str
+        Name of the file, for messages.
+    """
+
+    __slots__ = ("_values", "file")
+
+    def __init__(self, header: Mapping[str, object], file: str = "") -> None:
+        self._values = {key: value for key, value in header.items() if value is not None}
+        self.file = file
+
+    def __contains__(self, card: str) -> bool:
+        return card in self._values
+
+    def items(self) -> Iterator[tuple[str, object]]:
+        """Defined cards."""
+        return iter(self._values.items())
+
+    def value(self, card: str) -> object | None:
+        """Value as it stands, None if absent."""
+        return self._values.get(card)
+
+    def update(self, cards: Mapping[str, object]) -> None:
+        """Overwrite cards; None makes a card undefined."""
+        for name, value in cards.items():
+            if value is None:
+                self._values.pop(name, None)
+            else:
+                self._values[name] = value
+
+    def drop(self, *names: str) -> None:
+        """Make cards undefined."""
+        for name in names:
+            self._values.pop(name, None)
+
+    def text(self, *names: str) -> str | None:
+        """First of the cards that holds something but blanks, as stripped text."""
+        for name in names:
+            value = self._values.get(name)
+            if value is not None and (stripped := str(value).strip()):
+                return stripped
+        return None
+
+    def number(self, *names: str) -> float | None:
+        """First defined of the cards, as a finite number.
+
+        Raises
+        ------
+        DataError
+            If the value is no finite number.
+        """
+        for name in names:
+            value = self._values.get(name)
+            if value is None or (isinstance(value, str) and not value.strip()):
+                continue
+            try:
+                number = float(value)  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                raise self.error(name, "a number") from None
+            if not math.isfinite(number):
+                raise self.error(name, "a finite number")
+            return number
+        return None
+
+    def integer(self, *names: str) -> int | None:
+        """First defined of the cards, as a whole number.
+
+        Raises
+        ------
+        DataError
+            If the value is not whole.
+        """
+        for name in names:
+            number = self.number(name)
+            if number is not None:
+                if number != int(number):
+                    raise self.error(name, "a whole number")
+                return int(number)
+        return None
+
+    def error(self, card: str, expected: str) -> DataError:
+        """Build the error for a card whose value is wrong or missing."""
+        found = repr(self._values[card]) if card in self._values else "missing"
+        return DataError(
+            f"{self.file or 'header'}: card {card} is {found}, expected {expected}; "
+            "correct the card (header_corrections.csv of the instrument) or leave the file out"
+        )

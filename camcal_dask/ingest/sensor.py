@@ -1,0 +1,68 @@
+"""Does the sensor that wrote a file match the detector table? (raw_format.md hazard 16)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from camcal_dask.errors import DataError
+from camcal_dask.instruments.geometry import Detector
+
+_SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
+
+
+def check_sensor(header: Mapping[str, object], detector: Detector, *, file: str = "") -> None:
+    """Refuse a file whose sensor is not of the type that the tables have in its bay.
+
+    Engineering rafts of 2019 had ITL sensors in bays that are E2V today; reading them with the
+    table's boxes cuts the wrong pixels.  Compares whichever of these cards are defined: ``CCD_MANU``
+    with the vendor, the size of ``DETSIZE`` with the assembled CCD, the size of ``DATASEC`` with the
+    data box of an amp.  Only sizes count: where the boxes start the tables know better (LATISS of
+    2021 wrote ``[1:509,1:2000]``), and wavefront sensors carry the ``DETSIZE`` of a full sensor.
+
+    Parameters
+    ----------
+    header : Mapping[str, object]
+        The primary (merged) header, an amp's header, or both in one: any that has the cards.
+    detector : Detector
+        The detector the header claims to be.
+    file : str
+        Name of the file, for messages.
+
+    Raises
+    ------
+    DataError
+        Naming file, detector, card and both values.
+    """
+    vendor = str(header.get("CCD_MANU") or "").strip().upper()
+    if vendor and vendor != detector.vendor.upper():
+        raise _conflict("CCD_MANU", vendor, detector.vendor, detector, file)
+    heights = (detector.height_pix, 2 * detector.height_pix)[: 2 if detector.purpose == "WAVEFRONT" else 1]
+    _check_size(header, "DETSIZE", [(detector.width_pix, height) for height in heights], detector, file)
+    data = detector.amps[0].data
+    _check_size(header, "DATASEC", [(data.width, data.height)], detector, file)
+
+
+def _check_size(
+    header: Mapping[str, object], card: str, sizes: list[tuple[int, int]], detector: Detector, file: str
+) -> None:
+    """Compare the (width, height) of a section card [pixel], if it is defined, with the allowed ones."""
+    value = header.get(card)
+    if value is None or not str(value).strip():
+        return
+    match = _SECTION.fullmatch(str(value).strip())
+    if match is None:
+        raise DataError(f"{file or 'header'}: card {card} is {value!r}, expected a section such as '[1:4072,1:4000]'")
+    x0, x1, y0, y1 = (int(part) for part in match.groups())
+    size = abs(x1 - x0) + 1, abs(y1 - y0) + 1
+    if size not in sizes:
+        expected = " or ".join(f"{width} x {height}" for width, height in sizes)
+        raise _conflict(card, f"{value} ({size[0]} x {size[1]} pixels)", expected, detector, file)
+
+
+def _conflict(card: str, found: str, expected: str, detector: Detector, file: str) -> DataError:
+    return DataError(
+        f"{file or 'header'}: detector {detector.name} is a {detector.physical_type} sensor ({expected}) in the tables, "
+        f"but card {card} says {found}: another type of sensor was in this bay. Leave the file out: its pixels cannot "
+        "be placed with these tables"
+    )
