@@ -70,6 +70,6 @@ def choose(cards: Cards) -> Camera:
     if lower in ("lsstcamsim", "comcamsim") and rubin:
         return CAMERAS["LSSTCamSim" if lower == "lsstcamsim" else "LSSTComCamSim"]
     raise DataError(
-        f"{cards.file or 'header'}: INSTRUME {name!r} at TELESCOP {cards.text('TELESCOP')!r} is no camera known here; "
+        f"{cards.file}: INSTRUME {name!r} at TELESCOP {cards.text('TELESCOP')!r} is no camera known here; "
         f"known: {', '.join(CAMERAS)}"
     )

@@ -25,7 +25,7 @@ class Cards:
 
     def __init__(self, header: Mapping[str, object], file: str = "") -> None:
         self._values = {key: value for key, value in header.items() if value is not None}
-        self.file = file
+        self.file = file or "header"
 
     def __contains__(self, card: str) -> bool:
         return card in self._values
@@ -100,6 +100,6 @@ class Cards:
         """Build the error for a card whose value is wrong or missing."""
         found = repr(self._values[card]) if card in self._values else "missing"
         return DataError(
-            f"{self.file or 'header'}: card {card} is {found}, expected {expected}; "
+            f"{self.file}: card {card} is {found}, expected {expected}; "
             "correct the card (header_corrections.csv of the instrument) or leave the file out"
         )

@@ -113,12 +113,12 @@ def numbering(cards: Cards, day_obs: int) -> Numbering:
     """Exposure id and the sequence numbers of the exposure's group."""
     seq_num = cards.integer("SEQNUM")
     if seq_num is None:
-        _log.warning("%s: no SEQNUM card; 0 is used", cards.file or "header")
+        _log.warning("%s: no SEQNUM card; 0 is used", cards.file)
         seq_num = 0
     try:
         exposure = exposure_id(day_obs, seq_num, cards.text("CONTRLLR"))
     except DataError as error:
-        raise DataError(f"{cards.file or 'header'}: cards SEQNUM, CONTRLLR: {error}") from None
+        raise DataError(f"{cards.file}: cards SEQNUM, CONTRLLR: {error}") from None
     index, count = cards.integer("CURINDEX"), cards.integer("MAXINDEX")
     start = (seq_num or exposure) if index is None else seq_num - index + 1
     end = start if index is None or count is None else seq_num + count - index
@@ -264,7 +264,7 @@ def detector(cards: Cards, camera: Camera) -> tuple[int, str]:
     ids = _detector_ids(camera.tables)
     if name not in ids:
         place = f"cards RAFTBAY {cards.value('RAFTBAY')!r}, CCDSLOT {cards.value('CCDSLOT')!r}"
-        raise DataError(f"{cards.file or 'header'}: {place}: {camera.name} has no detector {name}{nearest(name, ids)}")
+        raise DataError(f"{cards.file}: {place}: {camera.name} has no detector {name}{nearest(name, ids)}")
     return ids[name], cards.text("LSST_NUM") or "unknown"
 
 

@@ -104,7 +104,7 @@ def translate(header: Mapping[str, object], *, file: str = "") -> RawIdentity:
     cards = Cards(header, file)
     camera = choose(cards)
     if "CALIB_ID" in cards:
-        raise DataError(f"{file or 'header'}: has a CALIB_ID card: it is a calibration product, not a raw exposure")
+        raise DataError(f"{cards.file}: has a CALIB_ID card: it is a calibration product, not a raw exposure")
     if not camera.simulator:
         repairs.correct(cards, camera.tables)
     camera.repair(cards)

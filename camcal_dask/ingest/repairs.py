@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from importlib.resources import files
 
 from camcal_dask.errors import DataError
@@ -36,7 +37,12 @@ _BLOCK_417_DAYS = {
     *(20250415, 20250416, 20250417, 20250418, 20250421, 20250423, 20250424, 20250425),
     *(20250503, 20250504, 20250512, 20250522, 20250524, 20250826, 20250827, 20250828),
 }
-_CASTS = {"str": str, "float": float, "int": int, "bool": lambda text: text.lower() in ("true", "t", "1")}
+_CASTS: dict[str, Callable[[str], object]] = {
+    "str": str,
+    "float": float,
+    "int": int,
+    "bool": lambda text: text.lower() in ("true", "t", "1"),
+}
 
 
 @functools.cache

@@ -37,8 +37,9 @@ def check_sensor(header: Mapping[str, object], detector: Detector, *, file: str 
     vendor = str(header.get("CCD_MANU") or "").strip().upper()
     if vendor and vendor != detector.vendor.upper():
         raise _conflict("CCD_MANU", vendor, detector.vendor, detector, file)
-    heights = (detector.height_pix, 2 * detector.height_pix)[: 2 if detector.purpose == "WAVEFRONT" else 1]
-    _check_size(header, "DETSIZE", [(detector.width_pix, height) for height in heights], detector, file)
+    width, height = detector.width_pix, detector.height_pix
+    sizes = [(width, height), (width, 2 * height)] if detector.purpose == "WAVEFRONT" else [(width, height)]
+    _check_size(header, "DETSIZE", sizes, detector, file)
     data = detector.amps[0].data
     _check_size(header, "DATASEC", [(data.width, data.height)], detector, file)
 
@@ -62,7 +63,7 @@ def _check_size(
 
 def _conflict(card: str, found: str, expected: str, detector: Detector, file: str) -> DataError:
     return DataError(
-        f"{file or 'header'}: detector {detector.name} is a {detector.physical_type} sensor ({expected}) in the tables, "
-        f"but card {card} says {found}: another type of sensor was in this bay. Leave the file out: its pixels cannot "
-        "be placed with these tables"
+        f"{file or 'header'}: detector {detector.name}: card {card} is {found}, but the tables have {expected} "
+        f"({detector.physical_type}) in this bay. Another type of sensor was there: its pixels cannot be placed "
+        "with these tables, leave the file out"
     )
