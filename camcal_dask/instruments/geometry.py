@@ -7,17 +7,19 @@ transfer order, as on disk.  Amps are in HDU order: C10..C17, C07..C00.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
+from typing import Any
 
 import yaml
 
 from camcal_dask.config import Config, load_config
-from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.errors import ConfigError, DataError, nearest
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Box:
     @classmethod
     def parse(cls, text: str) -> Box:
         """Read ``"x0:y0:width:height"``."""
-        return cls(*(int(part) for part in text.split(":")))
+        return _parse_box(text)
 
     @property
     def x(self) -> slice:
@@ -43,6 +45,17 @@ class Box:
     def y(self) -> slice:
         """Rows."""
         return slice(self.y0, self.y0 + self.height)
+
+    def within(self, width: int, height: int) -> bool:
+        """Whether an image of ``width`` x ``height`` pixels contains the box."""
+        return min(self.x0, self.y0) >= 0 and self.x0 + self.width <= width and self.y0 + self.height <= height
+
+
+@functools.cache
+def _parse_box(text: str) -> Box:
+    # 3216 amps share a dozen boxes.
+    x0, y0, width, height = (int(part) for part in text.split(":"))
+    return Box(x0, y0, width, height)
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,38 @@ class Amp:
     prescan: Box
     serial_overscan: Box
     parallel_overscan: Box
+
+    def fitted(self, width: int, height: int) -> Amp:
+        """Return the amp as an image of another size on disk has it (raw_format.md 2.3, size adaptation).
+
+        Data, prescan and the starts of the overscans stay; the serial overscan reaches to the right
+        edge and the parallel overscan to the top edge of the image.  ``BIASSEC`` is not trusted.
+
+        Parameters
+        ----------
+        width, height : int
+            Size of the image on disk [pixel].
+
+        Raises
+        ------
+        DataError
+            If the image does not contain the data box and at least one overscan column and row.
+        """
+        if (width, height) == (self.raw_width, self.raw_height):
+            return self
+        serial, parallel = self.serial_overscan, self.parallel_overscan
+        if not self.data.within(width, height) or width <= serial.x0 or height <= parallel.y0:
+            raise DataError(
+                f"amp {self.name}: an image of {width} x {height} pixels does not hold the data box {self.data} "
+                f"and overscans; the tables expect {self.raw_width} x {self.raw_height}"
+            )
+        return dataclasses.replace(
+            self,
+            raw_width=width,
+            raw_height=height,
+            serial_overscan=dataclasses.replace(serial, width=width - serial.x0),
+            parallel_overscan=dataclasses.replace(parallel, height=height - parallel.y0),
+        )
 
 
 @dataclass(frozen=True)
@@ -122,12 +167,13 @@ class InstrumentSettings(Config):
     """Header cards that must agree between exposures combined (raw_format.md 1.12)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Instrument:
-    """A camera: all detectors by id, filters, settings.
+    """A camera: all detectors by id, filters (physical filter to band), settings.
 
     ``raw_shape`` is (n_detectors, n_amps, y, x) of a raw cube, ``trimmed_shape`` (y, x) of a
     product amp (the largest data box; smaller ones are padded and flagged NO_DATA).
+    A camera from :func:`get_instrument` exists once a process and travels to workers as its name.
     """
 
     name: str
@@ -135,32 +181,32 @@ class Instrument:
     detectors: Mapping[int, Detector]
     filters: Mapping[str, str]
 
-    @property
+    @functools.cached_property
     def science_detectors(self) -> tuple[int, ...]:
         """Ids of the detectors that calibrations are made for by default."""
         return tuple(d.id for d in self.detectors.values() if d.purpose == "SCIENCE")
 
-    @property
+    @functools.cached_property
     def amp_names(self) -> tuple[str, ...]:
         """Names of the amps in HDU order."""
-        return tuple(amp.name for amp in self._widest.amps)
+        return tuple(amp.name for amp in max(self.detectors.values(), key=lambda d: len(d.amps)).amps)
 
-    @property
+    @functools.cached_property
     def raw_shape(self) -> tuple[int, int, int, int]:
         """(n_detectors, n_amps, y, x) of a raw cube [pixel]."""
         amps = [amp for d in self.detectors.values() for amp in d.amps]
         height, width = max(a.raw_height for a in amps), max(a.raw_width for a in amps)
-        return max(self.detectors) + 1, len(self._widest.amps), height, width
+        return max(self.detectors) + 1, len(self.amp_names), height, width
 
-    @property
+    @functools.cached_property
     def trimmed_shape(self) -> tuple[int, int]:
         """(y, x) of one amp of a product cube [pixel]."""
         boxes = [amp.data for d in self.detectors.values() for amp in d.amps]
         return max(b.height for b in boxes), max(b.width for b in boxes)
 
-    @property
-    def _widest(self) -> Detector:
-        return max(self.detectors.values(), key=lambda d: len(d.amps))
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Detector]:
+        return {key: d for d in self.detectors.values() for key in (str(d.id), d.full_name)}
 
     def detector(self, name: int | str) -> Detector:
         """Return a detector by id or full name.
@@ -170,11 +216,27 @@ class Instrument:
         ConfigError
             If the camera has no such detector.
         """
-        for detector in self.detectors.values():
-            if name in (detector.id, detector.full_name) or str(name) == str(detector.id):
-                return detector
-        valid = [d.full_name for d in self.detectors.values()]
-        raise ConfigError(f"{self.name} has no detector {name!r}{nearest(str(name), valid)}")
+        found = self._by_name.get(str(name))
+        if found is None:
+            valid = [d.full_name for d in self.detectors.values()]
+            raise ConfigError(f"{self.name} has no detector {name!r}{nearest(str(name), valid)}")
+        return found
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        if self.name in instrument_names() and get_instrument(self.name) is self:
+            return get_instrument, (self.name,)
+        return _restore, (self.name, self.settings, dict(self.detectors), dict(self.filters))
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        # The name says it all for a camera of the package; hashing 3216 amps would take longer than a graph.
+        function, arguments = self.__reduce__()
+        return (function.__name__, *arguments)
+
+
+def _restore(
+    name: str, settings: InstrumentSettings, detectors: dict[int, Detector], filters: dict[str, str]
+) -> Instrument:
+    return Instrument(name, settings, MappingProxyType(detectors), MappingProxyType(filters))
 
 
 def instrument_names() -> tuple[str, ...]:
@@ -190,23 +252,71 @@ def get_instrument(name: str) -> Instrument:
     Raises
     ------
     ConfigError
-        If there is no camera of that name.
+        If there is no camera of that name, or its tables are not consistent.
     """
     if name not in instrument_names():
         raise ConfigError(f"unknown instrument {name!r}{nearest(name, instrument_names())}")
-    folder = files("camcal_dask.instruments").joinpath(name)
+    return load_instrument(files("camcal_dask.instruments").joinpath(name))
+
+
+def load_instrument(folder: Traversable) -> Instrument:
+    """Load a camera from a folder of tables named after it.
+
+    Raises
+    ------
+    ConfigError
+        Naming every fault of the tables.
+    """
+    name = folder.name
     settings = load_config(
         InstrumentSettings, yaml.safe_load(folder.joinpath("instrument.yaml").read_text()), f"{name}/instrument.yaml"
     )
     amps: dict[int, list[Amp]] = {}
     for row in read_table(folder, "amps.csv"):
         amps.setdefault(int(row["detector"]), []).append(_amp(row))
-    detectors = {
-        d.id: d
-        for d in (_detector(row, tuple(amps[int(row["detector"])])) for row in read_table(folder, "detectors.csv"))
-    }
+    detectors: dict[int, Detector] = {}
+    for row in read_table(folder, "detectors.csv"):
+        detector = _detector(row, tuple(amps.pop(int(row["detector"]), ())))
+        detectors[detector.id] = detector
     filters = {row["physical_filter"]: row["band"] for row in read_table(folder, "filters.csv")}
-    return Instrument(name, settings, MappingProxyType(detectors), MappingProxyType(filters))
+    instrument = _restore(name, settings, detectors, filters)
+    faults = [f"amps.csv: detector {number} is not in detectors.csv" for number in amps] + table_faults(instrument)
+    if faults:
+        raise ConfigError(f"tables of {name}: " + "; ".join(faults))
+    return instrument
+
+
+def table_faults(instrument: Instrument) -> list[str]:
+    """Say what contradicts itself in a camera's tables; empty if nothing does."""
+    names = [d.full_name for d in instrument.detectors.values()]
+    faults = [f"detectors.csv: {name} occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    faults += [f"filters.csv: {name!r} is longer than 32 characters" for name in instrument.filters if len(name) > 32]
+    order = instrument.amp_names
+    for detector in instrument.detectors.values():
+        if tuple(amp.name for amp in detector.amps) != order[: len(detector.amps)] or not detector.amps:
+            faults.append(f"amps.csv: detector {detector.name} does not have the amps {', '.join(order)} in this order")
+        faults += [
+            f"amps.csv: detector {detector.name}, {fault}" for amp in detector.amps for fault in _amp_faults(amp)
+        ]
+    return faults
+
+
+def _amp_faults(amp: Amp) -> list[str]:
+    boxes = {
+        "raw_data": amp.data,
+        "raw_prescan": amp.prescan,
+        "raw_serial_overscan": amp.serial_overscan,
+        "raw_parallel_overscan": amp.parallel_overscan,
+    }
+    size = amp.raw_width, amp.raw_height
+    faults = [
+        f"amp {amp.name}: {key} {box} leaves the image {size}" for key, box in boxes.items() if not box.within(*size)
+    ]
+    if amp.hdu != amp.index + 1:
+        faults.append(f"amp {amp.name}: hdu {amp.hdu} is not index {amp.index} + 1")
+    if not (amp.gain > 0.0 and amp.read_noise > 0.0):
+        faults.append(f"amp {amp.name}: gain {amp.gain} and read_noise {amp.read_noise} must be positive")
+    return faults
 
 
 def read_table(folder: Traversable, name: str) -> list[dict[str, str]]:
