@@ -15,7 +15,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -25,7 +25,7 @@ BLOCK = 32
 SLACK = 1024
 """Bytes that must follow the last row in ``heap``: a corrupt row is noticed only after its block of 32 pixels."""
 
-_PLAIN = 25
+_PLAIN_K = 25
 _ONE = np.uint64(1)
 
 
@@ -81,6 +81,47 @@ def _long_quotient(heap, word, have, position, stop):  # type: ignore[no-untyped
     return quotient + zeros, word, have, position
 
 
+@numba.njit(nogil=True, error_model="numpy")
+def _fill(row, start, end, value):  # type: ignore[no-untyped-def]
+    """A block without differences."""
+    for x in range(start, end):
+        row[x] = value
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _plain(heap, row, start, end, value, word, have, position):  # type: ignore[no-untyped-def]
+    """A block of 32-bit differences; returns the last value and the buffer."""
+    for x in range(start, end):
+        word, have, position = _refill(heap, word, have, position)
+        code = np.int64(word >> np.uint64(32))
+        word <<= np.uint64(32)
+        have -= 32
+        value += (code >> 1) ^ -(code & 1)
+        row[x] = value
+    return value, word, have, position
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _coded(heap, row, start, end, k, value, word, have, position, stop):  # type: ignore[no-untyped-def]
+    """A block of quotients and remainders; returns the last value and the buffer."""
+    shift, drop = np.uint64(k), np.uint64(63 - k)
+    for x in range(start, end):
+        # A top-up every fourth pixel: the chain load -> count -> shift is what the loop waits for.
+        if (x & 3) == 0:
+            word, have, position = _refill(heap, word, have, position)
+        quotient = zeros = _leading_zeros(word)
+        if zeros + k + 1 > have:
+            quotient, word, have, position = _long_quotient(heap, word, have, position, stop)
+            zeros = 0
+        word = (word << np.uint64(zeros)) << _ONE
+        have -= zeros + k + 1
+        code = (quotient << k) | np.int64((word >> _ONE) >> drop)
+        word <<= shift
+        value += (code >> 1) ^ -(code & 1)
+        row[x] = value
+    return value, word, have, position
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def decode_rows(heap, offsets, sizes, out):  # type: ignore[no-untyped-def]
     """Decode the RICE_1 rows of one image (BYTEPIX 4, BLOCKSIZE 32).
@@ -111,35 +152,14 @@ def decode_rows(heap, offsets, sizes, out):  # type: ignore[no-untyped-def]
             k = np.int64(word >> np.uint64(59)) - 1
             word <<= np.uint64(5)
             have -= 5
-            if k > _PLAIN or position - (have >> 3) > stop:
+            if k > _PLAIN_K or position - (have >> 3) > stop:
                 return r
             if k < 0:
-                for x in range(start, end):
-                    row[x] = value
-            elif k == _PLAIN:
-                for x in range(start, end):
-                    word, have, position = _refill(heap, word, have, position)
-                    code = np.int64(word >> np.uint64(32))
-                    word <<= np.uint64(32)
-                    have -= 32
-                    value += (code >> 1) ^ -(code & 1)
-                    row[x] = value
+                _fill(row, start, end, value)
+            elif k == _PLAIN_K:
+                value, word, have, position = _plain(heap, row, start, end, value, word, have, position)
             else:
-                shift, drop = np.uint64(k), np.uint64(63 - k)
-                for x in range(start, end):
-                    # A top-up every fourth pixel: the chain load -> count -> shift is what the loop waits for.
-                    if (x & 3) == 0:
-                        word, have, position = _refill(heap, word, have, position)
-                    quotient = zeros = _leading_zeros(word)
-                    if zeros + k + 1 > have:
-                        quotient, word, have, position = _long_quotient(heap, word, have, position, stop)
-                        zeros = 0
-                    word = (word << np.uint64(zeros)) << _ONE
-                    have -= zeros + k + 1
-                    code = (quotient << k) | np.int64((word >> _ONE) >> drop)
-                    word <<= shift
-                    value += (code >> 1) ^ -(code & 1)
-                    row[x] = value
+                value, word, have, position = _coded(heap, row, start, end, k, value, word, have, position, stop)
         if position - (have >> 3) > stop:
             return r
     return -1

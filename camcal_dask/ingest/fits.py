@@ -1,0 +1,294 @@
+"""Raw FITS files: container, header, pixels (reference/raw_format.md sections 1.6 and 2).
+
+A file is read from storage once, as bytes: its hash, header and pixels all come from them.
+What is wrong with a file is said by name, as a :class:`~camcal_dask.errors.DataError`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+
+from camcal_dask.errors import DataError
+from camcal_dask.ingest import decode
+from camcal_dask.ingest.cameras import CAMERAS
+from camcal_dask.ingest.header import RawIdentity, check_sensor, translate
+from camcal_dask.instruments import Amp, Detector, Instrument, get_instrument
+
+Int32Array = npt.NDArray[np.int32]
+
+MIN_BACK_BIAS_V = 5.0
+"""Back-side voltage `BSSVBS` [V] below which a sensor is off (raw_format.md 1.12)."""
+
+_GZIP = b"\x1f\x8b"
+_BACK_BIASED = ("LSSTCam", "TinyCam")
+_COMMENTARY = ("", "COMMENT", "HISTORY", "CONTINUE", "END")
+
+
+@dataclass(frozen=True, eq=False)
+class RawFile:
+    """One raw file: what it is and its pixels.
+
+    ``amps`` is (n_amp, ny, nx) int32 [adu] in HDU order and readout coordinates, of the size on disk;
+    ``header`` the merged cards (None: no value); ``content_hash`` the sha256 of the file;
+    ``warnings`` what a person should know although the file is usable.
+    """
+
+    path: str
+    identity: RawIdentity
+    header: dict[str, object]
+    amps: Int32Array
+    content_hash: str
+    warnings: tuple[str, ...] = ()
+
+
+class Container:
+    """The bytes of one file, unpacked step by step: hash, header, identity, pixels.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Plain or gzip-compressed FITS; told apart by content, not by name.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.  Every other fault is raised by the property that meets it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        try:
+            self._stored = Path(path).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """sha256 of the file as stored, hexadecimal."""
+        return hashlib.sha256(self._stored).hexdigest()
+
+    @functools.cached_property
+    def data(self) -> bytes:
+        """The FITS file proper."""
+        data = self._stored
+        if data[:2] == _GZIP:
+            try:
+                data = gzip.decompress(data)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise DataError(f"{self.path}: gzip container is damaged or truncated ({error})") from error
+        if data[:6] != b"SIMPLE":
+            what = f"begins with {data[:10]!r}" if data else "is empty"
+            raise DataError(f"{self.path}: is not a FITS file: {what}, expected b'SIMPLE  ='")
+        return data
+
+    @functools.cached_property
+    def hdus(self) -> fits.HDUList:
+        """All HDUs, compressed images as the tables they are stored as."""
+        try:
+            return decode.open_hdus(self.data, tables=True)
+        except decode.FAULTS as error:
+            raise DataError(f"{self.path}: is no readable FITS file ({error})") from error
+
+    @functools.cached_property
+    def images(self) -> fits.HDUList:
+        """All HDUs, compressed images as images; for what our decoder does not handle."""
+        return decode.open_hdus(self.data, tables=False)
+
+    @functools.cached_property
+    def header(self) -> dict[str, object]:
+        """Primary header merged with that of ``REB_COND``, later values winning."""
+        cards = _cards(self.hdus[0].header)
+        for hdu in self.hdus[1:]:
+            if hdu.name.upper() == "REB_COND":
+                cards |= _cards(hdu.header)
+        return cards
+
+    @functools.cached_property
+    def identity(self) -> RawIdentity:
+        """Exposure and detector, from the header."""
+        return translate(self.header, file=self.path)
+
+
+def content_hash(path: str | os.PathLike[str]) -> str:
+    """sha256 of a file's bytes as stored, hexadecimal; the identity of its content."""
+    return Container(path).content_hash
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, object]:
+    """Read the header of a raw file: primary merged with ``REB_COND`` (raw_format.md 1.6).
+
+    Parameters
+    ----------
+    path : str or PathLike
+        ``.fits``, ``.fits.fz`` or either gzip-compressed, told apart by content.
+
+    Returns
+    -------
+    dict
+        Keyword to bool, int, float or str; None for a card without (readable) value.
+
+    Raises
+    ------
+    DataError
+        If the file is not FITS, or damaged.
+    """
+    return dict(Container(path).header)
+
+
+def read_raw(path: str | os.PathLike[str], instrument: Instrument | None = None) -> RawFile:
+    """Read a raw file and check it against the camera's tables.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The file.
+    instrument : Instrument, optional
+        The camera it must be of; default: whichever the header names.
+
+    Returns
+    -------
+    RawFile
+        Identity, header, pixels (n_amp, ny, nx) int32 [adu].
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, incomplete, of another camera or sensor, or of a size that cannot be placed.
+    """
+    container = Container(path)
+    return unpack(container, instrument)
+
+
+def unpack(container: Container, instrument: Instrument | None = None) -> RawFile:
+    """Decode and check the pixels of an opened file; see `read_raw`."""
+    identity = container.identity
+    found = identity.record.instrument
+    if instrument is None:
+        instrument = get_instrument(CAMERAS[found].tables)
+    elif instrument.name != found:
+        raise DataError(f"{container.path}: is a file of {found}, expected {instrument.name}")
+    if identity.detector not in instrument.detectors:
+        raise DataError(f"{container.path}: {instrument.name} has no detector {identity.detector}")
+    detector = instrument.detectors[identity.detector]
+    check_sensor(container.header, detector, file=container.path)
+    remarks = _check_names(container, detector) + _health(container.header, instrument)
+    amps = _read_amps(container, detector, instrument.raw_shape[2:])
+    return RawFile(container.path, identity, container.header, amps, container.content_hash, tuple(remarks))
+
+
+# ---------------------------------------------------------------------------- header
+
+
+def _cards(header: fits.Header) -> dict[str, object]:
+    return {card.keyword: _value(card) for card in header.cards if card.keyword not in _COMMENTARY}
+
+
+def _value(card: fits.Card) -> object:
+    """Value of a card as plain Python; None if it has none or none that can be read."""
+    try:
+        with decode.tolerant():
+            value = card.value
+    except decode.FAULTS:
+        return None
+    if isinstance(value, fits.card.Undefined):
+        return None
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _health(header: dict[str, object], instrument: Instrument) -> list[str]:
+    """Remark on a sensor that was switched off: its file looks valid (raw_format.md hazard 21)."""
+    if instrument.name not in _BACK_BIASED:
+        return []
+    state, volts = header.get("HVBIAS"), header.get("BSSVBS")
+    off = isinstance(state, str) and state.strip().upper() == "OFF"
+    low = isinstance(volts, int | float) and volts < MIN_BACK_BIAS_V
+    if not (off or low):
+        return []
+    return [f"sensor was switched off: HVBIAS is {state!r}, BSSVBS is {volts!r} V (at least {MIN_BACK_BIAS_V:g} V)"]
+
+
+# ---------------------------------------------------------------------------- pixels
+
+
+def _check_names(container: Container, detector: Detector) -> list[str]:
+    """Amps go by HDU position; their names must not contradict it.  Returns remarks."""
+    names = [hdu.name for hdu in container.hdus[1 : len(detector.amps) + 1]]
+    expected = [amp.extname for amp in detector.amps]
+    upper = [name.upper() for name in names]
+    wrong = [i for i, (a, b) in enumerate(zip(upper, expected, strict=False)) if a and a != b.upper()]
+    where = f"{container.path}: detector {detector.name}"
+    # No real wavefront file was at hand when the tables were made: their names only cause a remark.
+    tolerated = detector.purpose == "WAVEFRONT" and len(names) == len(expected)
+    if (wrong and not tolerated) or len(names) < len(expected):
+        missing = [name for name in expected if name.upper() not in upper] if any(upper) else expected[len(names) :]
+        if missing:
+            raise DataError(
+                f"{where}: {', '.join(missing)} missing: {len(expected) - len(missing)} of {len(expected)} amps "
+                "are there; the file is truncated or was not completely read out"
+            )
+        at = wrong[0]
+        raise DataError(f"{where}: HDU {at + 1} is {names[at]!r}, expected {expected[at]!r}: amps are out of order")
+    remarks = [f"HDU {i + 1} is named {names[i]!r}, expected {expected[i]!r}" for i in wrong]
+    if not all(names):
+        remarks.append(f"{names.count('')} amp HDUs have no name; taken by position")
+    return remarks
+
+
+def _read_amps(container: Container, detector: Detector, room: tuple[int, ...]) -> Int32Array:
+    """Decode all amps of a detector: (n_amp, ny, nx) int32 [adu]."""
+    shape = _amp_shape(container, detector, room)
+    out = np.empty((len(detector.amps), *shape), dtype=np.int32)
+    for plane, amp, hdu in zip(out, detector.amps, container.hdus[1:], strict=False):
+        where = _place(container, detector, amp)
+        end = hdu.fileinfo()["datLoc"] + hdu.size
+        if end > len(container.data):
+            raise DataError(f"{where}: file is truncated: needs {end} bytes, has {len(container.data)}")
+        try:
+            if not decode.decode_tiles(container.data, hdu, plane):
+                decode.decode_any(container.images[amp.index + 1], plane)
+        except decode.FAULTS as error:
+            raise DataError(f"{where}: {error}") from error
+    return out
+
+
+def _amp_shape(container: Container, detector: Detector, room: tuple[int, ...]) -> tuple[int, int]:
+    """(ny, nx) that all amps share; data and prescan boxes stay as in the tables, overscans reach to the edges.
+
+    An image that does not hold the data box, or is larger than the cube, cannot be placed (raw_format.md 2.3).
+    """
+    shapes = [decode.image_shape(hdu) for hdu in container.hdus[1 : len(detector.amps) + 1]]
+    first = shapes[0]
+    for amp, shape in zip(detector.amps, shapes, strict=True):
+        where = _place(container, detector, amp)
+        if shape is None or first is None:
+            raise DataError(f"{where}: holds no two-dimensional image")
+        if shape != first:
+            raise DataError(f"{where}: is {_size(shape)} pixels, {detector.amps[0].extname} is {_size(first)}")
+        box = amp.data
+        least = box.y0 + box.height, box.x0 + box.width
+        if shape[0] < least[0] or shape[1] < least[1]:
+            raise DataError(f"{where}: is {_size(shape)} pixels, too small for the data pixels: needs {_size(least)}")
+        if shape[0] > room[0] or shape[1] > room[1]:
+            raise DataError(f"{where}: is {_size(shape)} pixels, larger than the camera's {_size(room)}")
+    assert first is not None
+    return first
+
+
+def _place(container: Container, detector: Detector, amp: Amp) -> str:
+    return f"{container.path}: detector {detector.name}, amp {amp.name} (HDU {amp.index + 1})"
+
+
+def _size(shape: Any) -> str:
+    """Width x height, as people say it."""
+    return f"{shape[1]} x {shape[0]}"
