@@ -1,1 +1,30 @@
-"""Physically faithful raw FITS out, with the truth beside them."""
+"""Physically faithful raw FITS files of the cameras, with the truth beside them.
+
+>>> from camcal_dask.simulate import SimulationConfig, bias_set, load_truth, simulate
+>>> simulate("out", "LSSTCam", bias_set(21, 20260812, contaminated_first=True), [94])  # doctest: +SKIP
+"""
+
+from camcal_dask.simulate.config import SimulationConfig
+from camcal_dask.simulate.exposures import ExposureSpec, bias_set, dark_set, flat_set, ptc_set, schedule
+from camcal_dask.simulate.readout import simulate_exposure
+from camcal_dask.simulate.run import SimulationSummary, Written, simulate
+from camcal_dask.simulate.truth import DetectorTruth, Truth, load_truth
+from camcal_dask.simulate.write import write_raw_fits
+
+__all__ = [
+    "DetectorTruth",
+    "ExposureSpec",
+    "SimulationConfig",
+    "SimulationSummary",
+    "Truth",
+    "Written",
+    "bias_set",
+    "dark_set",
+    "flat_set",
+    "load_truth",
+    "ptc_set",
+    "schedule",
+    "simulate",
+    "simulate_exposure",
+    "write_raw_fits",
+]
