@@ -1,0 +1,360 @@
+"""The clipped mean: the one robust mean of this package (reference/construction.md 0.1, isr.md 0.2).
+
+From the finite, unmasked values X: centre c = median, half-width h = sigma * 0.741301109252802 * IQR
+(quartiles by linear interpolation at index f (n - 1)).  Then K times: S = {x in X: |x - c| <= h},
+selected from *all* of X each time, c = mean(S), v = sum((x - c)^2) / (|S| - 1), h = sigma * sqrt(v).
+Pixels are float32; sums run in float64 relative to the previous centre, in an order that
+depends on the values alone, so that chunking cannot change a bit of the result.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+IQR_TO_SIGMA = 0.741301109252802
+"""Standard deviation of a Gaussian in units of its interquartile range."""
+
+_WIDTH = 256  # pixels of a stack handled at a time: (n_exposures, 256) float32 stays in the L2 cache
+_QUARTILES = np.array([0.25, 0.5, 0.75])
+
+
+class ClippedMean(NamedTuple):
+    """Result of the clipped mean of one set of values.
+
+    ``n`` values were in the last selection, ``n_clipped`` good ones outside it; ``error`` is
+    sqrt(stdev^2 / n).  ``mean`` is NaN without values, ``stdev`` and ``error`` with fewer than two.
+    """
+
+    mean: float
+    stdev: float
+    n: int
+    n_clipped: int
+    error: float
+
+
+class StackMean(NamedTuple):
+    """Clipped mean over exposures of each of N pixels.
+
+    ``mean``, ``variance`` (of the mean) float32 (N,), NaN where undefined; ``n`` int32 (N,) values in
+    the last selection.
+    """
+
+    mean: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    n: NDArray[np.int32]
+
+
+def clip_statistics(
+    values: NDArray[np.float32],
+    mask: NDArray[np.int32] | None = None,
+    reject: int = 0,
+    *,
+    sigma: float = 3.0,
+    iterations: int = 3,
+) -> ClippedMean:
+    """Return the clipped mean of the finite values without a mask bit of ``reject``.
+
+    Parameters
+    ----------
+    values : float32, any shape
+    mask : int32 of the same shape, or None
+    reject : OR of mask bits (:mod:`camcal_dask.kernels.masks`)
+    sigma : half-width of the window in standard deviations
+    iterations : number of selections K
+    """
+    flat, flags = _flat(values, mask)
+    (q25, centre, q75), n_good = _quantiles(flat, flags, reject, _QUARTILES)
+    half = sigma * IQR_TO_SIGMA * (q75 - q25)
+    mean, variance, n = _clip_flat(flat, flags, np.int32(reject), centre, half, sigma, iterations)
+    return ClippedMean(mean, float(np.sqrt(variance)), n, n_good - n, float(np.sqrt(variance / max(n, 1))))
+
+
+def percentiles(
+    values: NDArray[np.float32],
+    fractions: NDArray[np.float64],
+    mask: NDArray[np.int32] | None = None,
+    reject: int = 0,
+) -> NDArray[np.float64]:
+    """Return quantiles of the finite, unmasked values by linear interpolation at index f (n - 1).
+
+    Parameters
+    ----------
+    values : float32, any shape
+    fractions : (k,) float64 in [0, 1]
+    mask, reject : as in :func:`clip_statistics`
+
+    Returns
+    -------
+    (k,) float64, NaN if no value is good.
+    """
+    flat, flags = _flat(values, mask)
+    return _quantiles(flat, flags, reject, np.asarray(fractions, np.float64))[0]
+
+
+def median(values: NDArray[np.float32], mask: NDArray[np.int32] | None = None, reject: int = 0) -> float:
+    """Return the median of the finite, unmasked values; NaN if there are none."""
+    return float(percentiles(values, np.array([0.5]), mask, reject)[0])
+
+
+def clipped_mean_stack(
+    stack: NDArray[np.float32],
+    variance: NDArray[np.float32] | None = None,
+    *,
+    sigma: float = 3.0,
+    iterations: int = 3,
+) -> StackMean:
+    """Return the clipped mean over axis 0, independently for every pixel.
+
+    Parameters
+    ----------
+    stack : (E, N) float32, C order; rejected values are NaN.
+    variance : (E, N) float32 or None
+        Variances of the values.  If given, the variance of the mean is sum_S V / |S|^2, otherwise
+        that of the surviving sample, v / |S| (NaN for |S| = 1).
+    sigma, iterations : as in :func:`clip_statistics`
+    """
+    if variance is None:
+        variance = np.empty((0, stack.shape[1]), np.float32)
+    n_pixels = stack.shape[1]
+    out = StackMean(np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32), np.empty(n_pixels, np.int32))
+    pairs = sorting_network(stack.shape[0])
+    _clip_stack(stack, variance, pairs, sigma, iterations, out.mean, out.variance, out.n)
+    return out
+
+
+def sorting_network(n: int) -> NDArray[np.int32]:
+    """Return the comparators (i, j), i < j, of Batcher's odd-even merge sort of ``n`` values, (m, 2) int32."""
+    pairs = []
+    p = 1
+    while p < n:
+        k = p
+        while k >= 1:
+            for j in range(k % p, n - k, 2 * k):
+                low = range(j, min(j + k, n - k))
+                pairs += [(i, i + k) for i in low if i // (2 * p) == (i + k) // (2 * p)]
+            k //= 2
+        p *= 2
+    return np.array(pairs, np.int32).reshape(-1, 2)
+
+
+@numba.njit(nogil=True, cache=True)
+def sort_columns(a: NDArray[np.float32], pairs: NDArray[np.int32]) -> None:
+    """Sort ``a`` (n, m) float32 along axis 0 in place; no NaN (use +inf for "absent")."""
+    m = a.shape[1]
+    for k in range(pairs.shape[0]):
+        low, high = a[pairs[k, 0]], a[pairs[k, 1]]
+        for i in range(m):
+            x, y = low[i], high[i]
+            low[i] = x if x < y else y
+            high[i] = y if x < y else x
+
+
+@numba.njit(nogil=True, cache=True)
+def column_quantile(a: NDArray[np.float32], n: NDArray[np.int32], fraction: float, out: NDArray[np.float64]) -> None:
+    """Quantile of the first ``n[i]`` of the sorted values of each column of ``a`` (k, m) float32; out (m,) float64."""
+    total = a.shape[0]
+    at = fraction * (total - 1)
+    j = int(at)
+    part, lower, upper = at - j, a[j], a[min(j + 1, total - 1)]
+    for i in range(a.shape[1]):  # nearly every column is complete: a loop that vectorises
+        low = np.float64(lower[i])
+        out[i] = low + part * (np.float64(upper[i]) - low)
+    for i in range(a.shape[1]):
+        if n[i] == 0:
+            out[i] = np.nan
+        elif n[i] < total:
+            at = fraction * (n[i] - 1)
+            j = int(at)
+            low = np.float64(a[j, i])
+            out[i] = low + (at - j) * (np.float64(a[min(j + 1, n[i] - 1), i]) - low)
+
+
+def _flat(values: NDArray[np.float32], mask: NDArray[np.int32] | None) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    flags = np.empty(0, np.int32) if mask is None else np.ascontiguousarray(mask, np.int32).ravel()
+    return np.ascontiguousarray(values, np.float32).ravel(), flags
+
+
+def _quantiles(
+    values: NDArray[np.float32], flags: NDArray[np.int32], reject: int, fractions: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], int]:
+    """Quantiles by linear interpolation and the number of good values."""
+    n = _count_good(values, flags, np.int32(reject))
+    if n == 0:
+        return np.full(fractions.size, np.nan), 0
+    below = (fractions * (n - 1)).astype(np.int64)
+    ranks, inverse = np.unique(np.append(below, np.minimum(below + 1, n - 1)), return_inverse=True)
+    low, high = _order_statistics(values, flags, np.int32(reject), ranks)[inverse].astype(np.float64).reshape(2, -1)
+    return low + (fractions * (n - 1) - below) * (high - low), n
+
+
+@numba.njit(nogil=True, cache=True)
+def _order_key(bits):  # type: ignore[no-untyped-def]
+    """Map the bits of a float32 to a uint32 that sorts like the float."""
+    return bits ^ np.uint32(0xFFFFFFFF) if bits >> np.uint32(31) else bits | np.uint32(0x80000000)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_good(values, flags, reject):  # type: ignore[no-untyped-def]
+    n, masked = 0, flags.size > 0
+    for i in range(values.size):
+        if abs(values[i]) < np.inf and not (masked and flags[i] & reject):
+            n += 1
+    return n
+
+
+@numba.njit(nogil=True, cache=True)
+def _locate(counts, rank):  # type: ignore[no-untyped-def]
+    """Bucket that holds a rank and the number of values below that bucket."""
+    below, bucket = 0, 0
+    while below + counts[bucket] <= rank:
+        below += counts[bucket]
+        bucket += 1
+    return bucket, below
+
+
+@numba.njit(nogil=True, cache=True)
+def _order_statistics(values, flags, reject, ranks):  # type: ignore[no-untyped-def]
+    """Values of the given ranks (ascending, in 0..n-1): two counting passes of 16 bits each, no copy, linear time."""
+    bits, masked = values.view(np.uint32), flags.size > 0
+    counts = np.zeros(65536, np.int64)
+    for i in range(values.size):
+        if abs(values[i]) < np.inf and not (masked and flags[i] & reject):
+            counts[_order_key(bits[i]) >> np.uint32(16)] += 1
+    bucket, before = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
+    slot = np.zeros(65536, np.int64)  # 1 + row of the second table, for the buckets that hold a rank
+    for r in range(ranks.size):
+        bucket[r], before[r] = _locate(counts, ranks[r])
+        slot[bucket[r]] = r + 1  # a bucket with several ranks keeps the last
+    low = np.zeros((ranks.size, 65536), np.int64)
+    for i in range(values.size):
+        if abs(values[i]) < np.inf and not (masked and flags[i] & reject):
+            key = _order_key(bits[i])
+            row = slot[key >> np.uint32(16)]
+            if row > 0:
+                low[row - 1, key & np.uint32(0xFFFF)] += 1
+    keys = np.empty(ranks.size, np.uint32)
+    for r in range(ranks.size):
+        word, _ = _locate(low[slot[bucket[r]] - 1], ranks[r] - before[r])
+        key = np.uint32(bucket[r] * 65536 + word)
+        keys[r] = key ^ np.uint32(0x80000000) if key >> np.uint32(31) else key ^ np.uint32(0xFFFFFFFF)
+    return keys.view(np.float32)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _update(centre, n, s1, s2):  # type: ignore[no-untyped-def]
+    """New centre and sample variance from count, sum and sum of squares relative to the old centre."""
+    variance = (s2 - s1 * s1 / n) / (n - 1)
+    variance = 0.0 if variance < 0.0 else variance  # rounding; NaN stays
+    return centre + s1 / n, variance if n > 1 else np.nan
+
+
+@numba.njit(nogil=True, cache=True)
+def _clip_flat(values, flags, reject, centre, half, sigma, iterations):  # type: ignore[no-untyped-def]
+    variance, n, masked = np.nan, 0, flags.size > 0
+    for _ in range(iterations):
+        n, s1, s2 = 0, 0.0, 0.0
+        for i in range(values.size):
+            d = np.float64(values[i]) - centre
+            if abs(d) <= half and not (masked and flags[i] & reject):
+                n += 1
+                s1 += d
+                s2 += d * d
+        if n == 0:
+            break
+        centre, variance = _update(centre, n, s1, s2)
+        half = sigma * np.sqrt(variance) if n > 1 else 0.0
+    return centre, variance, n
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _clip_stack(stack, variance, pairs, sigma, iterations, mean, var, count):  # type: ignore[no-untyped-def]
+    n_exp, n_pix = stack.shape
+    a = np.empty((n_exp, _WIDTH), np.float32)
+    for i0 in range(0, n_pix, _WIDTH):
+        m = min(_WIDTH, n_pix - i0)
+        good = _gather(stack, i0, m, a)
+        sort_columns(a, pairs)
+        acc = _start(a, good, sigma)
+        window = _select(a, acc, sigma, iterations)
+        centre, v, n = acc[0], acc[1], acc[2]
+        if variance.shape[0] == n_exp:
+            _input_variance(stack, variance, i0, m, window, n, v)
+        for i in range(m):
+            mean[i0 + i] = centre[i] if n[i] > 0 else np.nan
+            count[i0 + i] = np.int32(n[i])
+            var[i0 + i] = v[i] / n[i] if n[i] > 0 else np.nan
+
+
+@numba.njit(nogil=True, cache=True)
+def _gather(stack, i0, m, a):  # type: ignore[no-untyped-def]
+    """Copy m columns to ``a`` (zeros beyond) with +inf for what is not finite; return the finite counts."""
+    good = np.zeros(_WIDTH, np.int32)
+    for i in range(m, _WIDTH):
+        good[i] = a.shape[0]
+        for e in range(a.shape[0]):
+            a[e, i] = 0.0
+    for e in range(a.shape[0]):
+        row, target = stack[e, i0 : i0 + m], a[e]
+        for i in range(m):
+            finite = abs(row[i]) < np.inf
+            target[i] = row[i] if finite else np.float32(np.inf)
+            good[i] += np.int32(finite)
+    return good
+
+
+@numba.njit(nogil=True, cache=True)
+def _start(a, good, sigma):  # type: ignore[no-untyped-def]
+    """Accumulator rows (centre, half-width, n, s1, s2) with the first window: median and scaled IQR."""
+    acc = np.zeros((5, _WIDTH))
+    column_quantile(a, good, 0.5, acc[0])
+    column_quantile(a, good, 0.25, acc[2])
+    column_quantile(a, good, 0.75, acc[3])
+    for i in range(_WIDTH):
+        acc[1, i] = sigma * IQR_TO_SIGMA * (acc[3, i] - acc[2, i])
+    return acc
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _select(a, acc, sigma, iterations):  # type: ignore[no-untyped-def]
+    """Run the selections; rows of ``acc`` become mean, sample variance and count.
+
+    Returns the window (centre, half-width) of the last selection.  The work array has a shape
+    known to the compiler, else the inner loop does not vectorise.
+    """
+    work, window = np.empty((5, _WIDTH)), np.empty((2, _WIDTH))
+    for i in range(_WIDTH):
+        work[0, i], work[1, i] = acc[0, i], acc[1, i]
+    for _ in range(iterations):
+        for i in range(_WIDTH):
+            window[0, i], window[1, i] = work[0, i], work[1, i]
+            work[2, i], work[3, i], work[4, i] = 0.0, 0.0, 0.0
+        for e in range(a.shape[0]):
+            row = a[e]
+            for i in range(_WIDTH):
+                d = np.float64(row[i]) - work[0, i]
+                keep = abs(d) <= work[1, i]
+                d = d if keep else 0.0
+                work[2, i] += 1.0 if keep else 0.0
+                work[3, i] += d
+                work[4, i] += d * d
+        for i in range(_WIDTH):
+            work[0, i], acc[1, i] = _update(work[0, i], work[2, i], work[3, i], work[4, i])
+            work[1, i] = sigma * np.sqrt(acc[1, i]) if work[2, i] > 1.0 else 0.0
+    for i in range(_WIDTH):
+        acc[0, i], acc[2, i] = work[0, i], work[2, i]
+    return window
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _input_variance(stack, variance, i0, m, window, n, v):  # type: ignore[no-untyped-def]
+    """Replace the sample variance by sum_S V / |S|, so that v / |S| is sum_S V / |S|^2."""
+    for i in range(m):
+        total = 0.0
+        for e in range(stack.shape[0]):
+            if abs(np.float64(stack[e, i0 + i]) - window[0, i]) <= window[1, i]:
+                total += variance[e, i0 + i]
+        v[i] = total / n[i]
