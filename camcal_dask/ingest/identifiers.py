@@ -31,9 +31,10 @@ def exposure_id(day_obs: int, seq_num: int, controller: str | None) -> int:
     Raises
     ------
     DataError
-        If the day has not 8 digits, the sequence number does not fit or the controller is unknown.
+        If the day is no date of this millennium, the sequence number does not fit or the controller is unknown.
     """
-    parse_day(day_obs)
+    if parse_day(day_obs).year // 1000 != 2:
+        raise DataError(f"day_obs {day_obs} is not in the years 2000 to 2999 that exposure ids have room for")
     if not 0 <= seq_num < _SEQ_LIMIT:
         raise DataError(f"sequence number {seq_num} of day {day_obs} is not in 0..{_SEQ_LIMIT - 1}")
     offset = 0

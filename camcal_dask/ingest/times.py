@@ -19,6 +19,7 @@ NOON_S = 43_200
 _EPOCH_MJD = 40_587
 _EPOCH_ORDINAL = datetime.date(1970, 1, 1).toordinal()
 _EPOCH_HALF_DAYS = 4_881_175  # 2 x Julian date 2440587.5
+_SCALES = ("utc", "tt")
 _ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d*))?)?)?Z?")
 
 
@@ -52,7 +53,7 @@ def iso_to_nsec(text: str) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def to_tai_nsec(text: str, scale: str) -> int:
-    """Convert an ISO date and time in a time scale (``tai``, ``utc``, ``tt`` ...) to TAI nanoseconds.
+    """Convert an ISO date and time in a time scale (``tai``, ``utc`` or ``tt``) to TAI nanoseconds.
 
     Raises
     ------
@@ -61,6 +62,8 @@ def to_tai_nsec(text: str, scale: str) -> int:
     """
     if scale == "tai":
         return iso_to_nsec(text)
+    if scale not in _SCALES:
+        raise ValueError(f"time scale {scale!r} is none of tai, {', '.join(_SCALES)}")
     from astropy.time import Time  # slow to import, wanted by early headers only
 
     iso_to_nsec(text)  # one judgement of what a date is, for every scale

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -291,7 +292,8 @@ def table_faults(instrument: Instrument) -> list[str]:
     names = [d.full_name for d in instrument.detectors.values()]
     faults = [f"detectors.csv: {name} occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
     faults += [f"filters.csv: {name!r} is longer than 32 characters" for name in instrument.filters if len(name) > 32]
-    order = instrument.amp_names
+    orders = Counter(tuple(amp.name for amp in d.amps) for d in instrument.detectors.values())
+    order = max(orders, key=lambda names: (len(names), orders[names]))
     for detector in instrument.detectors.values():
         if tuple(amp.name for amp in detector.amps) != order[: len(detector.amps)] or not detector.amps:
             faults.append(f"amps.csv: detector {detector.name} does not have the amps {', '.join(order)} in this order")
