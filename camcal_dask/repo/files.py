@@ -64,6 +64,11 @@ def names(uri: str) -> list[str]:
         return []
 
 
+def remove(uri: str) -> None:
+    """Remove a file, if it is there."""
+    local_path(uri).unlink(missing_ok=True)
+
+
 def read_json(uri: str) -> dict[str, Any] | None:
     """Read a JSON object; None if there is no such file.
 

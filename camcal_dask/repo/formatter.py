@@ -1,0 +1,55 @@
+"""How ``Butler.get`` opens a cube: many datasets on one path, chosen by data ID, lazily."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+from lsst.daf.butler import FormatterV2
+from lsst.resources import ResourcePath
+
+from camcal_dask.errors import RepoError
+from camcal_dask.instruments import get_instrument
+from camcal_dask.repo import cubes, selection
+
+
+class CubeFormatter(FormatterV2):
+    """Reader of raw, product and statistics cubes; they are written by tasks, not through the Butler."""
+
+    default_extension = ".zarr"
+    unsupported_parameters = None
+    can_read_from_uri = True
+
+    def read_from_uri(self, uri: ResourcePath, component: str | None = None, expected_size: int = -1) -> Any:
+        """Open the part of the cube that belongs to the data ID.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``raw`` (amp, y, x) of one exposure and detector; the variables of a product (amp, y, x ...)
+            of one detector; or a whole statistics cube.
+        """
+        path = (uri.ospath if uri.isLocal else str(uri)).rstrip("/")
+        kind = cubes.cube_kind(path)
+        if kind == "raw":
+            return self._raw(path)
+        if kind == "product":
+            dataset = cubes.open_product(path)
+            return self._detector(dataset, path) if "detector" in self.data_id else dataset
+        return cubes.open_dataset(path)
+
+    def _detector(self, dataset: xr.Dataset, path: str) -> xr.Dataset:
+        detector = self.data_id["detector"]
+        ids = dataset["detector"].values.tolist()
+        if detector not in ids:
+            raise RepoError(f"{path}: registered for detector {detector}, but holds {ids}; run the pipeline again")
+        return dataset.isel(detector=ids.index(detector))
+
+    def _raw(self, path: str) -> xr.Dataset:
+        camera = get_instrument(str(self.data_id["instrument"]))
+        exposure, detector = int(self.data_id["exposure"]), int(self.data_id["detector"])
+        array = cubes.RawCubeArray([path], [cubes.raw_slot(exposure)], [detector], camera.raw_shape[1:])
+        variable = cubes.lazy_variable(cubes.RAW_DIMS, array, {"units": "adu"})
+        coords = {"exposure": [exposure], **selection.detector_coords(camera, [detector])}
+        dataset = xr.Dataset({"raw": variable}, coords=coords, attrs={"instrument": camera.name})
+        return dataset.isel(exposure=0, detector=0)

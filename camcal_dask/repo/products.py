@@ -1,0 +1,337 @@
+"""Product cubes (one shard a detector) and small cubes (statistics, written whole).
+
+A product is visible detector by detector: `write_product` writes the shards of one detector and
+then its marker; `open_product` shows only detectors that have one, and the registry refuses
+others.  So one bad detector costs nobody else, and a killed run is resumed by running it again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+from zarr.storage import LocalStore
+
+from camcal_dask.errors import DataError, RepoError
+from camcal_dask.repo import files
+from camcal_dask.repo.shards import (
+    FORMAT,
+    Selection,
+    check_format,
+    create_array,
+    lazy_variable,
+    opened,
+    pick,
+    plain,
+    read_into,
+    span,
+    write_shard,
+)
+
+
+class ShardedArray(BackendArray):
+    """One variable (detector, ...) of products, each detector from its own place; picklable.
+
+    Parameters
+    ----------
+    name : str
+        Of the variable.
+    parts : sequence of (uri, index)
+        Product cube and position in it, for each detector.
+    inner : tuple of int
+        Shape of one detector.
+    dtype : np.dtype
+        Of the pixels.
+    """
+
+    def __init__(
+        self, name: str, parts: Sequence[tuple[str, int]], inner: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self.uris = tuple(dict.fromkeys(uri for uri, _ in parts))
+        self.places = np.array([(self.uris.index(uri), index) for uri, index in parts], dtype=np.int32)
+        self.name, self.shape, self.dtype = name, (len(parts), *inner), dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Read; ``key`` is xarray's."""
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._select)
+
+    def _select(self, key: Selection) -> npt.NDArray[Any]:
+        spans = [span(k, n) for k, n in zip(key, self.shape, strict=True)]
+        places = self.places[spans[0][0]][spans[0][1]]
+        inner = tuple(part for part, _ in spans[1:])
+        out = np.empty((len(places), *(part.stop - part.start for part in inner)), dtype=self.dtype)
+        for i, (uri, index) in enumerate(places.tolist()):
+            array = files.join(self.uris[uri], self.name)
+            read_into(array, (index, *inner), out[i], f"detector index {index}")
+        return pick(out, key, [None, *(local for _, local in spans[1:])])
+
+
+# ---------------------------------------------------------------------------- product cubes
+
+
+def create_product(uri: str, template: xr.Dataset) -> None:
+    """Lay out a product cube without data; idempotent for the same layout.
+
+    Parameters
+    ----------
+    uri : str
+        ``.../<dataset type>.zarr``.
+    template : xr.Dataset
+        Names, dims, dtypes, attributes and coordinates of the product (values of variables that
+        have a ``detector`` dimension, which must come first, are not looked at: use
+        ``np.broadcast_to(dtype.type(0), shape)``).  Needs a ``detector`` coordinate of ids.
+
+    Raises
+    ------
+    RepoError
+        If a product of another layout is in the way.
+    """
+    if "detector" not in template.coords:
+        raise RepoError(f"{uri}: a product needs a 'detector' coordinate, got {list(template.coords)}")
+    if not files.exists(uri):
+        with files.staging(uri) as stage:
+            _lay_out(stage / "cube", template)
+            files.publish(stage / "cube", uri)
+    _check_same(uri, template)
+
+
+def _lay_out(path: Any, template: xr.Dataset) -> None:
+    sharded = [name for name, v in template.data_vars.items() if "detector" in v.dims]
+    small = template.drop_vars(sharded).assign_attrs(
+        {"camcal_kind": "product", "camcal_format": FORMAT, "camcal_sharded": [str(n) for n in sharded]}
+    )
+    _to_zarr(small, path)
+    group = zarr.open_group(LocalStore(path), mode="r+")
+    for name in sharded:
+        v = template[name]
+        if v.dims[0] != "detector":
+            raise RepoError(f"{path}: variable {name!r} has dims {v.dims}; 'detector' must come first")
+        create_array(group, str(name), [str(d) for d in v.dims], v.shape, v.dtype, v.attrs, leading=1)
+
+
+def _check_same(uri: str, template: xr.Dataset) -> None:
+    found = _base(uri)
+    found = found.assign(_lazy([(uri, index) for index in range(found.sizes["detector"])]))
+    for name, v in template.variables.items():
+        there = found.variables.get(name)
+        if there is None or there.dims != v.dims or there.shape != v.shape:
+            have = None if there is None else dict(zip(there.dims, there.shape, strict=True))
+            want = dict(zip(v.dims, v.shape, strict=True))
+            raise RepoError(
+                f"{uri}: exists with another layout: {name!r} is {have}, this run makes {want}; "
+                f"choose another output collection"
+            )
+    ids, wanted = found["detector"].values.tolist(), template["detector"].values.tolist()
+    if ids != wanted:
+        raise RepoError(f"{uri}: exists for detectors {ids}, this run makes {wanted}; choose another output collection")
+
+
+def write_product(
+    uri: str, detector_index: int, arrays: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any] | None = None
+) -> None:
+    """Write everything of one detector, then the marker that makes it visible.
+
+    Exactly one task writes a detector; repeated (a retry, a resumed run), it replaces what is
+    there shard by shard.
+
+    Parameters
+    ----------
+    uri : str
+        A cube laid out by `create_product`.
+    detector_index : int
+        Position along ``detector`` (not the id).
+    arrays : dict of name -> array
+        All sharded variables, without the detector axis.
+    record : dict, optional
+        Kept in the marker (inputs, times ...).
+
+    Raises
+    ------
+    DataError
+        If a variable is missing, unknown, or of the wrong shape or dtype.
+    """
+    sharded = check_format(uri, "product")["camcal_sharded"]
+    if set(arrays) != set(sharded):
+        raise DataError(f"{uri}: detector index {detector_index} came with {sorted(arrays)}, needs {sorted(sharded)}")
+    for name, values in arrays.items():
+        array = opened(files.join(uri, name))
+        if values.shape != array.shape[1:] or values.dtype != array.dtype:
+            raise DataError(
+                f"{uri}: {name!r} of detector index {detector_index} is {values.dtype} {values.shape}, "
+                f"the product has {array.dtype} {array.shape[1:]}"
+            )
+    for name, values in arrays.items():
+        write_shard(files.join(uri, name), (detector_index, *(0 for _ in values.shape)), values[None])
+    files.write_json(_marker(uri, detector_index), dict(record or {}))
+
+
+def _marker(uri: str, detector_index: int) -> str:
+    return files.join(uri.removesuffix(".zarr") + ".finished", f"{detector_index}.json")
+
+
+def finished(uri: str) -> list[int]:
+    """Indices along ``detector`` that are completely written, ascending."""
+    markers = files.names(files.parent(_marker(uri, 0)))
+    return sorted(int(name.removesuffix(".json")) for name in markers if name[0].isdigit())
+
+
+def finished_detectors(uri: str) -> list[int]:
+    """Ids of the detectors that are completely written."""
+    ids = _base(uri)["detector"].values.tolist()
+    return [ids[index] for index in finished(uri)]
+
+
+def product_record(uri: str, detector_index: int) -> dict[str, Any] | None:
+    """What `write_product` was given as ``record``; None if the detector is not finished."""
+    return files.read_json(_marker(uri, detector_index))
+
+
+def open_product(uri: str) -> xr.Dataset:
+    """Open a product lazily (without dask); only detectors that are completely written are there.
+
+    Returns
+    -------
+    xr.Dataset
+        Variables (detector, amp, y, x) and others as laid out; ``attrs`` of the product.
+
+    Raises
+    ------
+    RepoError
+        If there is no product, or none of its detectors is finished.
+    """
+    whole = _base(uri)
+    done = finished(uri)
+    if not done:
+        raise RepoError(f"{uri}: no detector of this product is finished; run the pipeline again to resume it")
+    return whole.isel(detector=done).assign(_lazy([(uri, index) for index in done]))
+
+
+def open_products(parts: Sequence[tuple[str, int]]) -> xr.Dataset:
+    """Open detectors of several products (calibrations of different runs) as one lazy Dataset.
+
+    Parameters
+    ----------
+    parts : sequence of (uri, detector id)
+        In the order wanted.
+
+    Returns
+    -------
+    xr.Dataset
+        As `open_product`; attributes and variables that the products do not share are left out.
+
+    Raises
+    ------
+    RepoError
+        If a detector is not finished in its product, or the layouts differ.
+    """
+    whole = {uri: _base(uri) for uri in dict.fromkeys(uri for uri, _ in parts)}
+    ids = {uri: base["detector"].values.tolist() for uri, base in whole.items()}
+    done = {uri: {ids[uri][index] for index in finished(uri)} for uri in whole}
+    for uri, detector in parts:
+        if detector not in done[uri]:
+            raise RepoError(f"{uri}: detector {detector} is not finished there; run the pipeline again to resume it")
+    places = [(uri, ids[uri].index(detector)) for uri, detector in parts]
+    lazy = _lazy(places)
+    if len(whole) == 1:
+        return next(iter(whole.values())).isel(detector=[index for _, index in places]).assign(lazy)
+    shared = {dim for v in lazy.values() for dim in v.dims}
+    pieces = [whole[uri].isel(detector=[index]) for uri, index in places]
+    pieces = [p.drop_vars([n for n, v in p.variables.items() if not shared.issuperset(v.dims)]) for p in pieces]
+    joined = xr.concat(
+        pieces,
+        "detector",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
+        combine_attrs="drop_conflicts",
+    )
+    return joined.assign(lazy)
+
+
+def _base(uri: str) -> xr.Dataset:
+    """Coordinates, small variables and attributes of a product, in memory."""
+    return _from_zarr(uri, drop=check_format(uri, "product")["camcal_sharded"])
+
+
+def _lazy(parts: Sequence[tuple[str, int]]) -> dict[str, xr.Variable]:
+    """Lazy variables over parts of one or several products of the same layout."""
+    first, *others = dict.fromkeys(uri for uri, _ in parts)
+    layout = _layout(first)
+    for uri in others:
+        if (found := _layout(uri)) != layout:
+            raise RepoError(f"{uri}: layout {found} differs from {layout} of {first}; select one of them")
+    variables = {}
+    for name, (dims, shape, dtype) in layout.items():
+        lazy = ShardedArray(name, parts, shape[1:], np.dtype(dtype))
+        attrs = opened(files.join(first, name)).attrs.asdict()
+        variables[name] = lazy_variable(dims, lazy, attrs)
+    return variables
+
+
+def _layout(uri: str) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], str]]:
+    """Dims, shape (first of which may differ: number of detectors) and dtype of the sharded variables."""
+    layout = {}
+    for name in check_format(uri, "product")["camcal_sharded"]:
+        array = opened(files.join(uri, name))
+        dims = tuple(str(d) for d in array.metadata.dimension_names)  # type: ignore[union-attr]
+        layout[name] = (dims, (0, *array.shape[1:]), str(array.dtype))
+    return layout
+
+
+# ---------------------------------------------------------------------------- small cubes
+
+
+def write_dataset(uri: str, dataset: xr.Dataset, *, overwrite: bool = False) -> None:
+    """Write a small Dataset (statistics, tables) whole and atomically.
+
+    Raises
+    ------
+    RepoError
+        If something is there and ``overwrite`` is not set.
+    """
+    stamped = dataset.assign_attrs({"camcal_kind": "dataset", "camcal_format": FORMAT})
+    with files.staging(uri) as stage:
+        _to_zarr(stamped, stage / "cube")
+        if not files.publish(stage / "cube", uri, overwrite=overwrite):
+            raise RepoError(f"{uri}: exists already; choose another output collection")
+
+
+def open_dataset(uri: str) -> xr.Dataset:
+    """Read what `write_dataset` wrote, into memory."""
+    check_format(uri, "dataset")
+    return _from_zarr(uri)
+
+
+def _to_zarr(dataset: xr.Dataset, path: Any) -> None:
+    """Write with xarray; text as variable-length strings, the only kind with a zarr v3 specification."""
+    texts = {n: v.astype(np.dtypes.StringDType()) for n, v in dataset.variables.items() if v.dtype.kind in "OU"}
+    ready = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
+    ready = ready.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
+    ready.attrs = plain(dataset.attrs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="zarr")
+        ready.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+
+
+def _from_zarr(uri: str, drop: Sequence[str] = ()) -> xr.Dataset:
+    dataset = xr.open_zarr(
+        files.local_path(uri), chunks=None, consolidated=False, zarr_format=3, drop_variables=list(drop)
+    ).load()
+    texts = {n: _fixed_text(v) for n, v in dataset.variables.items() if v.dtype.kind == "T"}
+    dataset = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
+    dataset = dataset.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
+    dataset.attrs = {k: v for k, v in dataset.attrs.items() if not k.startswith("camcal_")}
+    return cast(xr.Dataset, dataset)
+
+
+def _fixed_text(variable: xr.Variable) -> xr.Variable:
+    values = np.array(variable.values.tolist(), dtype=str).reshape(variable.shape)
+    return xr.Variable(variable.dims, values, variable.attrs)

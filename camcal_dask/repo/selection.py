@@ -1,0 +1,108 @@
+"""From a registry's answer to a lazy labelled array of raws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from camcal_dask.instruments import Instrument
+from camcal_dask.repo import cubes, schema
+
+EXPOSURE_FIELDS = (
+    "day_obs",
+    "seq_num",
+    "exposure_time",
+    "dark_time",
+    "physical_filter",
+    "observation_type",
+    "observation_reason",
+)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What a selection says about an exposure (`schema.RAW_COORDS`)."""
+
+    id: int
+    mjd: float
+    day_obs: int
+    seq_num: int
+    exposure_time: float | None
+    dark_time: float | None
+    physical_filter: str
+    observation_type: str
+    observation_reason: str
+
+
+def raw_array(
+    root: str, camera: Instrument, exposures: Sequence[Exposure], registered: Collection[tuple[int, int]]
+) -> xr.DataArray:
+    """Lazy raws of exposures and all detectors that any of them has.
+
+    Parameters
+    ----------
+    root : str
+        Of the repository.
+    camera : Instrument
+        Camera of all exposures.
+    exposures : sequence of Exposure
+        In the order wanted.
+    registered : collection of (exposure, detector)
+        What the registry knows; other places read as FILL, whatever the cube holds there.
+
+    Returns
+    -------
+    xr.DataArray
+        ``raw`` (exposure, detector, amp, y, x) int32 [adu].
+    """
+    ids = [e.id for e in exposures]
+    chosen = set(ids)
+    detectors = sorted({d for e, d in registered if e in chosen})
+    present = np.array([[(e, d) in registered for d in detectors] for e in ids], dtype=bool)
+    array = cubes.RawCubeArray(
+        [cubes.raw_cube_uri(root, camera.name, e) for e in ids],
+        [cubes.raw_slot(e) for e in ids],
+        detectors,
+        camera.raw_shape[1:],
+        present=present,
+    )
+    coords = exposure_coords(exposures) | detector_coords(camera, detectors)
+    return xr.DataArray(
+        cubes.lazy_variable(schema.RAW.dims, array),
+        coords=coords,
+        name="raw",
+        attrs={"instrument": camera.name, "units": schema.RAW.unit},
+    )
+
+
+def exposure_coords(exposures: Sequence[Exposure]) -> dict[str, tuple[str, np.ndarray]]:
+    """Coordinates along ``exposure``; times that are unknown are NaN."""
+    columns = {"exposure": [e.id for e in exposures], "mjd": [e.mjd for e in exposures]}
+    columns |= {name: [getattr(e, name) for e in exposures] for name in EXPOSURE_FIELDS}
+    types = {v.name: v.dtype for v in schema.RAW_COORDS}
+    return {name: ("exposure", np.array(values, dtype=types[name])) for name, values in columns.items()}
+
+
+def detector_coords(camera: Instrument, detectors: Sequence[int]) -> dict[str, tuple[str, np.ndarray]]:
+    """Coordinates along ``detector`` and ``amp``."""
+    chosen = [camera.detectors[d] for d in detectors]
+    return {
+        "detector": ("detector", np.array([d.id for d in chosen], dtype=np.int64)),
+        "detector_name": ("detector", np.array([d.full_name for d in chosen])),
+        "raft": ("detector", np.array([d.raft for d in chosen])),
+        "slot": ("detector", np.array([d.name_in_raft for d in chosen])),
+        "vendor": ("detector", np.array([d.vendor for d in chosen])),
+        "amp": ("amp", np.array(camera.amp_names)),
+    }
+
+
+def inventory(exposures: Sequence[Exposure], most: int = 8) -> str:
+    """One sentence on what there is, by day and type, newest days first."""
+    counts = Counter((e.day_obs, e.observation_type) for e in exposures)
+    lines = [f"{day} {kind} x {n}" for (day, kind), n in sorted(counts.items(), reverse=True)]
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return f"There are {len(exposures)} exposures: {', '.join(lines[:most])}{more}."
