@@ -105,7 +105,7 @@ def cube_kind(uri: str) -> str:
     return str(document["attributes"]["camcal_kind"])
 
 
-def rows(height: int) -> int:
+def inner_rows(height: int) -> int:
     """Rows of an inner chunk: the largest divisor of ``height`` up to ROWS_MAX, or all if that is tiny."""
     divisor = max(n for n in range(1, min(height, ROWS_MAX) + 1) if height % n == 0)
     return divisor if divisor >= 64 else height
@@ -175,7 +175,7 @@ def create_array(
     shard = (1,) * leading + tuple(shape[leading:])
     inner: tuple[int, ...] | None = None
     if np.prod(shard) * dtype.itemsize > _SMALL:
-        rows = [rows(n) if dim == "y" else n for dim, n in zip(dims, shape, strict=True)]
+        rows = [inner_rows(n) if dim == "y" else n for dim, n in zip(dims, shape, strict=True)]
         inner = (1,) * (leading + 1) + tuple(rows[leading + 1 :])
     group.create_array(
         name,
