@@ -11,6 +11,8 @@ import gzip
 import hashlib
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ MIN_BACK_BIAS_V = 5.0
 
 _GZIP = b"\x1f\x8b"
 _BACK_BIASED = ("LSSTCam", "TinyCam")
+_NAMELESS = "COMPRESSED_IMAGE"  # what compressing an image without EXTNAME calls it
 _COMMENTARY = ("", "COMMENT", "HISTORY", "CONTINUE", "END")
 
 
@@ -95,10 +98,8 @@ class Container:
     @functools.cached_property
     def hdus(self) -> fits.HDUList:
         """All HDUs, compressed images as the tables they are stored as."""
-        try:
+        with _named(self.path):
             return decode.open_hdus(self.data, tables=True)
-        except decode.FAULTS as error:
-            raise DataError(f"{self.path}: is no readable FITS file ({error})") from error
 
     @functools.cached_property
     def images(self) -> fits.HDUList:
@@ -108,10 +109,11 @@ class Container:
     @functools.cached_property
     def header(self) -> dict[str, object]:
         """Primary header merged with that of ``REB_COND``, later values winning."""
-        cards = _cards(self.hdus[0].header)
-        for hdu in self.hdus[1:]:
-            if hdu.name.upper() == "REB_COND":
-                cards |= _cards(hdu.header)
+        with _named(self.path):
+            cards = _cards(self.hdus[0].header)
+            for hdu in self.hdus[1:]:
+                if hdu.name.upper() == "REB_COND":
+                    cards |= _cards(hdu.header)
         return cards
 
     @functools.cached_property
@@ -166,8 +168,7 @@ def read_raw(path: str | os.PathLike[str], instrument: Instrument | None = None)
     DataError
         If the file is damaged, incomplete, of another camera or sensor, or of a size that cannot be placed.
     """
-    container = Container(path)
-    return unpack(container, instrument)
+    return unpack(Container(path), instrument)
 
 
 def unpack(container: Container, instrument: Instrument | None = None) -> RawFile:
@@ -181,10 +182,21 @@ def unpack(container: Container, instrument: Instrument | None = None) -> RawFil
     if identity.detector not in instrument.detectors:
         raise DataError(f"{container.path}: {instrument.name} has no detector {identity.detector}")
     detector = instrument.detectors[identity.detector]
-    check_sensor(container.header, detector, file=container.path)
-    remarks = _check_names(container, detector) + _health(container.header, instrument)
-    amps = _read_amps(container, detector, instrument.raw_shape[2:])
+    with _named(container.path):
+        check_sensor(container.header, detector, file=container.path)
+        remarks = _check_names(container, detector) + _health(container.header, instrument)
+        check_sensor(container.hdus[1].header, detector, file=container.path)
+        amps = _read_amps(container, detector, instrument.raw_shape[2:])
     return RawFile(container.path, identity, container.header, amps, container.content_hash, tuple(remarks))
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Say where astropy or the decoder met damage."""
+    try:
+        yield
+    except decode.FAULTS as error:
+        raise DataError(f"{where}: damaged: {error}") from error
 
 
 # ---------------------------------------------------------------------------- header
@@ -223,7 +235,7 @@ def _health(header: dict[str, object], instrument: Instrument) -> list[str]:
 
 def _check_names(container: Container, detector: Detector) -> list[str]:
     """Amps go by HDU position; their names must not contradict it.  Returns remarks."""
-    names = [hdu.name for hdu in container.hdus[1 : len(detector.amps) + 1]]
+    names = [hdu.name.replace(_NAMELESS, "") for hdu in container.hdus[1 : len(detector.amps) + 1]]
     expected = [amp.extname for amp in detector.amps]
     upper = [name.upper() for name in names]
     wrong = [i for i, (a, b) in enumerate(zip(upper, expected, strict=False)) if a and a != b.upper()]
@@ -254,11 +266,9 @@ def _read_amps(container: Container, detector: Detector, room: tuple[int, ...]) 
         end = hdu.fileinfo()["datLoc"] + hdu.size
         if end > len(container.data):
             raise DataError(f"{where}: file is truncated: needs {end} bytes, has {len(container.data)}")
-        try:
+        with _named(where):
             if not decode.decode_tiles(container.data, hdu, plane):
                 decode.decode_any(container.images[amp.index + 1], plane)
-        except decode.FAULTS as error:
-            raise DataError(f"{where}: {error}") from error
     return out
 
 
@@ -275,10 +285,10 @@ def _amp_shape(container: Container, detector: Detector, room: tuple[int, ...]) 
             raise DataError(f"{where}: holds no two-dimensional image")
         if shape != first:
             raise DataError(f"{where}: is {_size(shape)} pixels, {detector.amps[0].extname} is {_size(first)}")
-        box = amp.data
-        least = box.y0 + box.height, box.x0 + box.width
-        if shape[0] < least[0] or shape[1] < least[1]:
-            raise DataError(f"{where}: is {_size(shape)} pixels, too small for the data pixels: needs {_size(least)}")
+        try:
+            amp.fitted(shape[1], shape[0])
+        except DataError as error:
+            raise DataError(f"{container.path}: detector {detector.name}, {error}") from None
         if shape[0] > room[0] or shape[1] > room[1]:
             raise DataError(f"{where}: is {_size(shape)} pixels, larger than the camera's {_size(room)}")
     assert first is not None

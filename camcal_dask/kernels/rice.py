@@ -15,7 +15,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -34,7 +33,7 @@ def _leading_zeros(typing_context: Any, word: Any) -> Any:
     """Zeros before the highest one of a uint64 (64 if there is none); numba has no name for the instruction."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+        return builder.ctlz(arguments[0], context.get_constant(types.boolean, False))
 
     return types.int64(types.uint64), generate
 
