@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from camcal_dask.instruments.geometry import Amp
+from camcal_dask.kernels.sensor import add_crosstalk, serial_cti
+from camcal_dask.simulate.charge import collect_charge
 from camcal_dask.simulate.config import SimulationConfig
 from camcal_dask.simulate.exposures import ExposureSpec
 from camcal_dask.simulate.sensor import F4, Sensor, make_sensor, pattern_image
@@ -28,26 +30,54 @@ def simulate_exposure(
     sensor = make_sensor(config, instrument, detector_id)
     pattern = pattern_image(config, instrument, detector_id)
     common = _common_mode(config, sensor, exposure)
-    signal = np.empty(sensor.raw_shape, np.float32)
+    signal = np.zeros(sensor.raw_shape, np.float32)
     for amp in sensor.detector.amps:
-        _read_out_amp(signal[amp.index], config, sensor, exposure, amp, pattern[amp.index])
-        _add_noise(signal[amp.index], config, sensor, exposure, amp, common)
+        frame = signal[amp.index]
+        if not sensor.dead[amp.index]:
+            _transfer(frame, config, instrument, sensor, exposure, amp)
+            _add_pattern(frame, config, sensor, exposure, amp, pattern[amp.index])
+        _add_structure(frame, config, sensor, exposure, amp)
+        _bend(frame, sensor.non_linearity[amp.index])
+        _add_noise(frame, config, sensor, exposure, amp, common)
+    if config.crosstalk.enabled:
+        add_crosstalk(signal, sensor.crosstalk.astype(np.float32), sensor.crosstalk_quadratic.astype(np.float32))
     return _digitise(signal, config, sensor, exposure)
 
 
-def _read_out_amp(
+def _transfer(
+    frame: F4, config: SimulationConfig, instrument: str, sensor: Sensor, exposure: ExposureSpec, amp: Amp
+) -> None:
+    """Put the collected charge into the empty ``frame`` (y, x) [electron] and clock it out."""
+    charge = collect_charge(config, instrument, sensor, exposure, amp)
+    if charge is None:
+        return
+    frame[amp.data.y, amp.data.x] = charge
+    if config.serial_cti.enabled:
+        serial_cti(frame, amp.data.x0 + amp.data.width, sensor.cti[amp.index])
+
+
+def _add_pattern(
     frame: F4, config: SimulationConfig, sensor: Sensor, exposure: ExposureSpec, amp: Amp, pattern: F4
 ) -> None:
-    """Fill ``frame`` (y, x) [electron] with all that is fixed before noise."""
-    frame[:] = 0
+    """Add the 2-D bias, and what the first exposure after idle carries."""
+    frame[amp.data.y, amp.data.x] += np.float32(sensor.gain[amp.index]) * pattern
+    if exposure.contaminated and config.contamination.enabled:
+        frame[amp.data.y, amp.data.x] += _contamination(config, sensor, exposure, amp)
+
+
+def _add_structure(frame: F4, config: SimulationConfig, sensor: Sensor, exposure: ExposureSpec, amp: Amp) -> None:
+    """Add row and column offsets, overscans included."""
     gain = np.float32(sensor.gain[amp.index])
-    if not sensor.dead[amp.index]:
-        frame[amp.data.y, amp.data.x] += gain * pattern
-        if exposure.contaminated and config.contamination.enabled:
-            frame[amp.data.y, amp.data.x] += _contamination(config, sensor, exposure, amp)
     rows = sensor.row_profile[amp.index] + _row_drift(config, sensor, exposure, amp)
     frame += (gain * rows.astype(np.float32))[:, None]
     frame += (gain * sensor.column_profile[amp.index].astype(np.float32))[None, :]
+
+
+def _bend(frame: F4, coefficients: npt.NDArray[np.float64]) -> None:
+    """Apply the non-linearity v + c2 v^2 + c3 v^3."""
+    c2, c3 = (np.float32(c) for c in coefficients)
+    if c2 != 0 or c3 != 0:
+        frame += frame * frame * (c2 + c3 * frame)
 
 
 def _row_drift(config: SimulationConfig, sensor: Sensor, exposure: ExposureSpec, amp: Amp) -> npt.NDArray[np.float64]:

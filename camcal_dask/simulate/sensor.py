@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.instruments.geometry import Amp, Detector, Instrument, get_instrument
+from camcal_dask.simulate.brighter_fatter import area_coefficients
 from camcal_dask.simulate.config import AmpRef, SimulationConfig
 from camcal_dask.simulate.streams import stream
 
@@ -47,6 +48,7 @@ class Sensor:
     bias_level : (amp,) [adu]; row_profile : (amp, y) and column_profile : (amp, x) [adu].
     full_well : (amp,) [electron].
     crosstalk : (source, target) and crosstalk_quadratic [1/electron].
+    a_matrix : (lag_i, lag_j) [1/electron], serial lag first; the plane sum is zero.
     non_linearity : (amp, 2) coefficients c2 [1/electron], c3 [1/electron^2].
     cti : (amp, 6) global CTI, trap size [electron], trap slope, emission [pixel], drift scale, drift decay [pixel].
     dead, noisy : (amp,) bool.
@@ -64,6 +66,7 @@ class Sensor:
     crosstalk_quadratic: F8
     non_linearity: F8
     cti: F8
+    a_matrix: F8
     dead: npt.NDArray[np.bool_]
     noisy: npt.NDArray[np.bool_]
     defects: Defects
@@ -82,7 +85,7 @@ def make_sensor(config: SimulationConfig, instrument_name: str, detector_id: int
     amps = detector.amps
     dead, noisy = _flags(config.faults.dead, detector), _flags(config.faults.noisy, detector)
     gain = np.array([a.gain for a in amps]) * (1 + config.gain.scatter * _normals(config, "gain", detector))
-    linear, quadratic = _crosstalk(config, detector)
+    linear, quadratic = _crosstalk(config, detector, dead)
     return Sensor(
         detector=detector,
         gain=gain,
@@ -96,6 +99,7 @@ def make_sensor(config: SimulationConfig, instrument_name: str, detector_id: int
         crosstalk_quadratic=quadratic,
         non_linearity=_non_linearity(config, detector),
         cti=_cti(config, detector),
+        a_matrix=area_coefficients(config.brighter_fatter),
         dead=dead,
         noisy=noisy,
         defects=_defects(config, detector),
@@ -138,7 +142,6 @@ def pattern_image(config: SimulationConfig, instrument_name: str, detector_id: i
     return image
 
 
-@functools.lru_cache(maxsize=2)
 def response_image(config: SimulationConfig, instrument_name: str, detector_id: int, physical_filter: str) -> F4:
     """Response of the data area to light through one filter: PRNU, dust donuts, cold pixels.
 
@@ -160,6 +163,22 @@ def response_image(config: SimulationConfig, instrument_name: str, detector_id: 
     _add_donuts(image, config, detector, physical_filter)
     cold = make_sensor(config, instrument_name, detector_id).defects.cold
     image[cold[:, 0], cold[:, 1] - box.y0, cold[:, 2] - box.x0] *= np.float32(strength.cold_pixel_response)
+    return image
+
+
+@functools.lru_cache(maxsize=2)
+def flat_image(config: SimulationConfig, instrument_name: str, detector_id: int, physical_filter: str) -> F4:
+    """Response x vignetting: what a lamp of unit brightness gives.
+
+    Returns
+    -------
+    (amp, y, x) float32
+        Trimmed amps in readout coordinates.
+    """
+    detector = get_instrument(instrument_name).detector(detector_id)
+    image = response_image(config, instrument_name, detector_id, physical_filter)
+    for amp in detector.amps:
+        image[amp.index] *= vignetting(config, detector, amp)
     return image
 
 
@@ -241,13 +260,14 @@ def _column_profile(config: SimulationConfig, detector: Detector) -> F8:
     return strength.enabled * (ramp + strength.comb_adu * np.array(comb))
 
 
-def _crosstalk(config: SimulationConfig, detector: Detector) -> tuple[F8, F8]:
-    """Matrices (source, target): neighbours along the CCD couple most; the diagonal is zero."""
+def _crosstalk(config: SimulationConfig, detector: Detector, dead: npt.NDArray[np.bool_]) -> tuple[F8, F8]:
+    """Matrices (source, target): neighbours along the CCD couple most; none with itself or a dead amp."""
     strength, n = config.crosstalk, len(detector.amps)
     rng = stream(config.seed, "crosstalk", detector.id)
     ix, iy = np.array([a.ix for a in detector.amps]), np.array([a.iy for a in detector.amps])
     distance = abs(ix[:, None] - ix[None, :]) + 4 * abs(iy[:, None] - iy[None, :])
     weight = np.exp(-(distance - 1) / strength.reach_amps) * (1 - np.eye(n))
+    weight *= ~(dead[:, None] | dead[None, :])
     linear = strength.linear * weight * rng.uniform(0.3, 1.7, (n, n)) * rng.choice([1, 1, 1, -1], (n, n))
     quadratic = strength.quadratic_per_e * weight * rng.uniform(-1, 1, (n, n))
     return linear * strength.enabled, quadratic * strength.enabled
