@@ -27,6 +27,7 @@ from camcal_dask.errors import DataError, RepoError
 from camcal_dask.instruments import Instrument
 from camcal_dask.repo import files
 from camcal_dask.repo.products import (
+    check_whole,
     create_product,
     finished,
     finished_detectors,
@@ -46,6 +47,7 @@ from camcal_dask.repo.shards import (
     lazy_variable,
     opened,
     pick,
+    publish,
     read_into,
     shard_path,
     span,
@@ -57,6 +59,7 @@ __all__ = [
     "N_SLOTS",
     "RAW_DIMS",
     "RawCubeArray",
+    "check_whole",
     "create_product",
     "cube_kind",
     "ensure_raw_cube",
@@ -117,6 +120,7 @@ def ensure_raw_cube(uri: str, instrument: Instrument) -> None:
     """
     shape = (N_SLOTS, *instrument.raw_shape)
     if not files.exists(files.join(uri, "raw", "zarr.json")):
+        files.sweep(uri)
         with files.staging(uri) as stage:
             group = zarr.create_group(
                 LocalStore(stage / "cube"),
@@ -125,7 +129,7 @@ def ensure_raw_cube(uri: str, instrument: Instrument) -> None:
             create_array(
                 group, "raw", RAW_DIMS, shape, np.dtype("i4"), {"units": "adu"}, leading=2, compressor=RAW_COMPRESSOR
             )
-            files.publish(stage / "cube", uri)
+            publish(stage / "cube", uri)
     attributes, found = check_format(uri, "raw"), opened(files.join(uri, "raw")).shape
     if attributes.get("instrument") != instrument.name or found != shape:
         raise RepoError(

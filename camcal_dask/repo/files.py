@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from camcal_dask.errors import RepoError
+
+_SCRATCH = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 def local_path(uri: str | os.PathLike[str]) -> Path:
@@ -107,6 +111,16 @@ def staging(uri: str) -> Iterator[Path]:
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def sweep(uri: str, older_than_s: float = 86400.0) -> None:
+    """Remove scratch folders that killed processes left beside ``uri``."""
+    folder = local_path(uri).parent
+    for name in names(str(folder)):
+        path = folder / name
+        with contextlib.suppress(FileNotFoundError):
+            if _SCRATCH.fullmatch(name) and time.time() - path.stat().st_mtime > older_than_s:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:

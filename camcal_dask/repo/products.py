@@ -26,10 +26,12 @@ from camcal_dask.repo.shards import (
     Selection,
     check_format,
     create_array,
+    cube_kind,
     lazy_variable,
     opened,
     pick,
     plain,
+    publish,
     read_into,
     span,
     write_shard,
@@ -96,9 +98,10 @@ def create_product(uri: str, template: xr.Dataset) -> None:
     if "detector" not in template.coords:
         raise RepoError(f"{uri}: a product needs a 'detector' coordinate, got {list(template.coords)}")
     if not files.exists(uri):
+        files.sweep(uri)
         with files.staging(uri) as stage:
             _lay_out(stage / "cube", template)
-            files.publish(stage / "cube", uri)
+            publish(stage / "cube", uri)
     _check_same(uri, template)
 
 
@@ -191,6 +194,24 @@ def finished_detectors(uri: str) -> list[int]:
 def product_record(uri: str, detector_index: int) -> dict[str, Any] | None:
     """What `write_product` was given as ``record``; None if the detector is not finished."""
     return files.read_json(_marker(uri, detector_index))
+
+
+def check_whole(uri: str, detectors: Sequence[int]) -> None:
+    """Refuse to register what is not completely written.
+
+    Raises
+    ------
+    RepoError
+        If the file is missing or a detector (id) is not finished.
+    """
+    if uri.endswith(".json"):
+        if not files.exists(uri):
+            raise RepoError(f"{uri}: no such file; write it before registering it")
+        return
+    if cube_kind(uri) == "product":
+        lacking = sorted(set(detectors) - set(finished_detectors(uri)))
+        if lacking:
+            raise RepoError(f"{uri}: detectors {lacking} are not completely written; register only finished ones")
 
 
 def open_product(uri: str) -> xr.Dataset:
@@ -300,7 +321,7 @@ def write_dataset(uri: str, dataset: xr.Dataset, *, overwrite: bool = False) -> 
     stamped = dataset.assign_attrs({"camcal_kind": "dataset", "camcal_format": FORMAT})
     with files.staging(uri) as stage:
         _to_zarr(stamped, stage / "cube")
-        if not files.publish(stage / "cube", uri, overwrite=overwrite):
+        if not publish(stage / "cube", uri, overwrite=overwrite):
             raise RepoError(f"{uri}: exists already; choose another output collection")
 
 

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
-import numpy as np
 import xarray as xr
 from astropy.time import Time
 from lsst.daf.butler import (
@@ -39,11 +37,12 @@ from camcal_dask.errors import RepoError, nearest
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.repo import cubes, expression, files, records, schema, selection
+from camcal_dask.repo.connection import registry_url, remedy
 from camcal_dask.repo.formatter import CubeFormatter
-from camcal_dask.repo.lookup import CalibRef, Candidate, Candidates, Key
+from camcal_dask.repo.lookup import open_bounds, overlapping
+from camcal_dask.repo.queries import Names, ProductQueries
 
 T = TypeVar("T")
-Names = str | Sequence[str]
 Moment = Any
 """A time in TAI: astropy Time, datetime, ISO text, an observing day YYYYMMDD (12:00 TAI), or None = unbounded."""
 ChainMode = Literal["redefine", "extend", "remove", "prepend", "pop"]
@@ -111,29 +110,7 @@ def open_repo(root: str, *, writeable: bool = False) -> Repo:
     try:
         return Repo(root, Butler.from_config(root, writeable=writeable), writeable)
     except (DBAPIError, RuntimeError, ImportError) as error:
-        raise RepoError(f"{root}: registry cannot be opened: {_remedy(error)}") from error
-
-
-def registry_url(text: str) -> str:
-    """Registry URL as SQLAlchemy needs it; a bare ``postgresql://`` gets the psycopg2 driver.
-
-    Raises
-    ------
-    RepoError
-        If it is not a PostgreSQL URL or holds a password.
-    """
-    parts = urlsplit(text)
-    scheme, _, driver = parts.scheme.partition("+")
-    if scheme not in {"postgresql", "postgres"} or not parts.path.strip("/"):
-        raise RepoError(
-            f"registry {parts.scheme}://...: expected postgresql://user@host/database, or nothing for SQLite"
-        )
-    if parts.password is not None:
-        raise RepoError(
-            f"registry {scheme}://{parts.username}:***@{parts.hostname}: a password in the URL would be written into "
-            f"butler.yaml for all to read; keep it in ~/.lsst/db-auth.yaml (mode 600) or in the file PGPASSFILE names"
-        )
-    return parts._replace(scheme=f"postgresql+{driver or 'psycopg2'}").geturl()
+        raise RepoError(f"{root}: registry cannot be opened: {remedy(error)}") from error
 
 
 def _make(root: str, url: str | None) -> None:
@@ -154,22 +131,13 @@ def _make(root: str, url: str | None) -> None:
     except (DBAPIError, RuntimeError, ImportError) as error:
         # A butler.yaml without a registry behind it would pass for a repository.
         files.remove(files.join(root, "butler.yaml"))
-        raise RepoError(f"{root}: registry cannot be made: {_remedy(error)}") from error
-
-
-def _remedy(error: Exception) -> str:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "btree_gist" in str(error):
-        return 'the database needs an extension; run once: psql -d DATABASE -c "CREATE EXTENSION btree_gist"'
-    if isinstance(error, ImportError):
-        return f"{text}; run: pip install 'camcal_dask[postgres]'"
-    return text
+        raise RepoError(f"{root}: registry cannot be made: {remedy(error)}") from error
 
 
 # ---------------------------------------------------------------------------- the repository
 
 
-class Repo:
+class Repo(ProductQueries):
     """A Butler repository with cubes; `create_repo` and `open_repo` make it."""
 
     def __init__(self, root: str, butler: Butler, writeable: bool) -> None:
@@ -320,7 +288,7 @@ class Repo:
         """
         wanted = [dict(data_id) for data_id in data_ids]
         uri = files.absolute(uri)
-        _check_whole(uri, [d["detector"] for d in wanted if "detector" in d])
+        cubes.check_whole(uri, [d["detector"] for d in wanted if "detector" in d])
         kind = self._type(dataset_type)
 
         def insert() -> list[str]:
@@ -366,7 +334,7 @@ class Repo:
                 return action()
             except (ConflictingDefinitionError, DBAPIError) as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise RepoError(f"{self.root}: {what} failed {_ATTEMPTS} times: {_remedy(error)}") from error
+                    raise RepoError(f"{self.root}: {what} failed {_ATTEMPTS} times: {remedy(error)}") from error
                 time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
                 self.butler.registry.refresh()
         raise AssertionError("unreachable")
@@ -415,7 +383,7 @@ class Repo:
         """
         camera = self.instrument(instrument, where)
         bind = dict(bind or {})
-        where = _with_detectors(where, camera, detectors, bind)
+        where = selection.with_detectors(where, camera, detectors, bind)
         search = schema.raw_run(camera.name) if collections is None else collections
         try:
             pairs, rows = self._query_raws(where, camera, search, bind)
@@ -423,7 +391,7 @@ class Repo:
                 raise RepoError(self._explain(where, camera, search, bind))
         except _USER_ERRORS as error:
             raise RepoError(f"raws where {where!r}: {str(error).strip()}") from error
-        return selection.raw_array(self.root, camera, [_exposure(r) for r in rows][:limit], pairs)
+        return selection.raw_array(self.root, camera, [selection.from_record(r) for r in rows][:limit], pairs)
 
     def _query_raws(
         self, where: str, camera: Instrument, search: Names, bind: dict[str, Any]
@@ -448,164 +416,9 @@ class Repo:
                 for term in expression.terms(where)
                 if not found.where(term, bind=bind).data_ids(["exposure", "detector"]).any()
             ]
-        reason = " AND ".join(failing) or "each term matches, but no raw matches all of them"
-        return f"no raws match {where!r}: {reason!r} finds none. {selection.inventory([_exposure(r) for r in rows])}"
-
-    # ------------------------------------------------------------------ products and calibrations
-
-    def datasets(self, dataset_type: str, collections: Names) -> list[CalibRef]:
-        """Everything of one type in some collections (by detector, then collection)."""
-        found = self._candidates(dataset_type, collections)
-        chosen = {c.uuid: c for group in found.by_key.values() for c in group}
-        refs = self._calib_refs(dataset_type, chosen.values())
-        return sorted(refs.values(), key=lambda ref: (-1 if ref.detector is None else ref.detector, ref.run))
-
-    def find_calib(self, dataset_type: str, exposure: int, detector: int, collections: Names) -> CalibRef:
-        """Calibration valid for one exposure and detector.
-
-        Raises
-        ------
-        RepoError
-            If there is none.
-        """
-        return self.find_calibs(dataset_type, [exposure], [detector], collections)[exposure, detector]
-
-    def find_calibs(
-        self,
-        dataset_type: str,
-        exposures: Iterable[int],
-        detectors: Iterable[int],
-        collections: Names,
-        *,
-        instrument: str | None = None,
-        required: bool = True,
-    ) -> dict[tuple[int, int], CalibRef]:
-        """Calibrations valid for many exposures and detectors, in one query.
-
-        Returns
-        -------
-        dict
-            (exposure, detector) to `CalibRef`; without ``required``, what has none is absent.
-
-        Raises
-        ------
-        RepoError
-            If some have none (unless ``required`` is False), or two are valid at once.
-        """
-        camera = self.instrument(instrument)
-        candidates = self._candidates(dataset_type, collections)
-        rows = self._exposure_rows(camera.name, exposures)
-        detectors = list(detectors)
-        dimensions = list(self._type(dataset_type).dimensions.required)
-        found, missing = {}, []
-        for row in rows:
-            for detector in detectors:
-                key = _key(dimensions, row, detector)
-                calib = candidates.find(key, *_bounds(row.timespan, row.obs_id))
-                if calib is None:
-                    missing.append((row.id, detector))
-                else:
-                    found[row.id, detector] = calib
-        if missing and required:
-            raise RepoError(_missing(dataset_type, collections, missing))
-        refs = self._calib_refs(dataset_type, {c.uuid: c for c in found.values()}.values())
-        return {place: refs[calib.uuid] for place, calib in found.items()}
-
-    def open(
-        self,
-        dataset_type: str,
-        *,
-        run: str | None = None,
-        collections: Names | None = None,
-        exposure: int | None = None,
-        detector: int | Sequence[int] | None = None,
-    ) -> xr.Dataset:
-        """Open a product lazily: all registered detectors, or those asked for.
-
-        Parameters
-        ----------
-        dataset_type : str
-            For example ``"bias"``.
-        run, collections : str or list of str
-            Where to search: a RUN, or any collections; with CALIBRATION collections ``exposure`` is needed.
-        exposure : int, optional
-            Exposure that the calibration must be valid for.
-        detector : int or list of int, optional
-            Detector ids.
-
-        Raises
-        ------
-        RepoError
-            If nothing is there, or a detector has none.
-        """
-        where = run if run is not None else collections
-        if where is None:
-            raise RepoError(f"{dataset_type}: say where to search: run='...' or collections=[...]")
-        wanted = [detector] if isinstance(detector, int) else detector
-        if exposure is None:
-            refs = self._first(dataset_type, where)
-        else:
-            camera = self.instrument()
-            found = self.find_calibs(dataset_type, [exposure], wanted or list(camera.detectors), where, required=False)
-            refs = {place[1]: ref for place, ref in found.items()}
-        lacking = sorted(set(wanted or ()) - set(refs))  # type: ignore[arg-type]
-        if not refs or lacking:
-            which = f" for detectors {lacking}" if lacking else ""
-            raise RepoError(f"no {dataset_type} in {where}{which}; known collections: {self._names(dataset_type)}")
-        if None in refs:
-            return cubes.open_dataset(refs[None].uri)
-        chosen = [refs[d] for d in (wanted or sorted(refs))]  # type: ignore[arg-type]
-        return cubes.open_products([(ref.uri, int(ref.detector)) for ref in chosen])  # type: ignore[arg-type]
-
-    def _first(self, dataset_type: str, search: Names) -> dict[int | None, CalibRef]:
-        """First of each data ID in search order; a dateless search has no use for CALIBRATION collections."""
-        candidates = self._candidates(dataset_type, search)
-        if dated := [c.collection for group in candidates.by_key.values() for c in group if c.collection != c.run]:
-            raise RepoError(f"{dated[0]}: is a CALIBRATION collection; name the exposure, or read the RUN")
-        first: dict[Key, Candidate] = {}
-        for collection in candidates.order:
-            for (place, key), group in candidates.by_key.items():
-                if place == collection:
-                    first.setdefault(key, group[0])
-        return {ref.detector: ref for ref in self._calib_refs(dataset_type, first.values()).values()}
-
-    def _candidates(self, dataset_type: str, collections: Names) -> Candidates:
-        order = self._flatten([collections] if isinstance(collections, str) else list(collections))
-        kind = self._type(dataset_type)
-        rows = []
-        for row in self.butler.registry.queryDatasetAssociations(kind, collections=order, flattenChains=True):
-            begin, end = (None, None) if row.timespan is None else _open_bounds(row.timespan)
-            key = tuple(row.ref.dataId.required_values)
-            rows.append(Candidate(key, row.collection, row.ref.run, str(row.ref.id), begin, end))
-        return Candidates.of(dataset_type, order, rows)
-
-    def _calib_refs(self, dataset_type: str, candidates: Iterable[Candidate]) -> dict[str, CalibRef]:
-        kind = self._type(dataset_type)
-        dimensions = list(kind.dimensions.required)
-        chosen = list(candidates)
-        refs = [self._ref_of(kind, c, dimensions) for c in chosen]
-        uris = self.butler.get_many_uris(refs)
-        result = {}
-        for candidate, ref in zip(chosen, refs, strict=True):
-            primary = uris[ref].primaryURI
-            uri = primary.ospath.rstrip("/") if primary.isLocal else str(primary).rstrip("/")
-            detector = dict(zip(dimensions, candidate.key, strict=True)).get("detector")
-            result[candidate.uuid] = CalibRef(uri, candidate.run, candidate.uuid, detector, dataset_type)  # type: ignore[arg-type]
-        return result
-
-    def _ref_of(self, kind: DatasetType, candidate: Candidate, dimensions: list[str]) -> DatasetRef:
-        data_id = dict(zip(dimensions, candidate.key, strict=True))
-        coordinate = DataCoordinate.standardize(data_id, dimensions=kind.dimensions)
-        return DatasetRef(kind, coordinate, run=candidate.run, id=_uuid(candidate.uuid))
-
-    def _exposure_rows(self, instrument: str, exposures: Iterable[int]) -> list[Any]:
-        wanted = sorted({int(e) for e in exposures})
-        with self.butler.query() as query:
-            found = query.where("exposure IN (wanted)", bind={"wanted": wanted}, instrument=instrument)
-            rows = list(found.dimension_records("exposure"))
-        if lacking := sorted(set(wanted) - {row.id for row in rows}):
-            raise RepoError(f"{self.root}: exposure {lacking[0]} of {instrument} is not registered; ingest it first")
-        return rows
+        reason = f"{' AND '.join(failing)} finds none" if failing else "each term finds some, but none matches all"
+        stock = selection.inventory([selection.from_record(r) for r in rows])
+        return f"no raws match {where!r}: {selection.spelled(reason, bind)}. {stock}"
 
     def _query_refs(self, dataset_type: str, collection: str) -> list[DatasetRef]:
         return list(self.butler.query_datasets(dataset_type, collection, find_first=False, explain=False, limit=None))
@@ -690,8 +503,8 @@ class Repo:
         def insert() -> list[str]:
             self.butler.collections.register(collection, type=CollectionType.CALIBRATION)
             done = self._certified(dataset_type, collection)
-            fresh = [r for r in refs if (str(r.id), *_open_bounds(timespan)) not in done]
-            if clash := _overlap(fresh, timespan, self._candidates(dataset_type, collection), collection):
+            fresh = [r for r in refs if (str(r.id), *open_bounds(timespan)) not in done]
+            if clash := overlapping(fresh, timespan, self._candidates(dataset_type, collection), collection):
                 raise RepoError(clash)
             self.butler.registry.certify(collection, fresh, timespan)
             return [str(r.id) for r in refs]
@@ -712,11 +525,6 @@ class Repo:
         found = self._candidates(dataset_type, collection)
         return {(c.uuid, c.begin, c.end) for group in found.by_key.values() for c in group}
 
-    def _names(self, dataset_type: str) -> str:
-        infos = self.butler.collections.query_info("*", summary_datasets=[dataset_type], include_summary=True)
-        found = [i.name for i in infos if i.dataset_types and dataset_type in i.dataset_types]
-        return ", ".join(sorted(found)) or "no collection"
-
     def _flatten(self, collections: Sequence[str]) -> list[str]:
         """Search order without chains."""
         order: list[str] = []
@@ -734,29 +542,9 @@ class Repo:
 # ---------------------------------------------------------------------------- small translations
 
 
-def _uuid(text: str) -> Any:
-    from uuid import UUID
-
-    return UUID(text)
-
-
 def _span(begin: int | None, end: int | None) -> Timespan:
     """Timespan of TAI nanoseconds."""
     return Timespan(None, None, _nsec=(begin, end))
-
-
-def _open_bounds(span: Timespan) -> tuple[int | None, int | None]:
-    """(begin, end) of a timespan [TAI ns]; None where it is unbounded."""
-    begin, end = span.nsec
-    everything = Timespan(None, None).nsec
-    return (None if begin == everything[0] else begin), (None if end == everything[1] else end)
-
-
-def _bounds(span: Timespan | None, obs_id: str) -> tuple[int, int]:
-    if span is None:
-        raise RepoError(f"{obs_id}: the header gave no time, so no calibration can be looked up; name a RUN instead")
-    begin, end = span.nsec
-    return begin, end
 
 
 def _moment(value: Moment) -> Time | None:
@@ -768,69 +556,3 @@ def _moment(value: Moment) -> Time | None:
         return Time(value, scale="tai") if not isinstance(value, Time) else value.tai
     except ValueError as error:
         raise RepoError(f"time {value!r}: expected 2026-08-12, 2026-08-12T12:00:00 (TAI) or 20260812") from error
-
-
-def _key(dimensions: Sequence[str], row: Any, detector: int) -> Key:
-    """Values of a calibration's dimensions for an exposure and detector."""
-    exposure = {"instrument": row.instrument, "exposure": row.id, "detector": detector}
-    return tuple(exposure[d] if d in exposure else getattr(row, d) for d in dimensions)
-
-
-def _exposure(row: Any) -> selection.Exposure:
-    begin = None if row.timespan is None else _open_bounds(row.timespan)[0]
-    values = {name: getattr(row, name) for name in selection.EXPOSURE_FIELDS}
-    return selection.Exposure(id=row.id, mjd=records.mjd(begin), **values)
-
-
-def _with_detectors(where: str, camera: Instrument, detectors: Iterable[int | str] | None, bind: dict[str, Any]) -> str:
-    """Add the detectors to an expression; they are bound, which keeps 189 ids out of messages."""
-    if detectors is None and expression.mentions(where, "detector"):
-        return where
-    chosen = camera.science_detectors if detectors is None else [camera.detector(d).id for d in detectors]
-    bind["chosen_detectors"] = sorted(chosen)
-    term = "detector IN (chosen_detectors)"
-    return f"({where}) AND {term}" if where.strip() else term
-
-
-def _check_whole(uri: str, detectors: Sequence[int]) -> None:
-    if uri.endswith(".json"):
-        if not files.exists(uri):
-            raise RepoError(f"{uri}: no such file; write it before registering it")
-        return
-    if cubes.cube_kind(uri) == "product":
-        lacking = sorted(set(detectors) - set(cubes.finished_detectors(uri)))
-        if lacking:
-            raise RepoError(f"{uri}: detectors {lacking} are not completely written; register only finished ones")
-
-
-def _missing(dataset_type: str, collections: Names, missing: Sequence[tuple[int, int]]) -> str:
-    exposures = sorted({e for e, _ in missing})
-    detectors = sorted({d for _, d in missing})
-    return (
-        f"no {dataset_type} is valid for exposure {exposures[0]}, detector {missing[0][1]} in {collections} "
-        f"(lacking for {len(exposures)} exposures x detectors {detectors[:20]}); certify one that covers it: "
-        f"butler certify-calibrations REPO RUN COLLECTION {dataset_type} --begin-date ... --end-date ..."
-    )
-
-
-def _overlap(refs: Sequence[DatasetRef], timespan: Timespan, certified: Candidates, collection: str) -> str | None:
-    """Describe the first dataset whose certified range overlaps, or None."""
-    low, high = timespan.nsec
-    for ref in refs:
-        for there in certified.by_key.get((collection, tuple(ref.dataId.required_values)), ()):
-            if there.valid(low, high):
-                other = _text(there.begin, there.end)
-                return (
-                    f"{collection}: {ref.datasetType.name} of {ref.run}, {ref.dataId}, cannot be certified for "
-                    f"{_text(*_open_bounds(timespan))}: {there.run} is valid for {other}; choose another range"
-                )
-    return None
-
-
-def _text(begin: int | None, end: int | None) -> str:
-    times = ["unbounded" if n is None else _iso(n) for n in (begin, end)]
-    return f"[{times[0]}, {times[1]})"
-
-
-def _iso(nsec: int) -> str:
-    return str(np.datetime64(nsec, "ns"))[:19] + " TAI"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from camcal_dask.instruments import Instrument
-from camcal_dask.repo import cubes, schema
+from camcal_dask.repo import cubes, expression, schema
+from camcal_dask.repo.lookup import open_bounds
+from camcal_dask.repo.records import mjd
 
 EXPOSURE_FIELDS = (
     "day_obs",
@@ -79,6 +82,23 @@ def raw_array(
     )
 
 
+def from_record(row: Any) -> Exposure:
+    """Take over a record of the registry."""
+    begin = None if row.timespan is None else open_bounds(row.timespan)[0]
+    values = {name: getattr(row, name) for name in EXPOSURE_FIELDS}
+    return Exposure(id=row.id, mjd=mjd(begin), **values)
+
+
+def with_detectors(where: str, camera: Instrument, detectors: Iterable[int | str] | None, bind: dict[str, Any]) -> str:
+    """Add the detectors to an expression; they are bound, which keeps 189 ids out of messages."""
+    if detectors is None and expression.mentions(where, "detector"):
+        return where
+    chosen = camera.science_detectors if detectors is None else [camera.detector(d).id for d in detectors]
+    bind["chosen_detectors"] = sorted(chosen)
+    term = "detector IN (chosen_detectors)"
+    return f"({where}) AND {term}" if where.strip() else term
+
+
 def exposure_coords(exposures: Sequence[Exposure]) -> dict[str, tuple[str, np.ndarray]]:
     """Coordinates along ``exposure``; times that are unknown are NaN."""
     columns = {"exposure": [e.id for e in exposures], "mjd": [e.mjd for e in exposures]}
@@ -98,6 +118,16 @@ def detector_coords(camera: Instrument, detectors: Sequence[int]) -> dict[str, t
         "vendor": ("detector", np.array([d.vendor for d in chosen])),
         "amp": ("amp", np.array(camera.amp_names)),
     }
+
+
+def spelled(text: str, bind: dict[str, Any], most: int = 10) -> str:
+    """Put the values (the first few) of bound identifiers into a message."""
+    for name, values in bind.items():
+        if isinstance(values, list | tuple | set):
+            listed = sorted(values)
+            short = ", ".join(str(v) for v in listed[:most]) + (", ..." if len(listed) > most else "")
+            text = text.replace(f"({name})", f"({short})")
+    return text
 
 
 def inventory(exposures: Sequence[Exposure], most: int = 8) -> str:

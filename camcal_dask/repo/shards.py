@@ -12,6 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -130,11 +131,19 @@ def write_shard(array_uri: str, index: Sequence[int], block: npt.NDArray[Any]) -
     meta = json.loads(metadata_text(array_uri))
     meta["shape"] = meta["chunk_grid"]["configuration"]["chunk_shape"]
     meta["chunk_key_encoding"] = {"name": "default", "configuration": {"separator": "."}}
-    with files.staging(files.join(array_uri, "shard")) as stage:
+    with files.staging(files.parent(array_uri)) as stage:
         (stage / "zarr.json").write_text(json.dumps(meta))
         open_array(str(stage), "r+")[...] = block
         target.parent.mkdir(parents=True, exist_ok=True)
         (stage / ".".join(["c", *("0" for _ in index)])).replace(target)
+
+
+def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:
+    """Give a cube its name (`files.publish`), and forget what was open under it."""
+    done = files.publish(stage, uri, overwrite=overwrite)
+    opened.cache_clear()
+    metadata_text.cache_clear()
+    return done
 
 
 @functools.lru_cache(maxsize=256)
