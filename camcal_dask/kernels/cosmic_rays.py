@@ -37,19 +37,19 @@ class CosmicRays(NamedTuple):
 
     Attributes
     ----------
-    index : (n,) int64
+    pixel : (n,) int64
         Flat indices into (amp, y, x) of the input, ascending.
     repaired : (n,) float32
         Interpolated values of these pixels, in the unit of the image; NaN where no neighbour is usable.
-    count : (amp,) int64
+    n_hit : (amp,) int64
         Hits per amp.
     overflow : (amp,) bool
         "Too many cosmic rays": more than the allowed fraction of the amp. Its hits are not to be trusted.
     """
 
-    index: npt.NDArray[np.int64]
+    pixel: npt.NDArray[np.int64]
     repaired: npt.NDArray[np.float32]
-    count: npt.NDArray[np.int64]
+    n_hit: npt.NDArray[np.int64]
     overflow: npt.NDArray[np.bool_]
 
 

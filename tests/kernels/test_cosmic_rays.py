@@ -26,7 +26,7 @@ def search(image, variance, mask, level=0.0, **options):
 
 
 def hit_pixels(found, shape=(16, 50, 36)):
-    return {tuple(int(i) for i in np.unravel_index(k, shape)) for k in found.index}
+    return {tuple(int(i) for i in np.unravel_index(k, shape)) for k in found.pixel}
 
 
 def test_single_pixel_is_found_and_mended():
@@ -36,7 +36,7 @@ def test_single_pixel_is_found_and_mended():
     found = search(image, variance, mask, level=100.0)
     assert hit_pixels(found) == {(4, 20, 10)}
     assert found.repaired == pytest.approx([100.0])
-    assert list(found.count) == [0] * 4 + [1] + [0] * 11
+    assert list(found.n_hit) == [0] * 4 + [1] + [0] * 11
     assert not found.overflow.any()
 
 
@@ -44,14 +44,14 @@ def test_single_pixel_is_found_and_mended():
 def test_track_must_reach_the_least_sum(height, expected):
     image, variance, mask = blank()
     image[4, 20, 10] = height
-    assert search(image, variance, mask).index.size == expected
+    assert search(image, variance, mask).pixel.size == expected
 
 
 def test_star_shaped_like_the_psf_is_no_cosmic_ray():
     image, variance, mask = blank()
     y, x = np.mgrid[:50, :36]
     image[4] = 1000 * np.exp(-0.5 * ((y - 25) ** 2 + (x - 18) ** 2) / 1.274**2)
-    assert search(image, variance, mask).index.size == 0
+    assert search(image, variance, mask).pixel.size == 0
 
 
 def test_tail_of_a_track_joins_by_growth():
@@ -67,7 +67,7 @@ def test_track_crosses_amps_in_ccd_order():
     image[1, 20, 35] = 100.0
     assert hit_pixels(search(image, variance, mask)) == {(0, 20, 0), (1, 20, 35)}
     image[1, 20, 35] = 0.0
-    assert search(image, variance, mask).index.size == 0  # alone it is below 150
+    assert search(image, variance, mask).pixel.size == 0  # alone it is below 150
 
 
 def test_hits_on_the_frame_of_the_ccd_are_found():
@@ -81,19 +81,19 @@ def test_masked_pixels_are_never_hits(plane):
     image, variance, mask = blank()
     image[4, 20, 10] = 1000.0
     mask[4, 20, 10] = plane
-    assert search(image, variance, mask).index.size == 0
+    assert search(image, variance, mask).pixel.size == 0
 
 
 def test_pixel_beside_an_interpolated_one_is_left_alone():
     image, variance, mask = blank()
     image[4, 20, 10] = 1000.0
     mask[4, 21, 11] = INTRP
-    assert search(image, variance, mask).index.size == 0
+    assert search(image, variance, mask).pixel.size == 0
 
 
 def test_noise_makes_no_hits_and_many_hits_are_all_found():
     image, variance, mask = blank(NOISE)
-    assert search(image, variance, mask).index.size == 0
+    assert search(image, variance, mask).pixel.size == 0
     rng = np.random.default_rng(2)
     truth = set()
     for a in range(16):

@@ -51,7 +51,9 @@ def test_project_matches_masked_means(amp, side):
     n_y, n_x = max(50 // side, 1), max(36 // side, 1)
     for v in range(n_y):
         for u in range(n_x):
-            box = np.s_[v * side : None if v == n_y - 1 else (v + 1) * side, u * side : None if u == n_x - 1 else (u + 1) * side]
+            box = np.s_[
+                v * side : None if v == n_y - 1 else (v + 1) * side, u * side : None if u == n_x - 1 else (u + 1) * side
+            ]
             assert bins[v, u] == pytest.approx(kept[box].sum() / good[box].sum())
 
 
@@ -112,9 +114,12 @@ def test_one_step_is_found_where_it_is(size, seed):
 def test_no_step_is_found_where_there_is_none(kind, seed):
     rows = np.random.default_rng(seed).normal(0, 0.15, 2048)
     y = np.arange(2048)
-    rows += {"small step": 0.3 * (y >= 800), "ramp": 0.005 * y, "noise": 0.0, "steep ramp": 0.05 * np.clip(y - 800, 0, 200)}[
-        kind
-    ]
+    rows += {
+        "small step": 0.3 * (y >= 800),
+        "ramp": 0.005 * y,
+        "noise": 0.0,
+        "steep ramp": 0.05 * np.clip(y - 800, 0, 200),
+    }[kind]
     assert statistics.bias_shifts(rows)[0].size == 0
 
 

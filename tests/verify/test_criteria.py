@@ -1,0 +1,65 @@
+"""The table of tests and its small language."""
+
+import pytest
+import xarray as xr
+
+from camcal_dask.errors import ConfigError
+from camcal_dask.verify.criteria import BIAS, CRITERIA, KNOWN_BAD, digest, evaluate, names, with_thresholds
+from camcal_dask.verify.statistics import STATISTICS
+
+REFERENCES = {"gain", "read_noise", "to_electron", "noise_expected", "mean_error", "corner_error", "bin_error"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("1", 1), ("-a + 2 * b", 5), ("abs(a - b) / b", 2 / 3), ("sqrt(b) ** 2", 3), ("1 / sqrt(2 * n)", 0.5)],
+)
+def test_expressions(expression, value):
+    assert evaluate(expression, {"a": 1.0, "b": 3.0, "n": 2.0}) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("expression", ["__import__('os')", "a.b", "a if b else c", "[a]", "open(a)", "a @ b"])
+def test_nothing_but_arithmetic_is_allowed(expression):
+    with pytest.raises(ConfigError):
+        evaluate(expression, {"a": 1, "b": 2, "c": 3})
+
+
+def test_unknown_statistic_is_named_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'noise'"):
+        evaluate("abs(nois)", {"noise": 1})
+
+
+def test_reductions_over_amps():
+    array = xr.DataArray([[1.0, 3.0]], dims=("detector", "amp"))
+    assert evaluate("std_over_amps(x) / mean_over_amps(x)", {"x": array}).item() == pytest.approx(2**0.5 / 2)
+
+
+@pytest.mark.parametrize("criteria", CRITERIA.values(), ids=CRITERIA)
+def test_rows_are_unique_and_read_declared_statistics(criteria):
+    assert len({c.id for c in criteria}) == len({c.name for c in criteria}) == len(criteria)
+    for c in criteria:
+        used = names(c.value) | names(c.scale) | names(c.error)
+        assert used <= set(STATISTICS) | REFERENCES | {"read_noise_adu"}, c.id
+
+
+def test_upstream_tests_keep_their_numbers():
+    upstream = {c.name: (c.dmtn, c.op, c.threshold, c.required) for c in BIAS if c.source == "cp_verify"}
+    assert upstream == {
+        "MEAN": ("4.2", "<", 1.0, True),
+        "NOISE": ("4.3", "<=", 0.05, True),
+        "CR_NOISE": ("4.4", "<=", 0.05, True),
+        "PROCESSING": ("", "==", 0.0, True),
+        "READ_NOISE_CONSISTENT": ("", "<=", 0.05, False),
+    }
+
+
+def test_thresholds_are_overridden_by_id_and_change_the_hash():
+    changed = with_thresholds(BIAS, {"bias.noise": 0.1})
+    assert {c.id: c.threshold for c in changed}["bias.noise"] == 0.1
+    assert digest(changed) != digest(BIAS)
+    with pytest.raises(ConfigError, match="did you mean 'bias.noise'"):
+        with_thresholds(BIAS, {"bias.noize": 0.1})
+
+
+def test_known_bad_amps_have_reasons():
+    assert all(reason for table in KNOWN_BAD.values() for reason in table.values())
