@@ -6,14 +6,14 @@ On a trimmed CCD image in detector coordinates, (y, x) float32 in any unit.  Amp
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from camcal_dask.kernels.masks import bits
-from camcal_dask.kernels.moments import clip_statistics
+from camcal_dask.kernels.moments import clip_statistics, column_quantile, sort_columns, sorting_network
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.int32]
@@ -63,7 +63,8 @@ def measure_amp_offsets(
     Along each side with a neighbour the strip of ``width`` pixels, ``inset`` pixels inside, gives its nan-median; the
     difference of the two profiles is smoothed by a rolling mean of ``window`` times its length, and its clipped mean
     is the offset.  It counts as 0 if fewer than ``min_valid`` of the profile is valid or if it exceeds
-    ``max_offset``.  The pedestals p minimise sum L_ab (p_a - p_b - o_ab)^2, L the lengths of the interfaces, with zero mean.
+    ``max_offset``.  The pedestals p minimise sum L_ab (p_a - p_b - o_ab)^2 with zero mean, L being the lengths of
+    the interfaces.
 
     Parameters
     ----------
@@ -153,23 +154,18 @@ def _edge_profile(  # noqa: PLR0913
         rows = (max(rows[0], y0), min(rows[1], y0 + ny))
     part = slice(*rows), slice(*columns)
     strip, flags = image[part], mask[part]
-    if not sideways:
-        strip, flags = strip.T, flags.T
-    profile: Float = _row_medians(np.ascontiguousarray(strip), np.ascontiguousarray(flags), np.int32(planes))
-    return profile
+    return _medians(strip.T, flags.T, planes) if sideways else _medians(strip, flags, planes)
 
 
-@numba.njit(nogil=True, cache=True)
-def _row_medians(strip, flags, planes):  # type: ignore[no-untyped-def]
-    """Median of the good pixels of each row, NaN without any, (n,) float64."""
-    out, good = np.full(strip.shape[0], np.nan), np.empty(strip.shape[1], np.float32)
-    for y in range(strip.shape[0]):
-        n = 0
-        for x in range(strip.shape[1]):
-            if abs(strip[y, x]) < np.inf and flags[y, x] & planes == 0:
-                good[n] = strip[y, x]
-                n += 1
-        if n > 0:
-            good[:n].sort()
-            out[y] = 0.5 * (np.float64(good[(n - 1) // 2]) + good[n // 2])
+def _medians(strip: Image, flags: Mask, planes: int) -> Float:
+    """Median of the good pixels along axis 0, NaN without any, (n,) float64."""
+    good = np.isfinite(strip) & (flags & planes == 0)
+    values = np.where(good, strip, np.float32(np.inf))
+    values = np.ascontiguousarray(values)
+    sort_columns(values, _network(len(values)))
+    out = np.empty(values.shape[1])
+    column_quantile(values, good.sum(axis=0, dtype=np.int32), 0.5, out)
     return out
+
+
+_network = functools.cache(sorting_network)

@@ -164,7 +164,9 @@ def coulton18_flux_conserving(
 
     Deviations from upstream, in its documented intent: P is computed anew from each pass's T (its loop keeps
     the first one); the donor's *whole* charge is displaced, not its excess over the image mean, as in
-    :func:`coulton18`, with which the result agrees to first order; pixels next to the low borders take part.
+    :func:`coulton18`; pixels next to the low borders take part.  The donor rule displaces more than
+    :func:`coulton18`, which takes the charge at the boundary: on a star of sigma 1.8 pixels by a third of a width
+    correction of 1.2 %.
 
     Parameters and result as for :func:`coulton18`.
     """
@@ -240,7 +242,7 @@ def _load_block(image: NDArray[np.floating], offset: float, block: Float, y: int
     if low_y or low_x or high_y < n or high_x < n:
         block[:] = 0.0
     part = image[y + low_y : y + high_y, x + low_x : x + high_x]
-    np.subtract(part, offset, out=block[low_y:high_y, low_x:high_x])
+    np.subtract(part, offset, out=block[low_y:high_y, low_x:high_x], dtype=np.float64)
 
 
 def _flag(mask: Mask, edge: int, planes: int, radius: int) -> None:
@@ -298,19 +300,20 @@ def _move_boundaries(light, north, east, image, y0, x0, height, width):  # type:
         across = east[y - y0 + 1, : width + 1]  # [i] crosses the boundary between x0 + i - 1 and x0 + i
         delta[:] = 0.0
         if y + 1 < ny:
-            _exchange(here, light[y + 1, x0 : x0 + width], north[y - y0 + 1, 1 : width + 1], delta)
+            _exchange(here, light[y + 1, x0 : x0 + width], north[y - y0 + 1, 1 : width + 1], 1.0, delta)
         if y > 0:
-            _exchange(here, light[y - 1, x0 : x0 + width], -north[y - y0, 1 : width + 1], delta)
-        _exchange(here[:last], light[y, x0 + 1 : x0 + last + 1], across[1:], delta[:last])
-        _exchange(here[first:], light[y, x0 + first - 1 : x0 + width - 1], -across[first:], delta[first:])
+            _exchange(here, light[y - 1, x0 : x0 + width], north[y - y0, 1 : width + 1], -1.0, delta)
+        _exchange(here[:last], light[y, x0 + 1 : x0 + last + 1], across[1:], 1.0, delta[:last])
+        _exchange(here[first:], light[y, x0 + first - 1 : x0 + width - 1], across[first:], -1.0, delta[first:])
         for i in range(width):
             target[i] = np.float32(target[i] - delta[i])
 
 
 @numba.njit(nogil=True, cache=True)
-def _exchange(here, there, shift, delta):  # type: ignore[no-untyped-def]
+def _exchange(here, there, shift, sign, delta):  # type: ignore[no-untyped-def]
+    """Add what a boundary's shift moves between two rows of pixels, with sign, to ``delta``."""
     for i in range(here.size):
-        delta[i] += (np.float64(here[i]) + np.float64(there[i])) * shift[i]
+        delta[i] += sign * (np.float64(here[i]) + np.float64(there[i])) * shift[i]
 
 
 @numba.njit(nogil=True, cache=True)

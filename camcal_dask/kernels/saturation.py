@@ -68,27 +68,27 @@ def mask_e2v_edge_bleed(
 ) -> int:
     """Flag SAT on the rows nearest the readout of amps whose bleed reaches it.
 
-    A footprint of bleed size with its centroid in a bottom amp that touches row 0 flags rows 0..rows-1 of the whole
-    amp; with ``both_edges`` (upstream handles the bottom only) likewise top amps, the last row and the last ``rows``.
+    A footprint of bleed size flags, at each edge of the CCD that it touches, the first ``rows`` rows of the whole amp
+    in the column of its centroid.  With ``both_edges`` off, as upstream does it: only bottom amps that hold the
+    centroid themselves, that is no bleed of the top half and none that crosses the middle from above.
 
     Returns
     -------
     Number of amps flagged.
     """
-    flagged = 0
+    flagged, last = 0, mask.shape[0]
     for label in footprints.bleeds():
-        amp = _amp_at(boxes, int(footprints.x[label]), int(footprints.y[label]))
-        if amp is None:
-            continue
-        x0, y0, width, height = (int(v) for v in boxes[amp])
-        _, first, _, n = (int(v) for v in footprints.box[label])
-        columns = slice(x0, x0 + width)
-        if y0 == 0 and first == 0:
-            mask[: min(rows, height), columns] |= SAT
-            flagged += 1
-        elif both_edges and y0 > 0 and y0 + height == mask.shape[0] == first + n:
-            mask[mask.shape[0] - min(rows, height) :, columns] |= SAT
-            flagged += 1
+        x, y = int(footprints.x[label]), int(footprints.y[label])
+        first, end = int(footprints.box[label, 1]), int(footprints.box[label, 1] + footprints.box[label, 3])
+        for amp in _amps_of_column(boxes, x):
+            x0, y0, width, height = (int(v) for v in boxes[amp])
+            depth = min(rows, height)
+            if y0 == 0 == first and (both_edges or y < height):
+                mask[:depth, x0 : x0 + width] |= SAT
+                flagged += 1
+            elif y0 > 0 and y0 + height == last == end and both_edges:
+                mask[last - depth :, x0 : x0 + width] |= SAT
+                flagged += 1
     return flagged
 
 
@@ -232,11 +232,6 @@ def widen_saturation_trails(mask: Mask, plane: int = SAT) -> None:
         n = stop - start
         extra = 1 if n <= 7 else 3 if n <= 9 else 4
         mask[y, max(start - extra, 0) : stop + extra] |= plane
-
-
-def _amp_at(boxes: Boxes, x: int, y: int) -> int | None:
-    inside = (boxes[:, 0] <= x) & (x < boxes[:, 0] + boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 1] + boxes[:, 3])
-    return int(np.argmax(inside)) if inside.any() else None
 
 
 def _amps_of_column(boxes: Boxes, x: int) -> list[int]:
