@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import pydantic
+import yaml
 
 from camcal_dask.errors import ConfigError, nearest
 
@@ -45,6 +46,25 @@ def load_config(model: type[C], values: Mapping[str, Any], where: str) -> C:
     except pydantic.ValidationError as error:
         lines = [_describe(model, fault) for fault in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one value of nested settings from ``step.key=value``, the value read as YAML.
+
+    Raises
+    ------
+    ConfigError
+        If it is not of that form, or goes through a value that has no keys.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"-c {override!r}: expected step.key=value, such as isr.dither=none")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"-c {override!r}: {parent!r} is a value, not a step with keys")
+    values[leaf] = yaml.safe_load(text)
 
 
 def _describe(model: type[Config], fault: Any) -> str:

@@ -52,6 +52,7 @@ RAW_COORDS = (
     Variable("exposure", ("exposure",), "i8", "", "Butler exposure id"),
     Variable("day_obs", ("exposure",), "i8", "", "observing day YYYYMMDD"),
     Variable("seq_num", ("exposure",), "i8", "", "sequence number in the day"),
+    Variable("seq_start", ("exposure",), "i8", "", "sequence number of the first exposure of its set"),
     Variable("exposure_time", ("exposure",), "f8", "s", "requested; NaN unknown"),
     Variable("dark_time", ("exposure",), "f8", "s", "from clear to readout; NaN unknown"),
     Variable("physical_filter", ("exposure",), "U", "", "filter in the beam"),

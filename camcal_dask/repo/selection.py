@@ -18,6 +18,7 @@ from camcal_dask.repo.records import mjd
 EXPOSURE_FIELDS = (
     "day_obs",
     "seq_num",
+    "seq_start",
     "exposure_time",
     "dark_time",
     "physical_filter",
@@ -34,6 +35,7 @@ class Exposure:
     mjd: float
     day_obs: int
     seq_num: int
+    seq_start: int
     exposure_time: float | None
     dark_time: float | None
     physical_filter: str

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from camcal_dask.campaign.recipe import StackRecipe, VerifyRecipe, load_recipe
+from camcal_dask.campaign.shipped import shipped
+from camcal_dask.errors import ConfigError
+from camcal_dask.instruments import get_instrument
+
+PIPELINES = shipped("pipelines", "")
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.glob("[A-Z]*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_shipped_pipeline_loads(path):
+    recipe = load_recipe(str(path))
+    assert recipe.instrument == path.parent.name == get_instrument(recipe.instrument).name
+    assert recipe.product == path.stem
+
+
+def test_names_are_found_without_a_path():
+    by_name = load_recipe("pipelines/LSSTCam/biasBootstrap.yaml")
+    assert by_name == load_recipe("LSSTCam/biasBootstrap.yaml")
+    assert isinstance(by_name, StackRecipe)
+    assert isinstance(load_recipe("LSSTCam/verifyBias.yaml"), VerifyRecipe)
+
+
+def test_imports_are_overridden_key_by_key():
+    recipe = load_recipe("LSSTCam/bias.yaml")
+    assert recipe.isr.gains == "nominal"
+    assert recipe.combine.reject_mask == ("DETECTED", "INTRP")
+
+
+def test_overrides_reach_nested_keys():
+    recipe = load_recipe("LSSTCam/bias.yaml", ["isr.dither=none", "combine.sigma=4.5"])
+    assert recipe.isr.dither == "none"
+    assert recipe.combine.sigma == 4.5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["isr.dithr=none"], "unknown key 'isr.dithr'; did you mean 'dither'?"),
+        (["isr.dither=sometimes"], "isr.dither = 'sometimes'"),
+        (["isr.dither"], "expected step.key=value"),
+        (["description.text=1"], "'description' is a value"),
+        (["task=stak"], "did you mean 'stack'?"),
+    ],
+)
+def test_wrong_overrides_are_refused(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        load_recipe("LSSTCam/bias.yaml", overrides)
+    assert message in str(error.value)
+
+
+def test_an_unknown_pipeline_names_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'LSSTCam/bias.yaml'"):
+        load_recipe("LSSTCam/bais.yaml")
+    broken = Path(tmp_path, "broken.yaml")
+    broken.write_text("task: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not valid YAML"):
+        load_recipe(str(broken))

@@ -1,0 +1,40 @@
+import pytest
+
+from camcal_dask.campaign.workers import Profile, connect, load_profile
+from camcal_dask.errors import ConfigError
+
+
+def test_shipped_profiles_load():
+    assert load_profile("local").kind == "local"
+    assert load_profile("threads", processes=3).n_workers() == 3
+
+
+def test_an_address_is_a_profile():
+    assert load_profile("tcp://10.0.0.1:8786") == Profile(kind="address", address="tcp://10.0.0.1:8786")
+
+
+def test_unknown_profile_and_key(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'local'"):
+        load_profile("locl")
+    path = tmp_path / "mine.yaml"
+    path.write_text("kind: local\nworkrs: 4\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: unknown key 'workrs'; did you mean 'workers'"):
+        load_profile(str(path))
+
+
+def test_memory_is_shared_between_workers_and_threads():
+    two = Profile(workers=2, memory_per_worker="4 GiB")
+    assert two.worker_memory_bytes() == two.task_memory_bytes() == 4 * 2**30
+    threads = Profile(kind="threads", workers=4, memory_per_worker="4 GiB")
+    assert threads.task_memory_bytes() == 2**30
+
+
+def test_threads_profile_runs_tasks():
+    with connect(load_profile("threads", processes=2)) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_a_silent_scheduler_is_reported():
+    with pytest.raises(ConfigError, match="no dask scheduler answers at tcp://127.0.0.1:9"):
+        with connect(Profile(kind="address", address="tcp://127.0.0.1:9")):
+            pass
