@@ -81,7 +81,9 @@ def test_empty_tables_may_have_float_columns():
     assert boxes_to_mask(np.array([[1.0, 2.0, 1.0, 1.0]]), (4, 5)).sum() == 1
 
 
-@pytest.mark.parametrize("bad", [[[0, 0, 1]], [[0, 0, -1, 1]], [[0, 0.5, 1, 1]], [[0, np.nan, 1, 1]], [[2**33, 0, 1, 1]]])
+@pytest.mark.parametrize(
+    "bad", [[[0, 0, 1]], [[0, 0, -1, 1]], [[0, 0.5, 1, 1]], [[0, np.nan, 1, 1]], [[2**33, 0, 1, 1]]]
+)
 def test_bad_tables_are_refused(bad):
     with pytest.raises(DataError, match="box"):
         as_boxes(bad)
