@@ -9,6 +9,7 @@ depends on the values alone, so that chunking cannot change a bit of the result.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numba
@@ -26,7 +27,8 @@ class ClippedMean(NamedTuple):
     """Result of the clipped mean of one set of values.
 
     ``n`` values were in the last selection, ``n_clipped`` good ones outside it; ``error`` is
-    sqrt(stdev^2 / n).  ``mean`` is NaN without values, ``stdev`` and ``error`` with fewer than two.
+    sqrt(stdev^2 / n); ``median`` is that of all good values.  ``mean`` and ``median`` are NaN without
+    values, ``stdev`` and ``error`` with fewer than two.
     """
 
     mean: float
@@ -34,6 +36,7 @@ class ClippedMean(NamedTuple):
     n: int
     n_clipped: int
     error: float
+    median: float
 
 
 class StackMean(NamedTuple):
@@ -66,11 +69,11 @@ def clip_statistics(
     sigma : half-width of the window in standard deviations
     iterations : number of selections K
     """
-    flat, flags = _flat(values, mask)
-    (q25, centre, q75), n_good = _quantiles(flat, flags, reject, _QUARTILES)
-    half = sigma * IQR_TO_SIGMA * (q75 - q25)
-    mean, variance, n = _clip_flat(flat, flags, np.int32(reject), centre, half, sigma, iterations)
-    return ClippedMean(mean, float(np.sqrt(variance)), n, n_good - n, float(np.sqrt(variance / max(n, 1))))
+    x = _sorted_good(values, mask, reject)
+    q25, middle, q75 = _quantiles(x, _QUARTILES)
+    mean, variance, n = _clip_sorted(x, middle, sigma * IQR_TO_SIGMA * (q75 - q25), sigma, iterations)
+    error = float(np.sqrt(variance / max(n, 1)))
+    return ClippedMean(mean, float(np.sqrt(variance)), n, x.size - n, error, float(middle))
 
 
 def percentiles(
@@ -91,8 +94,7 @@ def percentiles(
     -------
     (k,) float64, NaN if no value is good.
     """
-    flat, flags = _flat(values, mask)
-    return _quantiles(flat, flags, reject, np.asarray(fractions, np.float64))[0]
+    return _quantiles(_sorted_good(values, mask, reject), np.asarray(fractions, np.float64))
 
 
 def median(values: NDArray[np.float32], mask: NDArray[np.int32] | None = None, reject: int = 0) -> float:
@@ -126,6 +128,7 @@ def clipped_mean_stack(
     return out
 
 
+@functools.cache
 def sorting_network(n: int) -> NDArray[np.int32]:
     """Return the comparators (i, j), i < j, of Batcher's odd-even merge sort of ``n`` values, (m, 2) int32."""
     pairs = []
@@ -173,75 +176,24 @@ def column_quantile(a: NDArray[np.float32], n: NDArray[np.int32], fraction: floa
             out[i] = low + (at - j) * (np.float64(a[min(j + 1, n[i] - 1), i]) - low)
 
 
-def _flat(values: NDArray[np.float32], mask: NDArray[np.int32] | None) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    flags = np.empty(0, np.int32) if mask is None else np.ascontiguousarray(mask, np.int32).ravel()
-    return np.ascontiguousarray(values, np.float32).ravel(), flags
+def _sorted_good(values: NDArray[np.float32], mask: NDArray[np.int32] | None, reject: int) -> NDArray[np.float32]:
+    """Finite, unmasked values in ascending order; numpy's vectorised sort beats any selection of several ranks."""
+    good = np.isfinite(values)
+    if mask is not None:
+        good &= (mask & reject) == 0
+    x = np.asarray(values, np.float32)[good]
+    x.sort()
+    return x
 
 
-def _quantiles(
-    values: NDArray[np.float32], flags: NDArray[np.int32], reject: int, fractions: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], int]:
-    """Quantiles by linear interpolation and the number of good values."""
-    n = _count_good(values, flags, np.int32(reject))
-    if n == 0:
-        return np.full(fractions.size, np.nan), 0
-    below = (fractions * (n - 1)).astype(np.int64)
-    ranks, inverse = np.unique(np.append(below, np.minimum(below + 1, n - 1)), return_inverse=True)
-    low, high = _order_statistics(values, flags, np.int32(reject), ranks)[inverse].astype(np.float64).reshape(2, -1)
-    return low + (fractions * (n - 1) - below) * (high - low), n
-
-
-@numba.njit(nogil=True, cache=True)
-def _order_key(bits):  # type: ignore[no-untyped-def]
-    """Map the bits of a float32 to a uint32 that sorts like the float."""
-    return bits ^ np.uint32(0xFFFFFFFF) if bits >> np.uint32(31) else bits | np.uint32(0x80000000)
-
-
-@numba.njit(nogil=True, cache=True)
-def _count_good(values, flags, reject):  # type: ignore[no-untyped-def]
-    n, masked = 0, flags.size > 0
-    for i in range(values.size):
-        if abs(values[i]) < np.inf and not (masked and flags[i] & reject):
-            n += 1
-    return n
-
-
-@numba.njit(nogil=True, cache=True)
-def _locate(counts, rank):  # type: ignore[no-untyped-def]
-    """Bucket that holds a rank and the number of values below that bucket."""
-    below, bucket = 0, 0
-    while below + counts[bucket] <= rank:
-        below += counts[bucket]
-        bucket += 1
-    return bucket, below
-
-
-@numba.njit(nogil=True, cache=True)
-def _order_statistics(values, flags, reject, ranks):  # type: ignore[no-untyped-def]
-    """Values of the given ranks (ascending, in 0..n-1): two counting passes of 16 bits each, no copy, linear time."""
-    bits, masked = values.view(np.uint32), flags.size > 0
-    counts = np.zeros(65536, np.int64)
-    for i in range(values.size):
-        if abs(values[i]) < np.inf and not (masked and flags[i] & reject):
-            counts[_order_key(bits[i]) >> np.uint32(16)] += 1
-    bucket, before = np.empty(ranks.size, np.int64), np.empty(ranks.size, np.int64)
-    slot = np.zeros(65536, np.int64)  # 1 + row of the second table, for the buckets that hold a rank
-    for r in range(ranks.size):
-        bucket[r], before[r] = _locate(counts, ranks[r])
-        slot[bucket[r]] = r + 1  # a bucket with several ranks keeps the last
-    low = np.zeros((ranks.size, 65536), np.int64)
-    for i in range(values.size):
-        if abs(values[i]) < np.inf and not (masked and flags[i] & reject):
-            key = _order_key(bits[i])
-            row = slot[key >> np.uint32(16)]
-            if row > 0:
-                low[row - 1, key & np.uint32(0xFFFF)] += 1
-    keys = np.empty(ranks.size, np.uint32)
-    for r in range(ranks.size):
-        word, _ = _locate(low[slot[bucket[r]] - 1], ranks[r] - before[r])
-        key = np.uint32(bucket[r] * 65536 + word)
-        keys[r] = key ^ np.uint32(0x80000000) if key >> np.uint32(31) else key ^ np.uint32(0xFFFFFFFF)
-    return keys.view(np.float32)
+def _quantiles(x: NDArray[np.float32], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quantiles of sorted values by linear interpolation."""
+    if x.size == 0:
+        return np.full(fractions.size, np.nan)
+    at = fractions * (x.size - 1)
+    below = at.astype(np.int64)
+    low, high = x[below].astype(np.float64), x[np.minimum(below + 1, x.size - 1)].astype(np.float64)
+    return np.asarray(low + (at - below) * (high - low))
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -253,13 +205,14 @@ def _update(centre, n, s1, s2):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _clip_flat(values, flags, reject, centre, half, sigma, iterations):  # type: ignore[no-untyped-def]
-    variance, n, masked = np.nan, 0, flags.size > 0
+def _clip_sorted(x, centre, half, sigma, iterations):  # type: ignore[no-untyped-def]
+    """Run the selections on sorted values; the sums are in ascending order, wherever the values came from."""
+    variance, n = np.nan, 0
     for _ in range(iterations):
         n, s1, s2 = 0, 0.0, 0.0
-        for i in range(values.size):
-            d = np.float64(values[i]) - centre
-            if abs(d) <= half and not (masked and flags[i] & reject):
+        for i in range(x.size):
+            d = np.float64(x[i]) - centre
+            if abs(d) <= half:
                 n += 1
                 s1 += d
                 s2 += d * d

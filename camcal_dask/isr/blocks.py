@@ -1,0 +1,413 @@
+"""The instrument signature removal as a lazy xarray Dataset: the dask wiring of `camcal_dask.isr.steps`.
+
+Two kinds of blocks.  ``exposure``: one exposure of one detector, read once.  ``slab``: all exposures
+of one detector, some rows of its amps, for stacks; here the overscan vectors are measured first (one
+small task an exposure and detector), and the pixels are read a second time, slab by slab.
+
+A task reads its own pixels: what flows between the first tasks is a `Slab`, the recipe of a block,
+which holds no pixels.  Whoever consumes it decides how many exposures are in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from dask.layers import ArraySliceDep
+from numpy.typing import NDArray
+
+from camcal_dask.errors import ConfigError, PlanError
+from camcal_dask.instruments import get_instrument
+from camcal_dask.isr import steps
+from camcal_dask.isr.config import IsrConfig
+from camcal_dask.kernels.masks import MASK_PLANES
+
+DIMS = ("exposure", "detector", "amp", "y", "x")
+SLAB_ROWS = 256
+"""Default slab height: the rows of an inner chunk of the raw cube, so that no chunk is decoded twice [pixel]."""
+_INDEX = "edayx"
+_SLAB, _CORRECTED = "isr-slab", "isr-corrected"
+
+
+class Corrected(NamedTuple):
+    """Corrected pixels of one block; arrays (e, d, amp, ...) as the variables of the Dataset, see `isr`.
+
+    ``noise`` (e, d, amp) is the read-noise term of the variance; ``bias`` has (d, amp, y, x) arrays.
+    """
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.int32]
+    noise: NDArray[np.float32]
+    bias: steps.Bias | None
+    overscan: steps.Overscan
+
+    @property
+    def variance(self) -> NDArray[np.float32]:
+        """Variance plane (e, d, amp, y, x)."""
+        return steps.variance_plane(self.image, self.noise, self.bias)
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """Where raw pixels come from: a lazy variable with the dims of `DIMS`, and what its axes stand for."""
+
+    pixels: xr.Variable
+    exposures: tuple[int, ...]
+    detectors: tuple[int, ...]
+    instrument: str
+    config: IsrConfig
+
+    def read(self, exposure: int, detector: int, rows: slice, columns: slice) -> steps.RawRows:
+        """Read rows and columns of all amps, at positions (not ids) ``exposure`` and ``detector``."""
+        values = np.ascontiguousarray(self.pixels[exposure, detector, :, rows, columns].to_numpy())
+        ids = self.exposures[exposure], get_instrument(self.instrument).detectors[self.detectors[detector]]
+        return steps.RawRows(values, rows.start, columns.start, *ids)
+
+    def read_all(self, exposure: int, detector: int) -> steps.RawRows:
+        """Read whole amps."""
+        height, width = self.pixels.shape[-2:]
+        return self.read(exposure, detector, slice(0, height), slice(0, width))
+
+    @property
+    def trimmed(self) -> tuple[int, int, int]:
+        """(amp, y, x) of the result [pixel]."""
+        return (self.pixels.shape[2], *get_instrument(self.instrument).trimmed_shape)
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Recipe of one block: some rows of one detector in some exposures.
+
+    ``overscan`` has arrays (e, 1, amp, ...), or is None if the rows are whole amps and the vectors
+    are to be measured from the same pixels.  ``bias`` has arrays (1, amp, y, x).
+    """
+
+    source: RawSource
+    exposures: range
+    detector: int
+    rows: range
+    overscan: steps.Overscan | None
+    bias: steps.Bias | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(amp, y, x) of one exposure [pixel]."""
+        n_amp, _, width = self.source.trimmed
+        return n_amp, len(self.rows), width
+
+    def correct(
+        self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], steps.Overscan]:
+        """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
+
+        Returns
+        -------
+        noise (amp,) float32, the read-noise term of the variance; and the overscan, arrays (amp, ...).
+        """
+        source, config = self.source, self.source.config
+        bias = None if self.bias is None else steps.Bias(*(plane[0] for plane in self.bias))
+        if self.overscan is None:
+            raw = source.read_all(self.exposures[index], self.detector)
+            overscan = steps.measure_overscan(raw, config, width=self.shape[2])
+        else:
+            raw = source.read(self.exposures[index], self.detector, *self._region())
+            overscan = steps.Overscan(*(values[index, 0] for values in self.overscan))
+        y0, y1 = self.rows.start, self.rows.stop
+        steps.correct_rows(raw, y0, y1, overscan, config, image, mask)
+        if bias is not None:
+            steps.subtract_bias(image, mask, bias)
+        steps.mask_nan(image, mask, bias, raw.detector, y0)
+        return steps.noise_variance(raw.detector, overscan.statistics, config), overscan
+
+    def _region(self) -> tuple[slice, slice]:
+        """Raw rows and columns that hold the pixels of the slab (data starts at raw row 0)."""
+        boxes = [a.data for a in get_instrument(self.source.instrument).detectors[self._detector_id].amps]
+        top = max(min(self.rows.stop, max(b.height for b in boxes)), self.rows.start)
+        return slice(self.rows.start, top), slice(min(b.x0 for b in boxes), max(b.x0 + b.width for b in boxes))
+
+    @property
+    def _detector_id(self) -> int:
+        return self.source.detectors[self.detector]
+
+
+def isr(
+    raw: xr.DataArray,
+    calibs: Mapping[str, xr.Dataset] | None = None,
+    config: IsrConfig | None = None,
+    *,
+    block: Literal["exposure", "slab"] = "exposure",
+    slab_rows: int | None = None,
+) -> xr.Dataset:
+    """Correct raw exposures, lazily; nothing is read here.
+
+    Parameters
+    ----------
+    raw : DataArray
+        int32 (exposure, detector, amp, y, x) [adu], lazy or in memory but not chunked, as from
+        ``Repo.raws``; ``attrs["instrument"]`` names the camera, ``exposure`` and ``detector`` are ids.
+    calibs : mapping of name to Dataset
+        ``bias``: image, variance, mask (detector, amp, y, x), ``attrs["units"]`` that of the result.
+    config : IsrConfig
+        Which steps run; defaults of the bootstrap.
+    block : "exposure" or "slab"
+        Blocks of (1 exposure, 1 detector), or of (all exposures, 1 detector, ``slab_rows`` rows).
+    slab_rows : int, optional
+        Height of a slab [pixel], 256 by default; `camcal_dask.calibs.stack.slab_rows_for` plans it.
+
+    Returns
+    -------
+    Dataset
+        ``image`` float32, ``variance`` float32, ``mask`` int32 (exposure, detector, amp, y, x), trimmed;
+        amps smaller than the camera's largest are padded with NaN and flagged NO_DATA.
+        ``serial_overscan`` (.., y_raw) [adu] and the numbers of `steps.STATISTICS`
+        (exposure, detector, amp).  ``attrs``: instrument, units (adu or electron).
+
+    Raises
+    ------
+    ConfigError
+        If a calibration is missing, of another unit, or lacks a detector.
+    PlanError
+        If ``raw`` is not what it should be.
+
+    Notes
+    -----
+    Results do not depend on blocks or workers in any bit: the dither is keyed by pixel address.
+    """
+    config = config or IsrConfig()
+    _check_raw(raw)
+    source = RawSource(
+        raw.variable,
+        tuple(raw["exposure"].values.tolist()),
+        tuple(raw["detector"].values.tolist()),
+        raw.attrs["instrument"],
+        config,
+    )
+    token = tokenize(source.pixels, source.exposures, source.detectors, source.instrument, config.model_dump_json())
+    held = dask.delayed(source, name=f"isr-source-{token}", traverse=False)
+    rows = source.trimmed[1] if block == "exposure" else min(slab_rows or SLAB_ROWS, source.trimmed[1])
+    chunks = _chunks(source, rows, by_exposure=block == "exposure")
+    bias = _bias_blocks(raw, calibs or {}, config, chunks)
+    vectors = None if block == "exposure" else _vectors(held, source, token)
+    slab = _wire(
+        f"{_SLAB}-{tokenize(token, chunks, [b.name for b in bias])}",
+        _open_slab,
+        [(held, None), (ArraySliceDep(chunks), _INDEX), (vectors, None if vectors is None else "ed")]
+        + [(plane, "dayx") for plane in bias],
+    )
+    name = slab.name.replace(_SLAB, _CORRECTED)
+    corrected = _wire(name, _correct_slab, [(slab, _INDEX)])
+    return _dataset(raw, source, corrected, vectors)
+
+
+def slabs_of(corrected: xr.Dataset) -> da.Array | None:
+    """Recipes behind a Dataset from `isr`, one `Slab` a block; None if its pixels were touched since.
+
+    A consumer wired to this array reads, corrects and reduces in one task a block.
+    """
+    return _behind(corrected, _SLAB)
+
+
+def blocks_of(corrected: xr.Dataset) -> da.Array | None:
+    """Blocks behind a Dataset from `isr`, one `Corrected` a block; None if its pixels were touched since.
+
+    A consumer wired to this array costs one task a block with all variables at hand, where wiring
+    it to the separate variables costs one task a variable more.
+    """
+    return _behind(corrected, _CORRECTED)
+
+
+def unwrap(block: Any) -> Any:
+    """Take a block out of the (nested, one-element) lists in which dask passes axes that are reduced."""
+    while isinstance(block, list):
+        (block,) = block
+    return block
+
+
+def _behind(corrected: xr.Dataset, prefix: str) -> da.Array | None:
+    names = set()
+    for variable in ("image", "variance", "mask"):
+        array = corrected[variable].data
+        if not isinstance(array, da.Array) or not array.name.startswith(f"isr-{variable}-"):
+            return None
+        names.add(array.name.removeprefix(f"isr-{variable}-"))
+    if len(names) > 1:
+        return None
+    layers = array.dask
+    name = f"{prefix}-{names.pop()}"
+    keep = _ancestors(layers, name)
+    graph = HighLevelGraph(
+        {k: v for k, v in layers.layers.items() if k in keep},
+        {k: v for k, v in layers.dependencies.items() if k in keep},
+    )
+    return da.Array(graph, name, array.chunks, meta=np.empty((0,) * 5, object))
+
+
+def _ancestors(graph: HighLevelGraph, name: str) -> set[str]:
+    found, stack = set(), [name]
+    while stack:
+        layer = stack.pop()
+        if layer not in found:
+            found.add(layer)
+            stack.extend(graph.dependencies[layer])
+    return found
+
+
+def _check_raw(raw: xr.DataArray) -> None:
+    if raw.dims != DIMS:
+        raise PlanError(f"isr: raw has dims {raw.dims}, expected {DIMS}")
+    if raw.chunks is not None:
+        raise PlanError("isr: raw is chunked already; pass it as Repo.raws returns it, isr chooses the blocks itself")
+    if "instrument" not in raw.attrs:
+        raise PlanError("isr: raw has no attribute 'instrument'")
+    room = get_instrument(raw.attrs["instrument"]).raw_shape[1:]
+    if raw.shape[2:] != room:
+        raise PlanError(
+            f"isr: raw has amps of (amp, y, x) = {raw.shape[2:]}, {raw.attrs['instrument']} has {room}; "
+            "select exposures and detectors only"
+        )
+    if 0 in raw.shape[:2]:
+        raise PlanError(f"isr: nothing selected, raw has {raw.shape[0]} exposures and {raw.shape[1]} detectors")
+
+
+def _chunks(source: RawSource, rows: int, *, by_exposure: bool) -> tuple[tuple[int, ...], ...]:
+    n_exposure, n_detector = len(source.exposures), len(source.detectors)
+    n_amp, height, width = source.trimmed
+    full, rest = divmod(height, rows)
+    slabs = (rows,) * full + ((rest,) if rest else ())
+    return (1,) * n_exposure if by_exposure else (n_exposure,), (1,) * n_detector, (n_amp,), slabs, (width,)
+
+
+def _wire(name: str, function: Callable[..., Any], args: Sequence[tuple[Any, Any]]) -> da.Array:
+    """Blockwise layer whose blocks are Python objects standing at (e, d, a, y, x)."""
+    return da.blockwise(
+        function,
+        _INDEX,
+        *(part for pair in args for part in pair),
+        name=name,
+        align_arrays=False,
+        dtype=object,
+        meta=np.empty((0,) * 5, object),
+    )
+
+
+def _vectors(held: Any, source: RawSource, token: str) -> da.Array:
+    """Overscan of all exposures of each detector: blocks `steps.Overscan`, one a detector, standing at (e, d)."""
+    n_exposure, n_detector = len(source.exposures), len(source.detectors)
+    chunks = (1,) * n_exposure, (1,) * n_detector
+    common = {"align_arrays": False, "dtype": object, "meta": np.empty((0, 0), object)}
+    one = da.blockwise(_measure, "ed", held, None, ArraySliceDep(chunks), "ed", name=f"isr-overscan-{token}", **common)
+    return da.blockwise(_gather, "fd", one, "ed", new_axes={"f": n_exposure}, name=f"isr-vectors-{token}", **common)
+
+
+def _measure(source: RawSource, region: tuple[slice, slice]) -> steps.Overscan:
+    raw = source.read_all(region[0].start, region[1].start)
+    overscan = steps.measure_overscan(raw, source.config, width=source.trimmed[2])
+    return steps.Overscan(*(values[None, None] for values in overscan))
+
+
+def _gather(exposures: list[steps.Overscan]) -> steps.Overscan:
+    return steps.Overscan(*(np.concatenate(values) for values in zip(*exposures, strict=True)))
+
+
+def _open_slab(source: RawSource, region: tuple[slice, ...], vectors: steps.Overscan | None, *bias: Any) -> Slab:
+    e, d, _, y, _ = region
+    planes = steps.Bias(*bias) if bias else None
+    return Slab(source, range(e.start, e.stop), d.start, range(y.start, y.stop), vectors, planes)
+
+
+def _correct_slab(slab: Slab) -> Corrected:
+    n = len(slab.exposures)
+    image, mask = np.empty((n, 1, *slab.shape), np.float32), np.empty((n, 1, *slab.shape), np.int32)
+    results = [slab.correct(i, image[i, 0], mask[i, 0]) for i in range(n)]
+    noise = np.stack([noise for noise, _ in results])[:, None]
+    overscan = _gather([steps.Overscan(*(v[None, None] for v in overscan)) for _, overscan in results])
+    return Corrected(image, mask, noise, slab.bias, overscan)
+
+
+def _bias_blocks(
+    raw: xr.DataArray, calibs: Mapping[str, xr.Dataset], config: IsrConfig, chunks: tuple[tuple[int, ...], ...]
+) -> list[da.Array]:
+    """Image, variance, mask of the bias for the detectors of ``raw``, in matching blocks (d, a, y, x)."""
+    if not config.bias:
+        return []
+    if "bias" not in calibs:
+        raise ConfigError("isr.bias is on, but no bias was given: pass calibs={'bias': ...} or set isr.bias=false")
+    bias = calibs["bias"]
+    units = bias.attrs.get("units")
+    if units != config.units:
+        raise ConfigError(
+            f"the bias is in {units}, the exposures are corrected to {config.units} (isr.gains={config.gains}); "
+            f"use a bias in {config.units} or isr.gains={'nominal' if units == 'electron' else 'none'}"
+        )
+    wanted = raw["detector"].values
+    missing = sorted(set(wanted.tolist()) - set(bias["detector"].values.tolist()))
+    if missing:
+        raise ConfigError(
+            f"the bias has no detector {', '.join(map(str, missing))}; leave them out or build it for them"
+        )
+    chosen = bias[["image", "variance", "mask"]].sel(detector=wanted)
+    want = tuple(sum(c) for c in chunks[1:])
+    if chosen["image"].shape != want:
+        raise ConfigError(f"the bias has (detector, amp, y, x) = {chosen['image'].shape}, expected {want}")
+    return [chosen[name].chunk(dict(zip(DIMS[1:], chunks[1:], strict=True))).data for name in chosen]
+
+
+def _dataset(raw: xr.DataArray, source: RawSource, corrected: da.Array, vectors: da.Array | None) -> xr.Dataset:
+    units = source.config.units
+    key = corrected.name.removeprefix(_CORRECTED + "-")
+    variables = {}
+    for name, dtype, attrs in _pixel_variables(units):
+        field = da.blockwise(
+            _pixels, _INDEX, corrected, _INDEX, name, None, name=f"isr-{name}-{key}", dtype=dtype, align_arrays=False,
+            meta=np.empty((0,) * 5, dtype),
+        )  # fmt: skip
+        variables[name] = xr.Variable(DIMS, field, attrs)
+    variables |= dict(_overscan_variables(source, corrected if vectors is None else vectors, key, units))
+    coords = {k: c for k, c in raw.coords.items() if not {"y", "x"} & set(c.dims)}
+    attrs = {"instrument": source.instrument, "units": units, "isr_config": source.config.model_dump_json()}
+    return xr.Dataset(variables, coords, attrs)
+
+
+def _pixel_variables(units: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    flags = {"flag_masks": [1 << bit for bit in MASK_PLANES.values()], "flag_meanings": " ".join(MASK_PLANES)}
+    yield "image", np.float32, {"units": units, "long_name": "corrected image"}
+    yield "variance", np.float32, {"units": f"{units}^2", "long_name": "variance of the image"}
+    yield "mask", np.int32, {"long_name": "mask planes", **flags}
+
+
+def _overscan_variables(source: RawSource, origin: da.Array, key: str, units: str) -> Iterator[tuple[str, xr.Variable]]:
+    """``serial_overscan`` and the numbers of `steps.STATISTICS`; ``origin`` has blocks at (e, d) or (e, d, a, y, x)."""
+    index = _INDEX[: origin.ndim]
+    n_amp, n_row = source.pixels.shape[2:4]
+
+    def cut(name: str, dtype: Any, **axes: int) -> da.Array:
+        new = {k: v for k, v in axes.items() if k not in index}
+        return da.blockwise(
+            _vector, "ed" + "".join(axes), origin, index, name, None, name=f"isr-{name}-{key}", new_axes=new,
+            dtype=dtype, meta=np.empty((0,) * (2 + len(axes)), dtype), align_arrays=False,
+        )  # fmt: skip
+
+    rows = cut("serial_overscan", np.float32, a=n_amp, r=n_row)
+    yield "serial_overscan", xr.Variable((*DIMS[:3], "y_raw"), rows, {"units": "adu", "long_name": "serial overscan"})
+    for name, (unit, doc) in steps.STATISTICS.items():
+        attrs = {"units": units if unit == "image" else unit, "long_name": doc}
+        yield name, xr.Variable(DIMS[:3], cut(name, np.float64, a=n_amp), attrs)
+
+
+def _pixels(block: Corrected, name: str) -> NDArray[Any]:
+    return getattr(block, name)  # type: ignore[no-any-return]
+
+
+def _vector(block: Any, name: str) -> NDArray[Any]:
+    found = unwrap(block)
+    overscan = found.overscan if isinstance(found, Corrected) else found
+    if name == "serial_overscan":
+        return np.asarray(overscan.serial)
+    return np.asarray(overscan.statistics[..., list(steps.STATISTICS).index(name)])
