@@ -6,7 +6,7 @@ that the tiny camera shows the same structure as a full-size amp.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from camcal_dask.config import Config
 
@@ -234,3 +234,13 @@ class SimulationConfig(Config):
     contamination: Contamination = Contamination()
     faults: Faults = Faults()
     photodiode: Photodiode = Photodiode()
+
+    @classmethod
+    def ideal(cls, **sections: Any) -> SimulationConfig:
+        """A perfect camera: every effect off, no scatter of gains, except the sections and values given."""
+        off = {
+            name: field.annotation(enabled=False)
+            for name, field in cls.model_fields.items()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Effect)
+        }
+        return cls(**{**off, "gain": Gain(scatter=0.0), **sections})
