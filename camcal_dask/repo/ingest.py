@@ -112,7 +112,8 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """
     found: dict[str, None] = {}
     empty = []
-    for path in map(os.fspath, paths):
+    for given in paths:
+        path = os.fspath(given)
         names = _expand(path)
         if not names and not path.endswith(GUIDER):
             empty.append(path)

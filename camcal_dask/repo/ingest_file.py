@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from camcal_dask.errors import CamcalError, DataError
 from camcal_dask.ingest.fits import Container, RawFile, unpack
@@ -88,6 +88,21 @@ def _ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool
     return FileResult(path, status, "", raw.amps.nbytes, record, detector, raw.warnings)
 
 
+class _Holder(NamedTuple):
+    """Whose content stands, or is about to stand, in a place: the text of a claim."""
+
+    content_hash: str
+    call: str
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Holder:
+        return cls(*text.split(" ", 2))
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
 @dataclass(frozen=True)
 class _Target:
     """The place of one file's pixels, and the rules for writing there."""
@@ -113,8 +128,8 @@ class _Target:
         return Claim(self.uri, self.slot, self.detector)
 
     @property
-    def _ours(self) -> str:
-        return f"{self.content_hash} {self.call} {self.path}"
+    def _ours(self) -> _Holder:
+        return _Holder(self.content_hash, self.call, self.path)
 
     def manifest(self) -> dict[str, Any] | None:
         return cubes.read_raw_manifest(self.uri, self.slot, self.detector)
@@ -122,7 +137,9 @@ class _Target:
     def check(self, manifest: dict[str, Any] | None) -> None:
         """Refuse if other content stands there and may not be replaced."""
         if manifest is not None:
-            self._check_other(manifest["content_hash"], manifest["call"], manifest["file"], "was ingested")
+            holder = _Holder(manifest["content_hash"], manifest["call"], manifest["file"])
+            if not self._may_replace(holder):
+                raise self._refusal(holder, "was ingested")
 
     def write(self, raw: RawFile) -> Status:
         """Claim, pixels, manifest, release."""
@@ -135,38 +152,40 @@ class _Target:
             self._check_claim()
             cubes.write_raw_manifest(self.uri, self.slot, self.detector, self._describe(raw))
         except CamcalError:
-            self.claim.release(self._ours)
+            self.claim.release(str(self._ours))
             raise
-        standing = self.claim.holder()
-        if standing is not None and self._same(standing):  # also one that an interrupted ingest of this content left
-            self.claim.release(standing)
+        standing = self._standing()
+        if standing is not None and standing.content_hash == self.content_hash:
+            self.claim.release(str(standing))  # perhaps one that an interrupted ingest of this content left
         replaced = before is not None and before["content_hash"] != self.content_hash
         return "replaced" if replaced else "ingested"
 
     def _take(self) -> None:
-        standing = self.claim.take(self._ours)
-        if self._same(standing):
-            return
-        content, call, path = standing.split(" ", 2)
-        self._check_other(content, call, path, "is being ingested, or its ingest was interrupted")
-        self.claim.seize(self._ours)
-
-    def _same(self, claim: str | None) -> bool:
-        return claim is None or claim.split(" ", 1)[0] == self.content_hash
+        holder = _Holder.parse(self.claim.take(str(self._ours)))
+        if holder.content_hash != self.content_hash:
+            if not self._may_replace(holder):
+                raise self._refusal(holder, "is being ingested, or its ingest was interrupted")
+            self.claim.seize(str(self._ours))
 
     def _check_claim(self) -> None:
-        standing = self.claim.holder()
-        if not self._same(standing):
-            self._check_other(*str(standing).split(" ", 2), "is being ingested instead (--replace)", allowed=False)
+        holder = self._standing()
+        if holder is not None and holder.content_hash != self.content_hash:
+            raise self._refusal(holder, "took its place in the meantime (--replace)")
 
-    def _check_other(self, content: str, call: str, path: str, what: str, *, allowed: bool = True) -> None:
-        if content == self.content_hash or (allowed and self.replace and call != self.call):
-            return
-        twice = "; both files are part of this ingest: keep one of them" if call == self.call else ""
-        remedy = "" if twice else "; use --replace to put this file in its place"
-        raise DataError(
-            f"{self.path}: exposure {self.record.exposure}, detector {self.detector} has other content "
-            f"(sha256 {self.content_hash[:12]}) than {path} ({content[:12]}), which {what}{twice}{remedy}"
+    def _standing(self) -> _Holder | None:
+        text = self.claim.holder()
+        return None if text is None else _Holder.parse(text)
+
+    def _may_replace(self, holder: _Holder) -> bool:
+        return holder.content_hash == self.content_hash or (self.replace and holder.call != self.call)
+
+    def _refusal(self, holder: _Holder, what: str) -> DataError:
+        remedy = "use --replace to put this file in its place"
+        if holder.call == self.call:
+            remedy = "both files are part of this ingest, keep one of them"
+        return DataError(
+            f"{self.path}: exposure {self.record.exposure}, detector {self.detector} has other content (sha256 "
+            f"{self.content_hash[:12]}) than {holder.path} ({holder.content_hash[:12]}), which {what}; {remedy}"
         )
 
     def _describe(self, raw: RawFile) -> dict[str, Any]:
