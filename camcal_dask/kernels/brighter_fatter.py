@@ -211,7 +211,7 @@ def convolved_blocks(
     ------
     y0, x0, height, width : the block of the image.
     planes : one (height + 2, width + 2) float64 a kernel, ``planes[k][1:-1, 1:-1]`` being the
-        block itself with one row and column more on every side; reused by the next block.
+        block itself with one row and column more on every side, C order.
     """
     size = kernels[0].shape[0]
     n = 128
@@ -230,7 +230,7 @@ def convolved_blocks(
                 np.multiply(spectrum, transform, out=product)
                 np.fft.irfft(np.fft.ifft(product, axis=0, out=product), n=n, axis=1, out=result)
             height, width = min(step, image.shape[0] - y0), min(step, image.shape[1] - x0)
-            planes = [result[inside, inside][: height + 2, : width + 2] for result in results]
+            planes = [result[inside, inside][: height + 2, : width + 2].copy() for result in results]
             yield y0, x0, height, width, planes
 
 
@@ -267,7 +267,7 @@ def _iterate(  # noqa: PLR0913
     offset = float(light.mean(dtype=np.float64)) if conserving else 0.0
     state, change, iterations = light.astype(np.float64), np.inf, 0
     while iterations < end[0] and not change < end[1]:
-        following, change = light.astype(np.float64), 0.0
+        following = light.astype(np.float64)
         for y0, x0, height, width, (potential,) in convolved_blocks(state, [kernel], offset):
             if conserving:
                 _transfer(state, potential, following, y0, x0, height, width)
@@ -320,42 +320,45 @@ def _exchange(here, there, shift, sign, delta):  # type: ignore[no-untyped-def]
 def _diverge(state, p, following, y0, x0, height, width, edge):  # type: ignore[no-untyped-def]
     """Add 1/2 div(T grad P) to ``following`` with central differences, outside the frame ``edge``."""
     ny, nx = state.shape
+    start, stop = max(x0, edge), min(x0 + width, nx - edge)
+    n = max(stop - start, 0)
     for y in range(max(y0, edge), min(y0 + height, ny - edge)):
-        b = y - y0 + 1
-        for x in range(max(x0, edge), min(x0 + width, nx - edge)):
-            a = x - x0 + 1
-            gradients = 0.25 * (
-                (state[y + 1, x] - state[y - 1, x]) * (p[b + 1, a] - p[b - 1, a])
-                + (state[y, x + 1] - state[y, x - 1]) * (p[b, a + 1] - p[b, a - 1])
-            )
-            laplacian = p[b + 1, a] + p[b - 1, a] + p[b, a + 1] + p[b, a - 1] - 4.0 * p[b, a]
-            following[y, x] += 0.5 * (gradients + state[y, x] * laplacian)
-
-
-@numba.njit(nogil=True, cache=True)
-def _gain(t_here, t_there, rise):  # type: ignore[no-untyped-def]
-    """Charge a pixel gets across a boundary, ``rise`` being P(there) - P(here); antisymmetric in here/there."""
-    return 0.5 * (t_here if rise > 0 else t_there) * rise
+        above, below = state[y + 1, start:stop], state[y - 1, start:stop]
+        here, left, right = state[y, start:stop], state[y, start - 1 : stop - 1], state[y, start + 1 : stop + 1]
+        b, a = y - y0 + 1, start - x0 + 1
+        p_above, p_below, p_here = p[b + 1, a:], p[b - 1, a:], p[b, a - 1 :]
+        out = following[y, start:stop]
+        for i in range(n):
+            gradients = (above[i] - below[i]) * (p_above[i] - p_below[i])
+            gradients += (right[i] - left[i]) * (p_here[i + 2] - p_here[i])
+            laplacian = p_above[i] + p_below[i] + p_here[i] + p_here[i + 2] - 4.0 * p_here[i + 1]
+            out[i] += 0.125 * gradients + 0.5 * here[i] * laplacian
 
 
 @numba.njit(nogil=True, cache=True)
 def _transfer(state, p, following, y0, x0, height, width):  # type: ignore[no-untyped-def]
     """Add to ``following`` what crosses the four boundaries of each pixel of a block."""
     ny, nx = state.shape
+    first, last = max(1 - x0, 0), min(nx - 1 - x0, width)
     for y in range(y0, y0 + height):
-        b = y - y0 + 1
-        for x in range(x0, x0 + width):
-            a = x - x0 + 1
-            here, potential, got = state[y, x], p[b, a], 0.0
-            if y + 1 < ny:
-                got += _gain(here, state[y + 1, x], p[b + 1, a] - potential)
-            if y > 0:
-                got += _gain(here, state[y - 1, x], p[b - 1, a] - potential)
-            if x + 1 < nx:
-                got += _gain(here, state[y, x + 1], p[b, a + 1] - potential)
-            if x > 0:
-                got += _gain(here, state[y, x - 1], p[b, a - 1] - potential)
-            following[y, x] += got
+        here, out, b = state[y, x0 : x0 + width], following[y, x0 : x0 + width], y - y0 + 1
+        potential = p[b, 1 : width + 1]
+        if y + 1 < ny:
+            _receive(here, state[y + 1, x0 : x0 + width], potential, p[b + 1, 1 : width + 1], out)
+        if y > 0:
+            _receive(here, state[y - 1, x0 : x0 + width], potential, p[b - 1, 1 : width + 1], out)
+        _receive(here[:last], state[y, x0 + 1 : x0 + last + 1], potential[:last], p[b, 2 : last + 2], out[:last])
+        left = state[y, x0 + first - 1 : x0 + width - 1]
+        _receive(here[first:], left, potential[first:], p[b, first:width], out[first:])
+
+
+@numba.njit(nogil=True, cache=True)
+def _receive(here, there, p_here, p_there, out):  # type: ignore[no-untyped-def]
+    """Add the charge that pixels get across one boundary; the donor is the pixel from which P rises."""
+    for i in range(here.size):
+        rise = p_there[i] - p_here[i]
+        donor = here[i] if rise > 0 else there[i]
+        out[i] += 0.5 * donor * rise
 
 
 @numba.njit(nogil=True, cache=True)
