@@ -133,7 +133,7 @@ def outside_circle(
 
     Parameters
     ----------
-    affine : (2, 3) pixels to mm
+    affine : (2, 3) pixels to mm; both axes have the same scale and are perpendicular
     shape : (height, width) [pixel]
     radius_mm : radius of the circle
     vertices : number of corners of the regular polygon, the first on the x axis; None = the circle
@@ -148,15 +148,18 @@ def outside_circle(
     inner = radius_mm * (np.cos(np.pi / vertices) if vertices else 1.0)
     if corners.max() <= inner:
         return np.zeros(shape, np.bool_)
-    x, y = transform(affine, np.arange(width), np.arange(height)[:, None])
-    r = np.hypot(x, y)
+    # Pixels are squares, turned or not: distances are taken in pixels from the optical axis, where x and y separate.
+    (axis_x,), (axis_y,) = transform(invert(affine), [0.0], [0.0])
+    scale = np.sqrt(abs(np.linalg.det(affine[:, :2])))
+    square = (np.arange(width) - axis_x) ** 2 + (np.arange(height)[:, None] - axis_y) ** 2
+    outside = np.asarray(square > (radius_mm / scale) ** 2)
     if vertices is None:
-        return np.asarray(r > radius_mm)
-    outside = r > radius_mm
-    ring = (r > inner) & ~outside
+        return outside
+    row, column = np.nonzero((square > (inner / scale) ** 2) & ~outside)
+    x, y = transform(affine, column, row)
     half = np.pi / vertices
-    angle = np.mod(np.arctan2(y[ring], x[ring]), 2 * half) - half
-    outside[ring] = r[ring] * np.cos(angle) > inner
+    angle = np.mod(np.arctan2(y, x), 2 * half) - half
+    outside[row, column] = np.hypot(x, y) * np.cos(angle) > inner
     return outside
 
 

@@ -120,7 +120,7 @@ def solve_scales(
 def _alternate(
     log: FloatArray, weight: FloatArray, max_iterations: int, tolerance: float
 ) -> tuple[FloatArray, FloatArray, int, float]:
-    """ln E (n_exp,), ln G (n_unit,), iterations done and last change; NaN for rows and columns without weight."""
+    """Return ln E (n_exp,), ln G (n_unit,), iterations and last change; NaN for rows and columns without weight."""
     per_unit, per_exposure = weight.sum(axis=0), weight.sum(axis=1)
     g = np.zeros(log.shape[1])
     e = _mean(weight, log - g, per_exposure, axis=1)
@@ -144,11 +144,11 @@ def _require_connected(usable: NDArray[np.bool_]) -> None:
     exposures = np.flatnonzero(usable.any(axis=1))
     if exposures.size == 0:
         raise DataError("flat: no level is finite and above 0; check the exposures and their masks")
-    linked = np.zeros(len(usable), np.bool_)
+    linked: NDArray[np.bool_] = np.zeros(len(usable), np.bool_)
     linked[exposures[0]] = True
     while True:
         units = usable[linked].any(axis=0)
-        grown = usable[:, units].any(axis=1)
+        grown = np.asarray(usable[:, units].any(axis=1))
         if (grown == linked).all():
             break
         linked = grown

@@ -31,7 +31,7 @@ def mask_to_boxes(mask: BoolArray) -> Boxes:
     (n, 4) int32: x0, y0, width, height, sorted by y0, then x0; (0, 4) for an empty mask.
     """
     work = np.ascontiguousarray(mask, np.bool_)
-    boxes = _column_boxes(work)
+    boxes: Boxes = _column_boxes(work)
     return boxes[np.lexsort((boxes[:, 0], boxes[:, 1]))]
 
 
