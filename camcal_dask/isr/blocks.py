@@ -112,13 +112,13 @@ class Slab:
         noise (amp,) float32, the read-noise term of the variance; and the overscan, arrays (amp, ...).
         """
         source, config = self.source, self.source.config
-        bias = None if self.bias is None else steps.Bias(*(plane[0] for plane in self.bias))
+        bias = None if self.bias is None else steps.Bias._make(plane[0] for plane in self.bias)
         if self.overscan is None:
             raw = source.read_all(self.exposures[index], self.detector)
             overscan = steps.measure_overscan(raw, config, width=self.shape[2])
         else:
             raw = source.read(self.exposures[index], self.detector, *self._region())
-            overscan = steps.Overscan(*(values[index, 0] for values in self.overscan))
+            overscan = steps.Overscan._make(values[index, 0] for values in self.overscan)
         y0, y1 = self.rows.start, self.rows.stop
         steps.correct_rows(raw, y0, y1, overscan, config, image, mask)
         if bias is not None:
@@ -309,11 +309,11 @@ def _vectors(held: Any, source: RawSource, token: str) -> da.Array:
 def _measure(source: RawSource, region: tuple[slice, slice]) -> steps.Overscan:
     raw = source.read_all(region[0].start, region[1].start)
     overscan = steps.measure_overscan(raw, source.config, width=source.trimmed[2])
-    return steps.Overscan(*(values[None, None] for values in overscan))
+    return steps.Overscan._make(values[None, None] for values in overscan)
 
 
 def _gather(exposures: list[steps.Overscan]) -> steps.Overscan:
-    return steps.Overscan(*(np.concatenate(values) for values in zip(*exposures, strict=True)))
+    return steps.Overscan._make(np.concatenate(values) for values in zip(*exposures, strict=True))
 
 
 def _open_slab(source: RawSource, region: tuple[slice, ...], vectors: steps.Overscan | None, *bias: Any) -> Slab:
@@ -327,7 +327,7 @@ def _correct_slab(slab: Slab) -> Corrected:
     image, mask = np.empty((n, 1, *slab.shape), np.float32), np.empty((n, 1, *slab.shape), np.int32)
     results = [slab.correct(i, image[i, 0], mask[i, 0]) for i in range(n)]
     noise = np.stack([noise for noise, _ in results])[:, None]
-    overscan = _gather([steps.Overscan(*(v[None, None] for v in overscan)) for _, overscan in results])
+    overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan in results])
     return Corrected(image, mask, noise, slab.bias, overscan)
 
 
@@ -340,7 +340,7 @@ def _bias_blocks(
     if "bias" not in calibs:
         raise ConfigError("isr.bias is on, but no bias was given: pass calibs={'bias': ...} or set isr.bias=false")
     bias = calibs["bias"]
-    units = bias.attrs.get("units")
+    units = bias["image"].attrs.get("units", bias.attrs.get("units"))
     if units != config.units:
         raise ConfigError(
             f"the bias is in {units}, the exposures are corrected to {config.units} (isr.gains={config.gains}); "
@@ -349,9 +349,8 @@ def _bias_blocks(
     wanted = raw["detector"].values
     missing = sorted(set(wanted.tolist()) - set(bias["detector"].values.tolist()))
     if missing:
-        raise ConfigError(
-            f"the bias has no detector {', '.join(map(str, missing))}; leave them out or build it for them"
-        )
+        names = ", ".join(map(str, missing))
+        raise ConfigError(f"the bias has no detector {names}; leave these out or build it for them")
     chosen = bias[["image", "variance", "mask"]].sel(detector=wanted)
     want = tuple(sum(c) for c in chunks[1:])
     if chosen["image"].shape != want:

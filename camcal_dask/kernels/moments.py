@@ -128,6 +128,30 @@ def clipped_mean_stack(
     return out
 
 
+@numba.njit(nogil=True, cache=True)
+def accept(values: NDArray[np.float32], mask: NDArray[np.int32], reject: np.int32, planes: NDArray[np.int32]) -> int:
+    """Prepare one exposure of a stack: what is rejected becomes NaN, the planes of the rest are gathered.
+
+    Parameters
+    ----------
+    values : (N,) float32, changed in place
+    mask : (N,) int32; a value with a bit of ``reject`` is rejected, and so is one that is not finite.
+    reject : OR of mask bits
+    planes : (N,) int32, ORed in place with the masks of accepted values only
+
+    Returns
+    -------
+    Number of values accepted.
+    """
+    n = 0
+    for i in range(values.size):
+        good = abs(values[i]) < np.inf and (mask[i] & reject) == 0
+        planes[i] |= mask[i] if good else np.int32(0)
+        values[i] = values[i] if good else np.float32(np.nan)
+        n += 1 if good else 0
+    return n
+
+
 @functools.cache
 def sorting_network(n: int) -> NDArray[np.int32]:
     """Return the comparators (i, j), i < j, of Batcher's odd-even merge sort of ``n`` values, (m, 2) int32."""

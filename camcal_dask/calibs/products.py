@@ -1,0 +1,105 @@
+"""Every calibration product the package makes: names, units, variables (reference/construction.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.instruments.geometry import Instrument
+from camcal_dask.kernels.masks import MASK_PLANES
+
+PIXELS = ("detector", "amp", "y", "x")
+LEVELS = (0, 5, 16, 50, 84, 95, 100)
+"""Percentiles kept of every amp of a combined image."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One array of a product.  ``units`` "image" stands for the product's, "image^2" for its square."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """One dataset type: unit of its image and its variables; exposure and dark time [s] of the result."""
+
+    dataset_type: str
+    units: str
+    doc: str
+    variables: Mapping[str, Variable]
+    exposure_time_s: float = 0.0
+    dark_time_s: float = 0.0
+
+
+COMBINED: Mapping[str, Variable] = MappingProxyType(
+    {
+        "image": Variable(PIXELS, "f4", "image", "combined image; NaN where an amp is smaller than the cube"),
+        "variance": Variable(PIXELS, "f4", "image^2", "variance of the combined image"),
+        "mask": Variable(PIXELS, "i4", "1", "BAD: no usable input; NO_DATA: the amp has no such pixel"),
+        "distribution": Variable(("detector", "amp", "level"), "f8", "image", "percentiles of the amp"),
+        "n_bad": Variable(("detector", "amp"), "i4", "pixel", "pixels flagged BAD"),
+        "n_input": Variable(("detector", "amp"), "i4", "exposure", "exposures with a usable pixel in the amp"),
+    }
+)
+"""Variables of every product of the combine engine."""
+
+PRODUCTS: Mapping[str, Product] = MappingProxyType(
+    {
+        "biasBootstrap": Product("biasBootstrap", "adu", "combined bias before any other calibration", COMBINED),
+        "bias": Product("bias", "electron", "combined bias", COMBINED),
+    }
+)
+
+
+def get_product(name: str) -> Product:
+    """Return a product by dataset type.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    if name not in PRODUCTS:
+        raise ConfigError(f"unknown product {name!r}{nearest(name, PRODUCTS)}")
+    return PRODUCTS[name]
+
+
+def template(name: str, instrument: Instrument, attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """Layout of a product for all detectors of a camera, for ``create_product``; the arrays take no memory."""
+    product = get_product(name)
+    sizes = dict(
+        zip(PIXELS, (len(instrument.detectors), len(instrument.amp_names), *instrument.trimmed_shape), strict=True)
+    )
+    sizes["level"] = len(LEVELS)
+    variables = {
+        key: (
+            v.dims,
+            np.broadcast_to(np.dtype(v.dtype).type(0), [sizes[d] for d in v.dims]),
+            describe(v, product.units),
+        )
+        for key, v in product.variables.items()
+    }
+    times = {"exposure_time_s": product.exposure_time_s, "dark_time_s": product.dark_time_s}
+    return xr.Dataset(
+        variables,
+        {"detector": list(instrument.detectors), "amp": list(instrument.amp_names), "level": list(LEVELS)},
+        {"instrument": instrument.name, "units": product.units, "description": product.doc, **times, **(attrs or {})},
+    )
+
+
+def describe(variable: Variable, units: str) -> dict[str, Any]:
+    """Attributes of a variable of a product whose image is in ``units``."""
+    attrs: dict[str, Any] = {"units": variable.units.replace("image", units), "long_name": variable.doc}
+    if variable.dtype == "i4" and variable.dims == PIXELS:
+        attrs |= {"flag_masks": [1 << bit for bit in MASK_PLANES.values()], "flag_meanings": " ".join(MASK_PLANES)}
+    return attrs

@@ -1,0 +1,407 @@
+"""The combine engine: exposures of one kind to one image per detector (reference/construction.md 0.2).
+
+Per pixel: clipped mean over the accepted exposures, its variance, the OR of their masks.  Wired to
+the recipes of `camcal_dask.isr.blocks`, a block of the stack is one task that reads, corrects and
+combines, and holds a single float32 stack: ``peak_bytes`` counts it, ``slab_rows_for`` plans it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, Protocol
+
+import dask.array as da
+import numpy as np
+import pydantic
+import xarray as xr
+from dask.base import tokenize
+from dask.layers import ArraySliceDep
+from numpy.typing import NDArray
+from pydantic import Field
+
+from camcal_dask.calibs.products import COMBINED, LEVELS, describe
+from camcal_dask.config import Config
+from camcal_dask.errors import DataError, PlanError, nearest
+from camcal_dask.instruments.geometry import Detector, Instrument, get_instrument
+from camcal_dask.isr import steps
+from camcal_dask.isr.blocks import SLAB_ROWS, Slab, slabs_of
+from camcal_dask.kernels.masks import BAD, MASK_PLANES, NO_DATA, bits
+from camcal_dask.kernels.moments import accept, clipped_mean_stack, median, percentiles
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int32]
+_SCALES = {"unity": None, "exposure_time": "exposure_time", "dark_time": "dark_time"}
+_SMALLEST_SLAB = 8
+
+
+class CombineConfig(Config):
+    """How exposures are combined."""
+
+    scale: Literal["unity", "exposure_time", "dark_time"] = "unity"
+    """Every exposure is divided by this [s] before it is compared with the others."""
+    sigma_clip: float = Field(3.0, gt=0)
+    """Half-width of the clipping window in standard deviations."""
+    iterations: int = Field(3, ge=1)
+    """Number of selections of the clipped mean."""
+    reject_mask: tuple[str, ...] = ("SAT", "DETECTED", "INTRP")
+    """Pixels with one of these planes do not enter.  BAD ones do, and hand on their BAD."""
+    sample_variance_from: int = Field(5, ge=2)
+    """With fewer exposures the variance follows from those of the inputs, otherwise from their scatter."""
+
+    @pydantic.field_validator("reject_mask")
+    @classmethod
+    def _known_planes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in MASK_PLANES:
+                raise ValueError(f"unknown mask plane {name!r}{nearest(name, MASK_PLANES)}")
+        return names
+
+
+class Combined(NamedTuple):
+    """Some rows of the product: float32, float32, int32 (amp, y, x), and whether (exposure, amp) had a usable pixel."""
+
+    image: FloatArray
+    variance: FloatArray
+    mask: IntArray
+    used: NDArray[np.bool_]
+
+
+class Finished(NamedTuple):
+    """All arrays of one detector, named as the variables of the product, without the detector axis."""
+
+    image: FloatArray
+    variance: FloatArray
+    mask: IntArray
+    distribution: NDArray[np.float64]
+    n_bad: IntArray
+    n_input: IntArray
+
+
+class Inputs(Protocol):
+    """Exposures of a block, one at a time; arrays (amp, y, x)."""
+
+    n: int
+    shape: tuple[int, int, int]
+
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+        """Write image and mask of one exposure."""
+
+    def variance(self, index: int, image: FloatArray) -> FloatArray:
+        """Variance of an exposure already fetched, given its image."""
+
+
+class SlabInputs:
+    """Exposures that are read and corrected when asked for."""
+
+    def __init__(self, slab: Slab) -> None:
+        self.slab, self.n, self.shape = slab, len(slab.exposures), slab.shape
+        self._noise: dict[int, FloatArray] = {}
+        self._bias = None if slab.bias is None else steps.Bias._make(plane[0] for plane in slab.bias)
+
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+        """Read and correct one exposure."""
+        self._noise[index], _ = self.slab.correct(index, image, mask)
+
+    def variance(self, index: int, image: FloatArray) -> FloatArray:
+        """Variance from the image and the noise found when it was fetched."""
+        return steps.variance_plane(image, self._noise[index], self._bias)
+
+
+class ArrayInputs:
+    """Exposures already in memory: arrays (exposure, 1, amp, y, x)."""
+
+    def __init__(self, image: FloatArray, variance: FloatArray, mask: IntArray) -> None:
+        self._image, self._variance, self._mask = image, variance, mask
+        self.n, self.shape = image.shape[0], image.shape[2:]
+
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+        """Copy one exposure."""
+        image[...], mask[...] = self._image[index, 0], self._mask[index, 0]
+
+    def variance(self, index: int, image: FloatArray) -> FloatArray:
+        """Its variance."""
+        return np.asarray(self._variance[index, 0])
+
+
+def combine(corrected: xr.Dataset, config: CombineConfig | None = None) -> xr.Dataset:
+    """Combine the exposures of every detector, lazily.
+
+    Parameters
+    ----------
+    corrected : Dataset
+        From ``isr(..., block="slab")``: image, variance, mask (exposure, detector, amp, y, x), all
+        exposures in one block.
+    config : CombineConfig
+        Defaults of the engine; the recipes say what each product wants.
+
+    Returns
+    -------
+    Dataset
+        The variables of `camcal_dask.calibs.products.COMBINED`, one block a detector, and
+        ``attrs`` instrument, units, exposure_time_s and dark_time_s (0, or 1 after division by a time).
+
+    Raises
+    ------
+    PlanError
+        If the exposures of a pixel are not all in one block.
+    DataError
+        If an exposure has no time to be divided by.
+
+    Notes
+    -----
+    Different from upstream on purpose:
+
+    * A pixel with a single surviving input keeps its value, with that input's variance; upstream
+      has no variance for it and therefore puts the detector's median in its place.
+    * A non-finite pixel is not an accepted input: its mask planes are not handed on.
+    * The product's exposure time is 0 for a bias of any name (upstream: 1 unless it is called "bias").
+    * Padding (amps smaller than the cube) is NaN and NO_DATA; every other plane but BAD is cleared.
+    """
+    config = config or CombineConfig()
+    scale = _scales(corrected, config)
+    source = slabs_of(corrected)
+    arrays = [source] if source is not None else [corrected[name].data for name in ("image", "variance", "mask")]
+    if not all(isinstance(a, da.Array) and a.numblocks[0] == 1 for a in arrays):
+        raise PlanError("combine: all exposures of a pixel must be in one block; use isr(..., block='slab')")
+    token = tokenize([a.name for a in arrays], config.model_dump_json(), scale)
+    blocks = da.blockwise(
+        _combine_slab if source is not None else _combine_arrays,
+        "edayx",
+        *(part for array in arrays for part in (array, "edayx")),
+        name=f"stack-{token}",
+        adjust_chunks={"e": 1},
+        align_arrays=False,
+        dtype=object,
+        meta=np.empty((0,) * 5, object),
+        config=config,
+        scale=scale,
+    )
+    return _dataset(corrected, _finish_blocks(corrected, blocks, token), config, token)
+
+
+def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...]) -> Combined:
+    """Combine the exposures of one block; the scale of each exposure divides it."""
+    n_pixel = int(np.prod(inputs.shape))
+    stack, mask = np.empty((inputs.n, n_pixel), np.float32), np.empty(inputs.shape, np.int32)
+    from_inputs = inputs.n < config.sample_variance_from
+    variances = np.empty((inputs.n, n_pixel), np.float32) if from_inputs else None
+    planes, used = np.zeros(inputs.shape, np.int32), np.zeros((inputs.n, inputs.shape[0]), bool)
+    reject = np.int32(bits(config.reject_mask))
+    for e in range(inputs.n):
+        image = stack[e].reshape(inputs.shape)
+        inputs.fetch(e, image, mask)
+        if variances is not None:
+            variances[e] = inputs.variance(e, image).ravel() / np.float32(scale[e] ** 2)
+        if scale[e] != 1:
+            image /= np.float32(scale[e])
+        for a in range(inputs.shape[0]):
+            used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
+    result = clipped_mean_stack(stack, variances, sigma=config.sigma_clip, iterations=config.iterations)
+    if variances is None:
+        _single_survivors(inputs, stack, result.mean, result.variance, result.n, scale)
+    n = result.n.reshape(inputs.shape)
+    planes &= BAD
+    planes[n == 0] = BAD
+    return Combined(result.mean.reshape(inputs.shape), result.variance.reshape(inputs.shape), planes, used)
+
+
+def finish_detector(slabs: list[Combined], detector: Detector) -> Finished:
+    """Put the slabs of a detector together, fill what is missing, describe the amps.
+
+    Pixels without value or variance get the median over the detector of each, and BAD.
+
+    Raises
+    ------
+    DataError
+        If not one pixel of the detector has a value.
+    """
+    image, variance, mask = (np.concatenate(planes, axis=1) for planes in list(zip(*slabs, strict=True))[:3])
+    used = np.any([s.used for s in slabs], axis=0)
+    n_amp = image.shape[0]
+    inside = [np.s_[amp.index, : amp.data.height, : amp.data.width] for amp in detector.amps]
+    _pad(image, variance, mask, detector)
+    missing = [~(np.isfinite(image[box]) & np.isfinite(variance[box])) for box in inside]
+    if any(m.any() for m in missing):
+        fill = median(image), median(variance)
+        if not np.all(np.isfinite(fill)):
+            raise DataError(f"detector {detector.name}: no exposure has a usable pixel; leave the detector out (-d)")
+        for box, m in zip(inside, missing, strict=True):
+            image[box][m], variance[box][m] = fill
+            mask[box][m] |= BAD
+    distribution, n_bad = np.full((n_amp, len(LEVELS)), np.nan), np.zeros(n_amp, np.int32)
+    for box in inside:
+        distribution[box[0]] = percentiles(image[box], np.array(LEVELS) / 100)
+        n_bad[box[0]] = np.count_nonzero(mask[box] & BAD)
+    return Finished(image, variance, mask, distribution, n_bad, used.sum(axis=0, dtype=np.int32))
+
+
+def peak_bytes(rows: int, n_exposures: int, instrument: Instrument) -> int:
+    """Most memory that one task of a stack takes, on top of an idle worker [byte].
+
+    Parameters
+    ----------
+    rows : slab height [pixel]
+    n_exposures : exposures combined
+    instrument : the camera
+
+    Notes
+    -----
+    The larger of: a slab (float32 stack, with few exposures their variances too, one raw exposure being
+    decoded, masks, result, the overscan vectors of all exposures); the overscan pass (one raw
+    detector); the finishing of a detector (its slabs and the arrays they are copied to).
+    """
+    return sum(_largest(rows, n_exposures, instrument).values())
+
+
+def slab_rows_for(memory_bytes: int, n_exposures: int, instrument: Instrument) -> int:
+    """Largest slab height whose tasks fit into ``memory_bytes`` on top of an idle worker [pixel].
+
+    Heights are powers of two up to 256, the rows of a chunk of the raw cube: smaller slabs decode
+    each chunk 256 / height times.
+
+    Raises
+    ------
+    PlanError
+        With the numbers, if even the lowest slab does not fit.
+    """
+    height = min(SLAB_ROWS, instrument.trimmed_shape[0])
+    while height > _SMALLEST_SLAB and peak_bytes(height, n_exposures, instrument) > memory_bytes:
+        height = max(_SMALLEST_SLAB, 1 << ((height - 1).bit_length() - 1))
+    peak = peak_bytes(height, n_exposures, instrument)
+    if peak > memory_bytes:
+        parts = ", ".join(f"{k} {v / 2**20:.0f}" for k, v in _largest(height, n_exposures, instrument).items())
+        raise PlanError(
+            f"combining {n_exposures} exposures of {instrument.name} takes {peak / 2**20:.0f} MiB a task even in slabs "
+            f"of {height} rows ({parts}), but {memory_bytes / 2**20:.0f} MiB are allowed; "
+            "give the workers more memory, start fewer of them (-j), or combine fewer exposures"
+        )
+    return height
+
+
+def _largest(rows: int, n_exposures: int, instrument: Instrument) -> dict[str, int]:
+    """Parts [byte] of the task that needs most."""
+    _, n_amp, raw_height, raw_width = instrument.raw_shape
+    height, width = instrument.trimmed_shape
+    pixels, whole = n_amp * min(rows, height) * width, n_amp * height * width
+    raw_detector = n_amp * raw_height * raw_width * 4
+    overscan = n_exposures * n_amp * ((raw_height + width) * 4 + len(steps.STATISTICS) * 8)
+    chunk = min(SLAB_ROWS, raw_height) * raw_width * 4
+    tasks: list[dict[str, int]] = [
+        {
+            "stack": 4 * n_exposures * pixels * (2 if n_exposures < 5 else 1),
+            "raw rows": 4 * pixels + 2 * chunk,
+            "masks and result": 26 * pixels,
+            "overscan vectors": 2 * overscan,
+        },
+        {"raw detector": raw_detector + 2 * chunk, "strips": raw_detector // 8},
+        {"slabs": 12 * whole, "arrays of a detector": 12 * whole, "distribution": whole},
+    ]
+    return max(tasks, key=lambda parts: sum(parts.values()))
+
+
+def _scales(corrected: xr.Dataset, config: CombineConfig) -> tuple[float, ...]:
+    name = _SCALES[config.scale]
+    if name is None:
+        return (1.0,) * corrected.sizes["exposure"]
+    values = np.asarray(corrected[name].values, np.float64)
+    for exposure, value in zip(corrected["exposure"].values, values, strict=True):
+        if not (np.isfinite(value) and value > 0):
+            raise DataError(
+                f"exposure {exposure}: {name} is {value} s, combine.scale={config.scale} cannot divide by it"
+            )
+    return tuple(values.tolist())
+
+
+def _single_survivors(
+    inputs: Inputs, stack: FloatArray, mean: FloatArray, variance: FloatArray, n: IntArray, scale: tuple[float, ...]
+) -> None:
+    """Give pixels with one surviving input that input's variance; a sample of one has none."""
+    alone = np.flatnonzero(n == 1)
+    if alone.size == 0:
+        return
+    distance = np.abs(stack[:, alone] - mean[alone])
+    chosen = np.argmin(np.where(np.isfinite(distance), distance, np.inf), axis=0)
+    for e in np.unique(chosen):
+        image = stack[e].reshape(inputs.shape) * np.float32(scale[e])
+        values = inputs.variance(int(e), image).ravel() / np.float32(scale[e] ** 2)
+        variance[alone[chosen == e]] = values[alone[chosen == e]]
+
+
+def _pad(image: FloatArray, variance: FloatArray, mask: IntArray, detector: Detector) -> None:
+    """Mark what is beyond the pixels of each amp, and amps that the detector lacks."""
+    sizes = {amp.index: (amp.data.height, amp.data.width) for amp in detector.amps}
+    for a in range(image.shape[0]):
+        height, width = sizes.get(a, (0, 0))
+        for part in (np.s_[a, height:], np.s_[a, :height, width:]):
+            image[part], variance[part], mask[part] = np.nan, np.nan, NO_DATA
+
+
+def _combine_slab(slab: Slab, *, config: CombineConfig, scale: tuple[float, ...]) -> Combined:
+    return combine_block(SlabInputs(slab), config, scale)
+
+
+def _combine_arrays(
+    image: FloatArray, variance: FloatArray, mask: IntArray, *, config: CombineConfig, scale: tuple[float, ...]
+) -> Combined:
+    return combine_block(ArrayInputs(image, variance, mask), config, scale)
+
+
+def _finish_blocks(corrected: xr.Dataset, blocks: da.Array, token: str) -> da.Array:
+    """One block `Finished` a detector."""
+    detectors = tuple(corrected["detector"].values.tolist())
+    return da.blockwise(
+        _finish,
+        "d",
+        blocks,
+        "edayx",
+        ArraySliceDep(((1,) * len(detectors),)),
+        "d",
+        name=f"finish-{token}",
+        align_arrays=False,
+        dtype=object,
+        meta=np.empty(0, object),
+        detectors=detectors,
+        instrument=corrected.attrs["instrument"],
+    )
+
+
+def _finish(blocks: Any, region: tuple[slice], *, detectors: tuple[int, ...], instrument: str) -> Finished:
+    return finish_detector(list(_flatten(blocks)), get_instrument(instrument).detectors[detectors[region[0].start]])
+
+
+def _flatten(blocks: Any) -> Iterator[Combined]:
+    if isinstance(blocks, Combined):
+        yield blocks
+    else:
+        for block in blocks:
+            yield from _flatten(block)
+
+
+def _dataset(corrected: xr.Dataset, finished: da.Array, config: CombineConfig, token: str) -> xr.Dataset:
+    time_s = 0.0 if config.scale == "unity" else 1.0
+    sizes = {**corrected.sizes, "level": len(LEVELS)}
+    units = corrected.attrs["units"]
+    variables = {}
+    for name, variable in COMBINED.items():
+        field = da.blockwise(
+            _field,
+            "d" + "".join(chr(ord("m") + i) for i in range(1, len(variable.dims))),
+            finished,
+            "d",
+            name,
+            None,
+            name=f"combined-{name}-{token}",
+            new_axes={chr(ord("m") + i): sizes[dim] for i, dim in enumerate(variable.dims) if i},
+            align_arrays=False,
+            dtype=np.dtype(variable.dtype),
+            meta=np.empty((0,) * len(variable.dims), variable.dtype),
+        )
+        variables[name] = xr.Variable(variable.dims, field, describe(variable, units))
+    coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
+    times = {"exposure_time_s": time_s, "dark_time_s": time_s}
+    attrs = {**corrected.attrs, **times, "combine_config": config.model_dump_json()}
+    return xr.Dataset(variables, {**coords, "level": list(LEVELS)}, attrs)
+
+
+def _field(finished: Finished, name: str) -> NDArray[Any]:
+    return np.asarray(getattr(finished, name)[None])
