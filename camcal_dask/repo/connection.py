@@ -26,7 +26,8 @@ def registry_url(text: str) -> str:
             f"registry {scheme}://{parts.username}:***@{parts.hostname}: a password in the URL would be written into "
             f"butler.yaml for all to read; keep it in ~/.lsst/db-auth.yaml (mode 600) or in the file PGPASSFILE names"
         )
-    return parts._replace(scheme=f"postgresql+{driver or 'psycopg2'}").geturl()
+    # Only the scheme is exchanged: urllib would lose the empty host of a socket address.
+    return f"postgresql+{driver or 'psycopg2'}{text[len(parts.scheme) :]}"
 
 
 def remedy(error: Exception) -> str:

@@ -8,30 +8,32 @@ _TOKEN = re.compile(r"'[^']*'|[()]|\b\w+\b|\s+|.", re.DOTALL)
 
 
 def terms(where: str) -> list[str]:
-    """Split at the outermost ``AND``s; quotes and parentheses are respected, ``(a AND b) AND c`` is three."""
+    """Split at the outermost ``AND``s, unless there is an ``OR`` among them.
+
+    Quotes and parentheses are respected; ``(a AND b) AND c`` is three terms.
+    """
     parts = _split(where)
-    if len(parts) == 1 and (inner := _unwrapped(parts[0])) is not None:
-        return terms(inner)
-    return [term for part in parts for term in (terms(part) if _unwrapped(part) is not None else [part])]
+    if parts is None:
+        return [where.strip()]
+    return [term for part in parts for term in _opened(part)]
 
 
-def _unwrapped(term: str) -> str | None:
-    """Inside of a term that is one pair of parentheses around ``AND``s; None for any other."""
-    if not (term.startswith("(") and term.endswith(")")):
-        return None
-    inner = term[1:-1]
-    depth = 0
-    for token in _TOKEN.findall(inner):
-        depth += {"(": 1, ")": -1}.get(token, 0)
-        if depth < 0:
-            return None
-    return inner if len(_split(inner)) > 1 else None
+def _opened(part: str) -> list[str]:
+    """Terms inside of a part that is one pair of parentheses around ``AND``s; any other part itself."""
+    if part.startswith("(") and part.endswith(")"):
+        inner = _split(part[1:-1])
+        if inner is not None and len(inner) > 1:
+            return [term for piece in inner for term in _opened(piece)]
+    return [part]
 
 
-def _split(where: str) -> list[str]:
+def _split(where: str) -> list[str] | None:
+    """Parts between the outermost ``AND``s; None if an ``OR`` or unbalanced parentheses stand there."""
     found, current, depth = [], "", 0
     for token in _TOKEN.findall(where):
         depth += {"(": 1, ")": -1}.get(token, 0)
+        if depth < 0 or (depth == 0 and token.upper() == "OR"):
+            return None
         if token.upper() == "AND" and depth == 0:
             found.append(current.strip())
             current = ""
