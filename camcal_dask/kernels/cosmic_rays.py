@@ -97,48 +97,46 @@ def find_cosmic_rays(
     reference/construction.md section 2 (step 3), reference/verification.md 0.9.
     """
     psf = np.exp(-0.5 * np.array([1.0, 2.0]) / PSF_SIGMA_PIXEL**2)
-    numbers = np.array([min_sigma, min_sum, cond3_factor, cond3_factor2 * psf[0], cond3_factor2 * psf[1]])
-    index, repaired, count, overflow = _find(
-        image, variance, mask, background, layout, numbers, growth_passes, max_fraction
-    )
-    order = np.argsort(index)
-    return CosmicRays(index[order], repaired[order], count, overflow)
+    # sharpness of the four means, in the order in which they are tested: NS, WE, SW-NE, NW-SE
+    numbers = np.array([min_sigma, min_sum, cond3_factor, *(cond3_factor2 * psf[[0, 0, 1, 1]])])
+    tall, wide = max(int(layout[:, 0].max()), 1), max(int(layout[:, 1].max()), 1)
+    grid = np.full((layout[:, 3].max() + 1, layout[:, 2].max() + 1), -1)
+    there = np.flatnonzero(layout[:, 0] > 0)
+    grid[layout[there, 3], layout[there, 2]] = there
+    frame = (image, variance, mask, background, layout, grid, tall, wide)
+    overflow = np.zeros(len(image), np.bool_)
+    seeds = np.sort(_seeds(frame, grid.shape[1] * wide + 2, max_fraction, overflow))
+    pixel, repaired = _find(frame, seeds, numbers, growth_passes)
+    order = np.argsort(pixel)
+    n_hit = np.bincount(pixel // image[0].size, minlength=len(image))
+    overflow |= n_hit > max_fraction * layout[:, 0] * layout[:, 1]
+    return CosmicRays(pixel[order], repaired[order], n_hit, overflow)
 
 
-@numba.njit(nogil=True, cache=True)
-def _find(image, variance, mask, background, layout, numbers, passes, max_fraction):  # type: ignore[no-untyped-def]
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _find(frame, seeds, numbers, passes):  # type: ignore[no-untyped-def]
     """Search, grow and repair; see `find_cosmic_rays`.
 
-    Positions are ``y * stride + x`` in the assembled CCD with a frame of one pixel, which belongs to no amp.
+    ``frame`` is (image, variance, mask, background, layout, grid, tall, wide): the amps, the amp in each cell of
+    the CCD (-1 = none) and the size of a cell.  Positions are ``y * stride + x`` in the assembled CCD with
+    a frame of one pixel, which belongs to no amp.
     """
-    n_amp, height, width = image.shape
-    overflow = np.zeros(n_amp, np.bool_)
-    count = np.zeros(n_amp, np.int64)
-    tall, wide = max(layout[:, 0].max(), 1), max(layout[:, 1].max(), 1)
-    grid = np.full((layout[:, 3].max() + 1, layout[:, 2].max() + 1), -1, np.int64)
-    for amp in range(n_amp):
-        if layout[amp, 0] > 0:
-            grid[layout[amp, 3], layout[amp, 2]] = amp
-    frame = (image, variance, mask, background, layout, grid, tall, wide)
+    image, grid, tall, wide = frame[0], frame[5], frame[6], frame[7]
     state = np.zeros((grid.shape[0] * tall + 2, grid.shape[1] * wide + 2), np.uint8)
-    seeds = _seeds(frame, state.shape[1], overflow)
     hits, n_hit = _scan(frame, state, seeds, numbers)
     tracks, n_kept = _tracks(frame, state, hits[:n_hit], numbers[1])
     tracks, n_kept = _grow(frame, state, tracks, n_kept, numbers, passes)
-    index = np.empty(n_kept, np.int64)
+    pixel = np.empty(n_kept, np.int64)
     repaired = np.empty(n_kept, np.float32)
     for k in range(n_kept):
         y, x = tracks[k] // state.shape[1], tracks[k] % state.shape[1]
         amp, row, column = _site(frame, y, x)
-        count[amp] += 1
-        index[k] = (amp * height + row) * width + column
-        repaired[k] = _interpolate(frame, state, y, x) + background[amp]
-    for amp in range(n_amp):
-        overflow[amp] |= count[amp] > max_fraction * layout[amp, 0] * layout[amp, 1]
-    return index, repaired, count, overflow
+        pixel[k] = (amp * image.shape[1] + row) * image.shape[2] + column
+        repaired[k] = _interpolate(frame, state, y, x) + frame[3][amp]
+    return pixel, repaired
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _site(frame, y, x):  # type: ignore[no-untyped-def]
     """(amp, row, column) of a framed CCD position, positions outside reflected; amp -1 where there is none."""
     layout, grid, tall, wide = frame[4], frame[5], frame[6], frame[7]
@@ -153,7 +151,7 @@ def _site(frame, y, x):  # type: ignore[no-untyped-def]
     return amp, row, column
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _pixel(frame, y, x):  # type: ignore[no-untyped-def]
     """(value above background, variance, mask) of a framed CCD position; NaN for an unusable pixel."""
     amp, row, column = _site(frame, y, x)
@@ -164,22 +162,28 @@ def _pixel(frame, y, x):  # type: ignore[no-untyped-def]
     return np.float32(np.nan) if bits & _UNUSABLE else value, frame[1][amp, row, column], bits
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _mended(frame, hits, mended, y, x, stride):  # type: ignore[no-untyped-def]
     """Value and variance of a pixel, as replaced so far: ``hits`` are the sorted positions of replaced pixels."""
     value, variance, _ = _pixel(frame, y, x)
-    if hits.size:
-        k = np.searchsorted(hits, y * stride + x)
-        if k < hits.size and hits[k] == y * stride + x:
-            value = mended[k]
+    position = y * stride + x
+    low, high = 0, hits.size
+    while low < high:
+        middle = (low + high) // 2
+        if hits[middle] < position:
+            low = middle + 1
+        else:
+            high = middle
+    if low < hits.size and hits[low] == position:
+        value = mended[low]
     return value, variance
 
 
-@numba.njit(nogil=True, cache=True)
-def _seeds(frame, stride, overflow):  # type: ignore[no-untyped-def]
-    """Framed positions of usable pixels above SEED_SIGMA, ascending; an amp with too many overflows and has none."""
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _seeds(frame, stride, max_fraction, overflow):  # type: ignore[no-untyped-def]
+    """Framed positions of usable pixels above SEED_SIGMA; an amp with too many overflows and has none."""
     image, variance, _mask, background, layout, _grid, tall, wide = frame
-    room = tall * wide // 4 + 64
+    room = int(max_fraction * tall * wide) + 1
     seeds = np.empty(room * image.shape[0], np.int64)
     n_seed = 0
     square = np.float32(SEED_SIGMA * SEED_SIGMA)
@@ -203,35 +207,28 @@ def _seeds(frame, stride, overflow):  # type: ignore[no-untyped-def]
                     column = 1 + layout[amp, 2] * wide + (wide - 1 - x if flip_x else x)
                     seeds[n_seed] = row * stride + column
                     n_seed += 1
-    return np.sort(seeds[:n_seed])
+    return seeds[:n_seed]
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _test(frame, hits, mended, y, x, stride, numbers, min_sigma, cond3):  # type: ignore[no-untyped-def]
     """Mean of the opposite neighbours that unmasks the pixel as a hit, or NaN if it is none."""
     value, variance = _mended(frame, hits, mended, y, x, stride)
-    if not value >= 0:
-        return np.float32(np.nan)
     sigma = np.sqrt(variance)
-    means, errors = np.empty(4, np.float32), np.empty(4)
-    steps = ((1, 0), (0, 1), (1, 1), (1, -1))  # NS, WE, SW-NE, NW-SE
-    exceeds = False
-    for k in range(4):
-        dy, dx = steps[k]
+    exceeds, found = False, np.float32(np.nan)
+    for k in range(numbers.size - 3 if value >= 0 else 0):
+        dy, dx = (k != 1) * 1, (k == 1 or k == 2) * 1 - (k == 3) * 1
         before, variance_before = _mended(frame, hits, mended, y - dy, x - dx, stride)
         after, variance_after = _mended(frame, hits, mended, y + dy, x + dx, stride)
-        means[k] = np.float32(0.5) * (before + after)
-        errors[k] = 0.5 * np.sqrt(variance_before + variance_after) if cond3 > 0 else 0.0
-        exceeds |= value > means[k] + min_sigma * sigma
-    if exceeds:
-        for k in range(4):
-            sharpness = numbers[3] if k < 2 else numbers[4]
-            if sharpness * (value - cond3 * sigma) > means[k] + cond3 * errors[k]:
-                return means[k]
-    return np.float32(np.nan)
+        mean = np.float32(0.5) * (before + after)
+        error = 0.5 * np.sqrt(variance_before + variance_after) if cond3 > 0 else 0.0
+        exceeds |= value > mean + min_sigma * sigma
+        if np.isnan(found) and numbers[3 + k] * (value - cond3 * sigma) > mean + cond3 * error:
+            found = mean
+    return found if exceeds else np.float32(np.nan)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _beside_interpolated(frame, y, x):  # type: ignore[no-untyped-def]
     found = False
     for v in range(y - 1, y + 2):
@@ -240,7 +237,7 @@ def _beside_interpolated(frame, y, x):  # type: ignore[no-untyped-def]
     return found
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _scan(frame, state, seeds, numbers):  # type: ignore[no-untyped-def]
     """First pass in raster order: a hit is replaced at once, so that the next pixel sees it mended."""
     stride = state.shape[1]
@@ -258,7 +255,7 @@ def _scan(frame, state, seeds, numbers):  # type: ignore[no-untyped-def]
     return hits, n
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _tracks(frame, state, hits, min_sum):  # type: ignore[no-untyped-def]
     """Merge hits into 8-connected tracks and keep those whose sum reaches ``min_sum``."""
     stride = state.shape[1]
@@ -288,32 +285,37 @@ def _tracks(frame, state, hits, min_sum):  # type: ignore[no-untyped-def]
     return kept, n_kept
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _grow(frame, state, tracks, n_kept, numbers, passes):  # type: ignore[no-untyped-def]
     """Add neighbours of tracks that exceed 3 sigma, pass by pass."""
     stride = state.shape[1]
+    no_position, no_value = np.empty(0, np.int64), np.empty(0, np.float32)
     first = 0
     for _ in range(passes):
         last = n_kept
         if last + 8 * (last - first) > tracks.size:
-            tracks = np.concatenate((tracks[:last], np.empty(8 * (last - first), np.int64)))
+            longer = np.empty(last + 8 * (last - first), np.int64)
+            for k in range(last):  # a slice would cost two seconds of compilation
+                longer[k] = tracks[k]
+            tracks = longer
         for k in range(first, last):
             y, x = tracks[k] // stride, tracks[k] % stride
-            for v in range(max(y - 1, 1), min(y + 2, state.shape[0] - 1)):
-                for u in range(max(x - 1, 1), min(x + 2, stride - 1)):
-                    if state[v, u] == _KEPT:
-                        continue
-                    if not np.isnan(_test(frame, tracks[:0], numbers[:0], v, u, stride, numbers, GROW_SIGMA, 0.0)):
-                        state[v, u] = _KEPT
-                        tracks[n_kept] = v * stride + u
-                        n_kept += 1
+            for i in range(9):
+                v, u = y + i // 3 - 1, x + i % 3 - 1
+                inside = 0 < v < state.shape[0] - 1 and 0 < u < stride - 1
+                if not inside or state[v, u] == _KEPT:
+                    continue
+                if not np.isnan(_test(frame, no_position, no_value, v, u, stride, numbers, GROW_SIGMA, 0.0)):
+                    state[v, u] = _KEPT
+                    tracks[n_kept] = v * stride + u
+                    n_kept += 1
         if n_kept == last:
             break
         first = last
     return tracks, n_kept
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _reach(frame, state, y, x, dy, dx):  # type: ignore[no-untyped-def]
     """Distance and value of the nearest usable pixel in one direction; distance 0 if there is none."""
     for distance in range(1, 100):
@@ -326,7 +328,7 @@ def _reach(frame, state, y, x, dy, dx):  # type: ignore[no-untyped-def]
     return 0, np.float32(np.nan)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _interpolate(frame, state, y, x):  # type: ignore[no-untyped-def]
     """Linear interpolation across the shorter of the row and column gaps; NaN if nothing is near."""
     best, value = 1000, np.nan

@@ -55,7 +55,8 @@ def select_good(image, mask, bad_bits, height, width):  # type: ignore[no-untype
             bits |= mask[y, x]
             finite += abs(image[y, x]) <= largest
         if bits == 0 and finite == width:
-            values[n_good : n_good + width] = image[y, :width]
+            for x in range(width):
+                values[n_good + x] = image[y, x]
             n_good += width
             continue
         for x in range(width):
@@ -84,7 +85,7 @@ def moment_sums(values, shift):  # type: ignore[no-untyped-def]
     return total, square, low, high
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def project(image, mask, bad_bits, height, width, low, high, side):  # type: ignore[no-untyped-def]
     """Means of rows, columns and square bins over the good pixels inside a window of values.
 
@@ -109,17 +110,22 @@ def project(image, mask, bad_bits, height, width, low, high, side):  # type: ign
     bins, bin_count = np.zeros((n_y, n_x)), np.zeros((n_y, n_x), np.int64)
     sums, counts = np.empty(width), np.empty(width, np.int32)
     for v in range(n_y):
-        sums[:] = 0.0
-        counts[:] = 0
+        for x in range(width):
+            sums[x], counts[x] = 0.0, 0
         for y in range(v * side, height if v == n_y - 1 else (v + 1) * side):
             rows[y] = _add_row(image[y], mask[y], bad_bits, np.float32(low), np.float32(high), sums, counts)
         for x in range(width):
             u = min(x // side, n_x - 1)
             bins[v, u] += sums[x]
             bin_count[v, u] += counts[x]
-        columns += sums
-        column_count += counts
-    return rows, columns / column_count, bins / bin_count
+            columns[x] += sums[x]
+            column_count[x] += counts[x]
+    for x in range(width):
+        columns[x] /= column_count[x]
+    for v in range(n_y):
+        for u in range(n_x):
+            bins[v, u] /= bin_count[v, u]
+    return rows, columns, bins
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
@@ -186,7 +192,8 @@ def amp_correlation(image, mask, bad_bits, center, half_width, live):  # type: i
     products, sums = np.zeros((n_amp, n_amp)), np.zeros(n_amp)
     count = 0
     for y in range(height):
-        good[:] = True
+        for x in range(width):
+            good[x] = True
         for a in range(n_amp):
             if not live[a]:
                 continue
@@ -195,7 +202,8 @@ def amp_correlation(image, mask, bad_bits, center, half_width, live):  # type: i
                 value = image[a, y, x] - middle
                 row[a, x] = value
                 good[x] &= (abs(value) <= limit) & ((mask[a, y, x] & bad_bits) == 0)
-        count += good.sum()
+        for x in range(width):
+            count += good[x]
         for a in range(n_amp):
             if not live[a]:
                 continue
@@ -273,13 +281,15 @@ def zero_phase(values, sections, pad):  # type: ignore[no-untyped-def]
     n = values.size
     pad = min(pad, n - 1)
     long = np.empty(n + 2 * pad)
-    long[pad : pad + n] = values
+    for i in range(n):
+        long[pad + i] = values[i]
     for i in range(pad):
         long[pad - 1 - i] = 2 * values[0] - values[i + 1]
         long[pad + n + i] = 2 * values[n - 1] - values[n - 2 - i]
     for _ in range(2):
         _filter(long, sections)
-        long = long[::-1].copy()
+        for i in range(long.size // 2):
+            long[i], long[long.size - 1 - i] = long[long.size - 1 - i], long[i]
     return long[pad : pad + n]
 
 
