@@ -108,7 +108,7 @@ def remove_radial(
 ) -> NDArray[np.float32]:
     """Divide the image of an amp by its radial illumination.
 
-    Bins inside a border, normalised by their 95th percentile, are fitted by :func:`fit_radial_l1` with equally
+    Means of bins inside a border, normalised by their 95th percentile, are fitted by :func:`fit_radial_l1` with equally
     spaced nodes from the least to the largest distance of the amp's pixels.  An amp too small for the bins gets
     a smaller border and smaller bins.
 
@@ -125,7 +125,7 @@ def remove_radial(
     (y, x) float32 in the unit of the image; a copy of it if too few bins are finite.
     """
     height, width = image.shape
-    border = min(border, min(height, width) // 5)
+    border = min(border, min(height, width) // 10)
     bin_size = max(1, min(bin_size, (min(height, width) - 2 * border) // 4))
     binned, x, y = _bins(image, bin_size, border)
     good = np.isfinite(binned)
@@ -197,7 +197,7 @@ def _polynomials(values: FloatArray, slopes: FloatArray) -> FloatArray:
 
 
 def _range_of_radius(affine: FloatArray, height: int, width: int) -> tuple[float, float]:
-    """Least and largest distance of the pixels from the axis [mm]: farthest at a corner, nearest on the rim or inside."""
+    """Least and largest distance of the pixels from the axis [mm]: least on the rim or inside, largest at a corner."""
     x, y = np.array([0, width - 1, 0, width - 1.0]), np.array([0, 0, height - 1, height - 1.0])
     axis = np.linalg.solve(affine[:, :2], -affine[:, 2])
     near_x, near_y = np.clip(axis[:1], 0, width - 1), np.clip(axis[1:], 0, height - 1)
@@ -206,21 +206,28 @@ def _range_of_radius(affine: FloatArray, height: int, width: int) -> tuple[float
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _mean_of_bins(image, size, out):  # type: ignore[no-untyped-def]
-    """Means of the finite pixels of each bin; NaN without any."""
+    """Mean of the pixels of each bin within 10 % of the plain mean of its finite ones; NaN without any.
+
+    The second mean leaves out the very defects that the division is to reveal.
+    """
     for j in range(out.shape[0]):
         for i in range(out.shape[1]):
-            total, n = 0.0, 0
-            for y in range(j * size, (j + 1) * size):
-                for x in range(i * size, (i + 1) * size):
-                    if abs(image[y, x]) < np.inf:
-                        total += image[y, x]
-                        n += 1
-            out[j, i] = total / n
+            centre, half = 0.0, np.inf
+            for _ in range(2):
+                total, n = 0.0, 0
+                for y in range(j * size, (j + 1) * size):
+                    for x in range(i * size, (i + 1) * size):
+                        if abs(image[y, x] - centre) < half:
+                            total += image[y, x]
+                            n += 1
+                centre = total / n
+                half = 0.1 * abs(centre)
+            out[j, i] = centre
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _divide(image, affine, first, step, coefficients, floor, out):  # type: ignore[no-untyped-def]
-    """Divide by the spline of equally spaced nodes, polynomials of (r - node) / step; NaN where it is below the floor."""
+    """Divide by the cubics in (r - node) / step of equally spaced nodes; NaN where they are below the floor."""
     last = coefficients.shape[0] - 1
     dx, dy = affine[0, 0] / step, affine[1, 0] / step
     origin = first / step

@@ -104,7 +104,7 @@ def test_full_size_amp_is_fast():
     affine = np.array([[0.01, 0, 200.0], [0, 0.01, 100.0]])
     image, _ = amp((2002, 512), affine, lambda r: 1 - 1e-6 * r**2, 3, noise=0.005)
     remove_radial(image[:50, :50], affine, bin_size=8, border=2, n_nodes=4)
-    begin = time.perf_counter()
+    begin = time.process_time()
     flat = remove_radial(image, affine, bin_size=8, border=20, n_nodes=4)
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
     assert abs(flat[:200].mean() / flat[-200:].mean() - 1) < 2e-4

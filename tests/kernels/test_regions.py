@@ -98,9 +98,9 @@ def test_full_size_detector():
     mask[:7] = mask[-7:] = True
     mask[:, :8] = mask[:, -8:] = True
     mask_to_boxes(mask[:10])
-    begin = time.perf_counter()
+    begin = time.process_time()
     boxes = mask_to_boxes(mask)
     np.testing.assert_array_equal(boxes_to_mask(boxes, mask.shape), mask)
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
     assert (boxes[:, 2].astype(np.int64) * boxes[:, 3]).sum() == mask.sum()
     assert len(boxes) < 6000
