@@ -47,7 +47,9 @@ class ProductQueries:
         refs = self._calib_refs(dataset_type, chosen.values())
         return sorted(refs.values(), key=lambda ref: (-1 if ref.detector is None else ref.detector, ref.run))
 
-    def find_calib(self, dataset_type: str, exposure: int, detector: int, collections: Names) -> CalibRef:
+    def find_calib(
+        self, dataset_type: str, exposure: int, detector: int, collections: Names, *, instrument: str | None = None
+    ) -> CalibRef:
         """Calibration valid for one exposure and detector.
 
         Raises
@@ -55,7 +57,8 @@ class ProductQueries:
         RepoError
             If there is none.
         """
-        return self.find_calibs(dataset_type, [exposure], [detector], collections)[exposure, detector]
+        found = self.find_calibs(dataset_type, [exposure], [detector], collections, instrument=instrument)
+        return found[exposure, detector]
 
     def find_calibs(
         self,
@@ -106,6 +109,7 @@ class ProductQueries:
         collections: Names | None = None,
         exposure: int | None = None,
         detector: int | Sequence[int] | None = None,
+        instrument: str | None = None,
     ) -> xr.Dataset:
         """Open a product lazily: all registered detectors, or those asked for.
 
@@ -119,6 +123,8 @@ class ProductQueries:
             Exposure that the calibration must be valid for.
         detector : int or list of int, optional
             Detector ids.
+        instrument : str, optional
+            Of the exposure; needed if the repository has several.
 
         Raises
         ------
@@ -132,8 +138,8 @@ class ProductQueries:
         if exposure is None:
             refs = self._first(dataset_type, where)
         else:
-            camera = self.instrument()
-            found = self.find_calibs(dataset_type, [exposure], wanted or list(camera.detectors), where, required=False)
+            asked = wanted or list(self.instrument(instrument).detectors)
+            found = self.find_calibs(dataset_type, [exposure], asked, where, instrument=instrument, required=False)
             refs = {place[1]: ref for place, ref in found.items()}
         lacking = sorted(set(wanted or ()) - set(refs))  # type: ignore[arg-type]
         if not refs or lacking:

@@ -126,7 +126,7 @@ def test_a_killed_write_leaves_nothing(cube, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cubes.write_raw(cube, 7, 2, random_pixels(2))
     np.testing.assert_array_equal(cubes.read_raw(cube, 7, 2), before)
-    assert [n for n in os.listdir(files.parent(cube)) if n.startswith(".")] == []
+    assert [n for n in files.names(files.parent(cube)) if n.startswith(".")] == []
 
 
 def test_old_scratch_is_swept_and_nothing_else(tmp_path):

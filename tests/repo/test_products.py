@@ -99,9 +99,12 @@ def test_full_size_amps_are_sharded_in_rows(tmp_path):
     dims = ("detector", "amp", "y", "x")
     image = np.random.default_rng(0).normal(size=(16, 2002, 512)).astype(np.float32)
     template = xr.Dataset(
-        {"image": (dims, np.broadcast_to(np.float32(0), (2, 16, 2002, 512))), "level": (("detector", "amp"), np.ones((2, 16)))},
+        {
+            "image": (dims, np.broadcast_to(np.float32(0), (2, 16, 2002, 512))),
+            "level": (("detector", "amp"), np.ones((2, 16))),
+        },
         coords={"detector": [5, 94]},
-    )  # fmt: skip
+    )
     cubes.create_product(uri, template)
     cubes.write_product(uri, 1, {"image": image, "level": np.arange(16.0)})
     product = cubes.open_product(uri)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,8 +132,15 @@ def test_exposure_records_arrive_whole(tiny_reader):
 
 @pytest.mark.parametrize(
     ("name", "band"),
-    [("g_6", "g"), ("none", "white"), ("g_6~ND_OD0.5", "g~nd"), ("g_6~blue", "g"), ("x_1", "unknown"), ("x~ND_OD1", "unknown")],
-)  # fmt: skip
+    [
+        ("g_6", "g"),
+        ("none", "white"),
+        ("g_6~ND_OD0.5", "g~nd"),
+        ("g_6~blue", "g"),
+        ("x_1", "unknown"),
+        ("x~ND_OD1", "unknown"),
+    ],
+)
 def test_band_of_a_filter(name, band):
     assert records.band(name, get_instrument(CAMERA)) == band
 
@@ -146,8 +154,8 @@ def test_odd_exposures_do_not_stop_an_ingest(tiny_repo):
     raw = tiny_repo.repo.raws(f"exposure={odd.exposure}")
     assert raw["physical_filter"].item() == "never~seen"
     assert np.isnan(raw["mjd"].item())
+    make_bias(tiny_repo.repo, "u/b", 1.0)
     with pytest.raises(RepoError, match="TC_O_20260813_000009: the header gave no time"):
-        make_bias(tiny_repo.repo, "u/b", 1.0)
         tiny_repo.repo.find_calib("bias", odd.exposure, 0, "u/b")
 
 
@@ -466,8 +474,8 @@ raw = b.get("raw", instrument="TinyCam", exposure=2026081200003, detector=2, col
 bias = b.get("bias", instrument="TinyCam", exposure=2026081200003, detector=1, collections="TinyCam/calib")
 run = b.get("bias", instrument="TinyCam", detector=3, collections="u/me/b2")
 lazy = [type(d[n].variable._data).__name__ != "ndarray" for d, n in ((raw, "raw"), (bias, "image"), (run, "image"))]
-print(json.dumps([lazy, int(raw.raw[4, 5, 6]), raw.detector_name.item(), list(bias.image.dims), float(bias.image[0, 0, 0]),
-                  float(run.image[0, 0, 0]), type(raw).__module__]))
+values = [float(bias.image[0, 0, 0]), float(run.image[0, 0, 0])]
+print(json.dumps([lazy, int(raw.raw[4, 5, 6]), raw.detector_name.item(), list(bias.image.dims), values]))
 """
 
 
@@ -475,18 +483,18 @@ def test_a_plain_butler_in_another_process_returns_lazy_datasets(certified_reade
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, certified_reader.root], capture_output=True, text=True, check=True
     )
-    lazy, raw, name, dims, bias, run, module = json.loads(done.stdout)
+    lazy, raw, name, dims, values = json.loads(done.stdout)
     assert lazy == [True, True, True]
     assert raw == pixels(2026081200003, 2)[4, 5, 6]
-    assert (name, dims, module) == ("R01_S00", ["amp", "y", "x"], "xarray.core.dataset")
-    np.testing.assert_allclose([bias, run], [1.1, 2.3], rtol=1e-6)
+    assert (name, dims) == ("R01_S00", ["amp", "y", "x"])
+    np.testing.assert_allclose(values, [1.1, 2.3], rtol=1e-6)
 
 
 def test_permissions_are_the_users_umask(tiny_repo):
     umask = os.umask(0)
     os.umask(umask)
-    mode = stat.S_IMODE(os.stat(tiny_repo.root + "/cubes/raw/TinyCam/20260812.zarr/raw/c/1/0/0/0/0").st_mode)
-    assert mode == 0o666 & ~umask
+    shard = Path(tiny_repo.root) / "cubes/raw/TinyCam/20260812.zarr/raw/c/1/0/0/0/0"
+    assert stat.S_IMODE(shard.stat().st_mode) == 0o666 & ~umask
 
 
 @pytest.mark.slow
