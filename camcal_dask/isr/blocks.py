@@ -120,10 +120,11 @@ class Slab:
             raw = source.read(self.exposures[index], self.detector, *self._region())
             overscan = steps.Overscan._make(values[index, 0] for values in self.overscan)
         y0, y1 = self.rows.start, self.rows.stop
-        steps.correct_rows(raw, y0, y1, overscan, config, image, mask)
+        n_missing = steps.correct_rows(raw, y0, y1, overscan, config, image, mask)
         if bias is not None:
             steps.subtract_bias(image, mask, bias)
-        steps.mask_nan(image, mask, bias, raw.detector, y0)
+        if bias is not None or n_missing:
+            steps.mask_nan(image, mask, bias, raw.detector, y0)
         return steps.noise_variance(raw.detector, overscan.statistics, config), overscan
 
     def _region(self) -> tuple[slice, slice]:

@@ -77,7 +77,7 @@ class RawRows:
 
         Returns
         -------
-        Number of pixels that were never written (NaN in ``out``).
+        Number of pixels that are not finite, such as those that were never written.
         """
         parallel = np.zeros(region[3] - region[2], np.float32) if levels.parallel is None else levels.parallel
         return overscan.correct_pixels(  # type: ignore[no-any-return]
@@ -140,7 +140,7 @@ def measure_overscan(raw: RawRows, config: IsrConfig, *, width: int) -> Overscan
 
 def correct_rows(
     raw: RawRows, y0: int, y1: int, levels: Overscan, config: IsrConfig, image: FloatArray, mask: NDArray[np.int32]
-) -> None:
+) -> int:
     """Correct rows y0..y1 of the trimmed amps (data rows start at raw row 0), into ``image`` and ``mask``.
 
     Parameters
@@ -152,24 +152,29 @@ def correct_rows(
     image : (amp, y1 - y0, width) float32, written: NaN where there is no pixel.
     mask : (amp, y1 - y0, width) int32, written: NO_DATA where the detector has no pixel; NO_DATA | BAD
         where the pixel was never written.
+
+    Returns
+    -------
+    Number of pixels of the detector without a finite value.
     """
-    n_amp, height, width = image.shape
-    mask[...] = NO_DATA
-    smallest = min((min(amp.data.height - y0, height), amp.data.width) for amp in raw.detector.amps)
-    if (len(raw.detector.amps), *smallest) != (n_amp, height, width):
-        image[...] = np.nan
-    for amp in raw.detector.amps:
-        box, a = amp.data, amp.index
-        top = min(y1, box.height)
-        if top <= y0:
+    mask[...] = 0
+    n_missing = 0
+    for a in range(image.shape[0]):
+        amp = raw.detector.amps[a] if a < len(raw.detector.amps) else None
+        box = Box(0, 0, 0, 0) if amp is None else amp.data
+        top = max(min(y1, box.height), y0)
+        for padding in (np.s_[a, top - y0 :], np.s_[a, : top - y0, box.width :]):
+            image[padding], mask[padding] = np.nan, NO_DATA
+        if amp is None or top == y0:
             continue
         values = AmpLevels(levels.serial[a], gain_of(amp, config), levels.parallel[a, : box.width])
         region = (y0 + box.y0, top + box.y0, box.x0, box.x0 + box.width)
-        n_unwritten = raw.correct_amp(a, region, values, config, image[a])
-        mask[a, : top - y0, : box.width] = 0
-        if n_unwritten:
+        missing = raw.correct_amp(a, region, values, config, image[a])
+        n_missing += missing
+        if missing:
             rows = raw.pixels[a, region[0] - raw.y0 : region[1] - raw.y0, region[2] - raw.x0 : region[3] - raw.x0]
             mask[a, : top - y0, : box.width][rows == overscan.FILL] = NO_DATA | BAD
+    return n_missing
 
 
 class Bias(NamedTuple):

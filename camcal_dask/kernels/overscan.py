@@ -61,10 +61,10 @@ def correct_pixels(  # noqa: PLR0913 - one pass over the pixels needs them all
 
     Returns
     -------
-    Number of pixels never written.
+    Number of pixels written that are not finite.
     """
     y0, y1, x0, x1 = region
-    n, n_unwritten = x1 - x0, 0
+    n, n_missing = x1 - x0, 0
     noise = np.zeros(n, np.float32)
     for y in range(y0, y1):
         if dither[0]:
@@ -73,10 +73,10 @@ def correct_pixels(  # noqa: PLR0913 - one pass over the pixels needs them all
         line, target, level = raw[y - origin[0], x0 - origin[1] : x1 - origin[1]], out[y - y0], serial[y]
         for i in range(n):
             value = ((np.float32(line[i]) + noise[i]) - level) * gain - parallel[i]
-            written = line[i] != FILL
-            target[i] = value if written else np.float32(np.nan)
-            n_unwritten += 0 if written else 1
-    return n_unwritten
+            value = value if line[i] != FILL else np.float32(np.nan)
+            target[i] = value
+            n_missing += 0 if abs(value) < np.inf else 1
+    return n_missing
 
 
 def fit_lines(

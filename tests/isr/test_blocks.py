@@ -1,0 +1,144 @@
+"""The lazy Dataset: blocks never change a bit, graphs are lean, nothing is computed early."""
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+from camcal_dask.errors import ConfigError, PlanError
+from camcal_dask.isr.blocks import blocks_of, isr, slabs_of
+from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.steps import STATISTICS
+from camcal_dask.kernels.masks import BAD, MASK_PLANES, NO_DATA, UNMASKEDNAN
+from camcal_dask.kernels.overscan import FILL
+from tests.isr.frames import refuse, task_count, tiny_raw
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return tiny_raw(5, pattern=10)[0]
+
+
+@pytest.fixture(scope="module")
+def whole(raw):
+    return isr(raw).compute(scheduler="sync")
+
+
+def bias_like(raw, units="adu"):
+    rng = np.random.default_rng(8)
+    shape = (raw.sizes["detector"], 16, 50, 36)
+    dims = ("detector", "amp", "y", "x")
+    values = {"image": rng.normal(0, 5, shape).astype("f4"), "variance": rng.uniform(0, 1, shape).astype("f4")}
+    planes = {name: (dims, v) for name, v in values.items()} | {"mask": (dims, np.zeros(shape, "i4"))}
+    return xr.Dataset(planes, {"detector": raw["detector"].values}, {"units": units})
+
+
+@pytest.mark.parametrize("rows", [8, 16, 64])
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_blocks_do_not_change_a_bit(raw, whole, rows, scheduler):
+    """isr.md section 7, check 8."""
+    slabs = isr(raw, block="slab", slab_rows=rows).compute(scheduler=scheduler)
+    xr.testing.assert_identical(slabs, whole)
+
+
+def test_selection_does_not_change_a_bit(raw, whole):
+    part = raw.isel(exposure=[3, 1], detector=[2])
+    xr.testing.assert_identical(isr(part).compute(scheduler="sync"), whole.isel(exposure=[3, 1], detector=[2]))
+
+
+def test_with_bias_in_any_blocks(raw):
+    bias, config = bias_like(raw), IsrConfig(bias=True)
+    expected = isr(raw).compute(scheduler="sync")
+    for lazy in (bias, bias.chunk(detector=1)):
+        a = isr(raw, {"bias": lazy}, config).compute(scheduler="sync")
+        b = isr(raw, {"bias": lazy}, config, block="slab", slab_rows=16).compute(scheduler="sync")
+        xr.testing.assert_identical(a, b)
+    np.testing.assert_array_equal(a["image"], expected["image"].values - bias["image"].values)
+    np.testing.assert_allclose(
+        a["variance"], a["image"] + a["read_noise_adu"] ** 2 + bias["variance"], rtol=1e-5, atol=1e-4
+    )
+
+
+def test_pixels_and_padding(whole):
+    e2v, itl = whole["mask"].isel(detector=[0, 1]), whole["mask"].isel(detector=[2, 3])
+    assert (e2v == 0).all()
+    assert (itl[..., :49, :35] == 0).all()
+    assert (itl[..., 49:, :] == NO_DATA).all()
+    assert (itl[..., 35:] == NO_DATA).all()
+    np.testing.assert_array_equal(np.isnan(whole["image"]), whole["mask"] == NO_DATA)
+    assert whole["image"].dtype == whole["variance"].dtype == np.float32
+    assert whole["mask"].dtype == np.int32
+
+
+def test_variance_and_statistics(raw, whole):
+    expected = whole["image"] + whole["read_noise_adu"].astype("f4") ** 2
+    np.testing.assert_allclose(whole["variance"], expected, rtol=1e-5, atol=1e-4)
+    assert whole["read_noise_adu"].mean() == pytest.approx(5.0, rel=0.03)
+    assert whole["serial_overscan"].dims == ("exposure", "detector", "amp", "y_raw")
+    assert set(STATISTICS) <= set(whole.data_vars)
+    assert whole.attrs["units"] == "adu"
+    assert whole["image"].attrs["units"] == "adu"
+    assert isr(raw, config=IsrConfig(gains="nominal")).attrs["units"] == "electron"
+    meaning = dict(zip(whole["mask"].attrs["flag_meanings"].split(), whole["mask"].attrs["flag_masks"], strict=True))
+    assert meaning == {name: 1 << bit for name, bit in MASK_PLANES.items()}
+
+
+def test_an_exposure_never_written_harms_no_other(raw, whole):
+    holes = raw.copy(data=raw.values.copy())
+    holes[2, 1] = FILL
+    for options in ({}, {"block": "slab", "slab_rows": 16}):
+        result = isr(holes, **options).compute(scheduler="sync")
+        assert np.isnan(result["image"][2, 1]).all()
+        assert (result["mask"][2, 1] == NO_DATA | BAD | UNMASKEDNAN).all()
+        others = [0, 1, 3, 4]
+        xr.testing.assert_identical(result.isel(exposure=others), whole.isel(exposure=others))
+
+
+def test_graphs_are_lean_and_lazy(raw):
+    n_exposure, n_detector = raw.shape[:2]
+    with dask.config.set(scheduler=refuse):
+        by_exposure = isr(raw)
+        by_slab = isr(raw, block="slab", slab_rows=16)
+        with_bias = isr(raw, {"bias": bias_like(raw)}, IsrConfig(bias=True))
+    # one task a block (read and correct), one for the variable, one for the source
+    assert task_count(by_exposure["image"]) <= n_exposure * n_detector + 1
+    assert task_count(by_exposure[["image", "variance", "mask"]]) <= 4 * n_exposure * n_detector + 1
+    assert task_count(blocks_of(by_exposure)) <= n_exposure * n_detector + 1
+    assert task_count(slabs_of(by_slab)) <= n_exposure * n_detector + 4 * n_detector + 1
+    assert task_count(blocks_of(with_bias)) <= (n_exposure + 3) * n_detector + 1
+
+
+def test_a_dataset_that_was_touched_has_no_recipe(raw):
+    corrected = isr(raw, block="slab")
+    assert slabs_of(corrected) is not None
+    assert slabs_of(corrected.assign_coords(note=1)) is not None
+    assert slabs_of(corrected.isel(exposure=[0, 1])) is None
+    assert slabs_of(corrected.assign(image=corrected["image"] * 2)) is None
+    assert slabs_of(corrected.compute(scheduler="sync")) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.chunk(exposure=1), "chunked already"),
+        (lambda r: r.transpose("detector", ...), "dims"),
+        (lambda r: r.isel(y=slice(10)), "select exposures and detectors only"),
+        (lambda r: r.isel(exposure=[]), "0 exposures"),
+        (lambda r: r.drop_attrs(), "instrument"),
+    ],
+)
+def test_wrong_raw_is_refused(raw, change, message):
+    with pytest.raises(PlanError, match=message):
+        isr(change(raw))
+
+
+def test_wrong_bias_is_refused(raw):
+    on = IsrConfig(bias=True)
+    with pytest.raises(ConfigError, match="no bias was given"):
+        isr(raw, config=on)
+    with pytest.raises(ConfigError, match="bias is in electron, the exposures are corrected to adu"):
+        isr(raw, {"bias": bias_like(raw, "electron")}, on)
+    with pytest.raises(ConfigError, match="no detector 3;"):
+        isr(raw, {"bias": bias_like(raw).isel(detector=[0, 1, 2])}, on)
+    with pytest.raises(ConfigError, match=r"expected \(4, 16, 50, 36\)"):
+        isr(raw, {"bias": bias_like(raw).isel(y=slice(40))}, on)
