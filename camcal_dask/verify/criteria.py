@@ -101,6 +101,7 @@ BIAS = (
         required=False,
         source="cp_verify",
         doc="noise of the serial overscan against the read noise",
+        error="overscan_error",
     ),
     Criterion(
         id="bias.noise_low",

@@ -389,7 +389,10 @@ def _check(corrected: xr.Dataset) -> None:
 
 
 def _packed(corrected: xr.Dataset, carried: tuple[str, ...], layout: Layout, config: MeasureConfig) -> da.Array:
-    """(exposure, detector, number) float64, one task a block."""
+    """(exposure, detector, 1, .., 1, number) float64, one task a block.
+
+    The axes of length 1 stand for the pixels: a layer that drops no axis fuses with those of the isr before it.
+    """
     has_rows = "serial_overscan" in corrected
     chunks = {"exposure": 1, "detector": 1}
     pixels = [corrected[name] for name in ("image", "variance", "mask")]
@@ -407,13 +410,13 @@ def _packed(corrected: xr.Dataset, carried: tuple[str, ...], layout: Layout, con
         args += [_aligned(corrected[name], chunks), "eda"]
     return da.blockwise(
         _measure_chunk,
-        "edk",
+        "edayxrk" if has_rows else "edayxk",
         *args,
         new_axes={"k": layout.size},
-        concatenate=True,
+        adjust_chunks=dict.fromkeys("ayxr", 1),
         align_arrays=False,
         dtype=np.float64,
-        meta=np.empty((0, 0, 0)),
+        meta=np.empty((0,) * (7 if has_rows else 6)),
         name=None,
         token="measure",  # noqa: S106 (a layer name)
         layout=layout,
@@ -430,18 +433,10 @@ def _aligned(array: xr.DataArray, chunks: Mapping[str, Any]) -> da.Array:
 
 
 def _measure_chunk(
-    image: npt.NDArray[np.float32],
-    variance: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.int32],
-    detectors: npt.NDArray[np.int64],
-    *others: npt.NDArray[Any],
-    layout: Layout,
-    carried: tuple[str, ...],
-    has_rows: bool,
-    config: MeasureConfig,
-    instrument: str,
+    *blocks: Any, layout: Layout, carried: tuple[str, ...], has_rows: bool, config: MeasureConfig, instrument: str
 ) -> FloatArray:
     """Block function: all (exposure, detector) of a chunk; a failure becomes a flagged record."""
+    image, variance, mask, detectors, *others = blocks
     out = np.empty((*image.shape[:2], layout.size))
     rows, extra = (others[0], others[1:]) if has_rows else (None, others)
     for e, d in np.ndindex(*image.shape[:2]):
@@ -460,7 +455,7 @@ def _measure_chunk(
             values = _failed(image.shape[2], amps)
         values.update({name: array[e, d] for name, array in zip(carried, extra, strict=True)})
         out[e, d] = layout.pack(values)
-    return out
+    return out.reshape((*image.shape[:2], *(1,) * (4 if has_rows else 3), layout.size))
 
 
 def _failed(n_amp: int, amps: tuple[Amp, ...]) -> dict[str, FloatArray]:
@@ -474,14 +469,15 @@ def _failed(n_amp: int, amps: tuple[Amp, ...]) -> dict[str, FloatArray]:
 
 def _unpack(packed: da.Array, layout: Layout, corrected: xr.Dataset, config: MeasureConfig) -> xr.Dataset:
     """Cut named variables from the vectors, gathered first so that each cut is a few tasks."""
-    n_exposure, n_detector, _ = packed.shape
+    n_exposure, n_detector = packed.shape[:2]
+    flat = (slice(None), slice(None), *(0,) * (packed.ndim - 3))
     step = max(1, _GATHER_BYTES // (8 * n_detector * layout.size))
     gathered = packed.rechunk({0: min(step, n_exposure), 1: -1})
     variables = {}
     start = 0
     for name, dims, shape in layout.fields:
         stop = start + math.prod(shape)
-        part = gathered[:, :, start:stop]
+        part = gathered[(*flat, slice(start, stop))]
         part = part if len(shape) == 1 else part.reshape((n_exposure, n_detector, *shape))
         variables[name] = xr.Variable(("exposure", "detector", *dims), part, _attributes(name, corrected))
         start = stop
@@ -516,21 +512,22 @@ def expectations(corrected: xr.Dataset, config: MeasureConfig) -> dict[str, xr.D
         ``noise_expected`` [image unit], read noise of a corrected pixel: the read noise and that of the medians
         subtracted, RN sqrt(1 + pi/(2 n_serial) + pi/(2 n_parallel)), which is what a photon transfer curve
         measures too (+3.5 % for LSSTCam; reference 1.7 has +4.6 %); ``mean_error``, ``corner_error``,
-        ``bin_error`` [image unit], standard errors of the mean of the amp, the corner box and a bin.
+        ``bin_error`` [image unit], standard errors of the mean of the amp, the corner box and a bin;
+        ``overscan_error``, relative standard error of the noise of the serial overscan.
     """
     instrument = get_instrument(corrected.attrs["instrument"])
     detectors = [instrument.detectors[int(d)] for d in corrected["detector"].values]
     n_amp = corrected.sizes["amp"]
-    table = np.full((6, len(detectors), n_amp), np.nan)
+    table = np.full((7, len(detectors), n_amp), np.nan)
     for d, detector in enumerate(detectors):
         for a, amp in enumerate(detector.amps[:n_amp]):
             table[:, d, a] = (amp.gain, amp.read_noise, *_noise_factors(amp, corrected["image"].shape[-2:], config))
     dims = {"detector": corrected["detector"].values, "amp": _amp_names(corrected)}
-    gain, read_noise, pixel, mean, corner, cell = (xr.DataArray(row, dims, ("detector", "amp")) for row in table)
+    gain, read_noise, pixel, mean, corner, cell, strip = (xr.DataArray(row, dims, ("detector", "amp")) for row in table)
     gain, read_noise = (_supplied(corrected, n, v) for n, v in (("gain", gain), ("read_noise", read_noise)))
     to_electron = gain if corrected.attrs["units"] == "adu" else xr.ones_like(gain)
     noise = read_noise / to_electron
-    found = {"gain": gain, "read_noise": read_noise, "to_electron": to_electron}
+    found = {"gain": gain, "read_noise": read_noise, "to_electron": to_electron, "overscan_error": strip}
     factors = {"noise_expected": pixel, "mean_error": mean, "corner_error": corner, "bin_error": cell}
     return found | {name: noise * factor for name, factor in factors.items()}
 
@@ -543,7 +540,7 @@ def _supplied(corrected: xr.Dataset, name: str, nominal: xr.DataArray) -> xr.Dat
 
 
 def _noise_factors(amp: Amp, shape: Sequence[int], config: MeasureConfig) -> tuple[float, ...]:
-    """Noise of a pixel and standard errors of three kinds of means, in units of the read noise."""
+    """Noise of a pixel, standard errors of three means and of the overscan noise, in units of the read noise."""
     height, width = amp.data.height, amp.data.width
     serial = parallel = 0.0
     if config.overscan_skip_pixel >= 0:  # variance of the median of n Gaussian values: pi / (2 n)
@@ -555,4 +552,5 @@ def _noise_factors(amp: Amp, shape: Sequence[int], config: MeasureConfig) -> tup
 
     side = bin_side(shape[0], shape[1], config)
     means = error(height, width), error(*corner_box(height, width, config)), error(side, side)
-    return math.sqrt(1 + serial + parallel), *means
+    strip = 1 / math.sqrt(2 * amp.serial_overscan.width * amp.raw_height)
+    return math.sqrt(1 + serial + parallel), *means, strip

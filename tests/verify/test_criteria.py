@@ -7,7 +7,16 @@ from camcal_dask.errors import ConfigError
 from camcal_dask.verify.criteria import BIAS, CRITERIA, KNOWN_BAD, digest, evaluate, names, with_thresholds
 from camcal_dask.verify.statistics import STATISTICS
 
-REFERENCES = {"gain", "read_noise", "to_electron", "noise_expected", "mean_error", "corner_error", "bin_error"}
+REFERENCES = {
+    "gain",
+    "read_noise",
+    "to_electron",
+    "noise_expected",
+    "mean_error",
+    "corner_error",
+    "bin_error",
+    "overscan_error",
+}
 
 
 @pytest.mark.parametrize(
