@@ -203,14 +203,14 @@ def _named(where: str) -> Iterator[None]:
 
 
 def _cards(header: fits.Header) -> dict[str, object]:
-    return {card.keyword: _value(card) for card in header.cards if card.keyword not in _COMMENTARY}
+    with decode.tolerant():
+        return {card.keyword: _value(card) for card in header.cards if card.keyword not in _COMMENTARY}
 
 
 def _value(card: fits.Card) -> object:
     """Value of a card as plain Python; None if it has none or none that can be read."""
     try:
-        with decode.tolerant():
-            value = card.value
+        value = card.value
     except decode.FAULTS:
         return None
     if isinstance(value, fits.card.Undefined):
