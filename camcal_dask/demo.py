@@ -18,7 +18,7 @@ from camcal_dask.campaign.recipe import load_recipe
 from camcal_dask.campaign.run import Outcome, execute
 from camcal_dask.campaign.simulation import simulate_on
 from camcal_dask.campaign.workers import Profile, connect
-from camcal_dask.errors import ConfigError
+from camcal_dask.errors import ConfigError, RunError
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.kernels.moments import clip_statistics
 from camcal_dask.repo.ingest import find_files, ingest
@@ -135,7 +135,10 @@ def _run(
     plan = make_plan(repo, load_recipe(f"{INSTRUMENT}/{pipeline}.yaml"), inputs=inputs, output=output, where=where)
     with _progress(console) as bar:
         task = bar.add_task(pipeline, total=len(plan.detectors))
-        return execute(repo, plan, client, progress=lambda _: bar.advance(task))
+        outcome = execute(repo, plan, client, progress=lambda _: bar.advance(task))
+    if outcome.failed:
+        raise RunError(outcome.text())
+    return outcome
 
 
 def _against_truth(repo: Repo, truth: Truth) -> Table:
@@ -182,7 +185,7 @@ def _detector_row(repo: Repo, truth: Truth, camera: Instrument, detector: int) -
 
 
 def _scatter(values: np.ndarray) -> float:
-    return float(clip_statistics(np.ravel(values), 5.0, 3).stdev)
+    return float(clip_statistics(np.ravel(values), sigma=5.0, iterations=3).stdev)
 
 
 def _expected(noise_e: float, bias: xr.Dataset, width: int) -> float:

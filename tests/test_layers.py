@@ -16,7 +16,8 @@ LAYERS = [
     {"isr"},
     {"calibs", "verify"},
     {"campaign"},
-    {"cli", "demo", "__init__"},
+    {"demo"},
+    {"cli", "__init__"},
 ]
 ANYWHERE = {"errors", "config"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -26,7 +27,7 @@ HOMES = {
     "zarr": {"repo"},
     "zarrs": {"repo"},
     "dask": {"repo", "isr", "calibs", "verify", "campaign"},
-    "distributed": {"repo", "campaign"},
+    "distributed": {"repo", "campaign", "demo.py"},
     "matplotlib": {"report"},
 }
 

@@ -210,7 +210,8 @@ def _run_verify(repo: Repo, plan: Plan, client: Client, uri: str, provenance: st
         role=_roles(plan),
         first_in_set=_first_in_set(plan),
     )
-    verdict = verdict.assign_attrs(
+    verdict = statistics.merge(verdict, compat="override", join="exact").assign_attrs(
+        **verdict.attrs,
         provenance_id=provenance,
         candidate=sorted({ref.dataset_type for ref in plan.calibs.values()}),
         candidate_ids={str(d): ref.uuid for d, ref in plan.calibs.items()},
@@ -226,7 +227,7 @@ def _verify_quantum(plan: Plan, detector: int) -> xr.Dataset:
     assert isinstance(recipe, VerifyRecipe)
     ref = plan.calibs[detector]
     candidate = products.open_products([(ref.uri, detector)])
-    gains = "none" if candidate["image"].attrs["units"] == "adu" else recipe.isr.gains
+    gains = "none" if candidate.attrs["units"] == "adu" else "nominal"
     config = recipe.isr.model_copy(update={"gains": gains})
     corrected = isr(plan.raws.sel(detector=[detector]), {"bias": candidate}, config, block="exposure")
     (statistics,) = dask.optimize(measure(corrected, config=recipe.verify.measure))
@@ -264,7 +265,7 @@ def _run_quanta(client: Client, graphs: Iterator[tuple[int, Any]]) -> Iterator[_
 
     def submit() -> None:
         for detector, graph in graphs:
-            future = client.compute(graph, pure=False)
+            future = client.compute(graph)
             flying[future] = (detector, time.perf_counter())
             ended.add(future)
             return

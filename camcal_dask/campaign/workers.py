@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,7 +119,8 @@ def connect(profile: Profile) -> Iterator[Client]:
                 memory_limit=profile.worker_memory_bytes(),
                 local_directory=profile.scratch_directory,
                 dashboard_address="127.0.0.1:0",
-                host="127.0.0.1",
+                host=None if threads else "127.0.0.1",
+                silence_logs=logging.CRITICAL,  # quanta report their own failures; shutdown is not one
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -31,9 +31,9 @@ def test_imports_are_overridden_key_by_key():
 
 
 def test_overrides_reach_nested_keys():
-    recipe = load_recipe("LSSTCam/bias.yaml", ["isr.dither=none", "combine.sigma=4.5"])
+    recipe = load_recipe("LSSTCam/bias.yaml", ["isr.dither=none", "combine.sigma_clip=4.5"])
     assert recipe.isr.dither == "none"
-    assert recipe.combine.sigma == 4.5
+    assert recipe.combine.sigma_clip == 4.5
 
 
 @pytest.mark.parametrize(
