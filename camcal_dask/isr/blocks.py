@@ -10,6 +10,7 @@ which holds no pixels.  Whoever consumes it decides how many exposures are in me
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -190,7 +191,7 @@ def isr(
         raw.attrs["instrument"],
         config,
     )
-    token = tokenize(source.pixels, source.exposures, source.detectors, source.instrument, config.model_dump_json())
+    token = tokenize(_identity(source.pixels), source.exposures, source.detectors, config.model_dump_json())
     held = dask.delayed(source, name=f"isr-source-{token}", traverse=False)
     rows = source.trimmed[1] if block == "exposure" else min(slab_rows or SLAB_ROWS, source.trimmed[1])
     chunks = _chunks(source, rows, by_exposure=block == "exposure")
@@ -258,6 +259,12 @@ def _ancestors(graph: HighLevelGraph, name: str) -> set[str]:
             found.add(layer)
             stack.extend(graph.dependencies[layer])
     return found
+
+
+def _identity(pixels: xr.Variable) -> Any:
+    """What makes raw pixels the same for dask.  dask's own tokens of a lazy variable read all of it."""
+    in_memory = isinstance(pixels._data, np.ndarray)  # noqa: SLF001
+    return pixels.to_numpy() if in_memory else pickle.dumps(pixels)
 
 
 def _check_raw(raw: xr.DataArray) -> None:

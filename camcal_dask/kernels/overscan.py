@@ -152,9 +152,8 @@ def fill_gaps(vector: NDArray[np.float64]) -> NDArray[np.float64] | None:
     for start, stop in edges.reshape(-1, 2):
         before = out[start - _EDGE : start] if start > _EDGE else out[:0]
         after = out[stop : stop + _EDGE] if stop < out.size - _EDGE else out[:0]
-        near = np.concatenate((before, after))
-        near = near[np.isfinite(near)]
-        out[start:stop] = np.median(near) if near.size else default
+        near = sorted(v for v in (*before, *after) if np.isfinite(v))  # np.median of ten values takes 30 us
+        out[start:stop] = (near[(len(near) - 1) // 2] + near[len(near) // 2]) / 2 if near else default
     return out
 
 

@@ -234,8 +234,9 @@ PEAK = """
     class Noise(BackendArray):
         shape, dtype = (int(sys.argv[1]), 1, 16, 2048, 576), np.dtype("i4")
         def __getitem__(self, key):
-            return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self.read)
+            return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
         def read(self, key):
+            assert sum(isinstance(k, slice) for k in key) == 3, "more than one exposure at a time"
             shape = [len(range(*k.indices(n))) for k, n in zip(key, self.shape) if isinstance(k, slice)]
             return np.random.default_rng(0).integers(19990, 20010, shape, dtype=np.int32)
 
