@@ -241,14 +241,18 @@ def _behind(corrected: xr.Dataset, prefix: str) -> da.Array | None:
         names.add(array.name.removeprefix(f"isr-{variable}-"))
     if len(names) > 1:
         return None
+    return layer_of(array, f"{prefix}-{names.pop()}", array.chunks)
+
+
+def layer_of(array: da.Array, name: str, chunks: Any) -> da.Array:
+    """Return an earlier layer of an array's graph as an array of objects with these chunks."""
     layers = array.dask
-    name = f"{prefix}-{names.pop()}"
     keep = _ancestors(layers, name)
     graph = HighLevelGraph(
         {k: v for k, v in layers.layers.items() if k in keep},
         {k: v for k, v in layers.dependencies.items() if k in keep},
     )
-    return da.Array(graph, name, array.chunks, meta=np.empty((0,) * 5, object))
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * len(chunks), object))
 
 
 def _ancestors(graph: HighLevelGraph, name: str) -> set[str]:

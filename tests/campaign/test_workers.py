@@ -35,6 +35,6 @@ def test_threads_profile_runs_tasks():
 
 
 def test_a_silent_scheduler_is_reported():
-    with pytest.raises(ConfigError, match="no dask scheduler answers at tcp://127.0.0.1:9"):
-        with connect(Profile(kind="address", address="tcp://127.0.0.1:9")):
-            pass
+    profile = Profile(kind="address", address="tcp://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="no dask scheduler answers at tcp://127.0.0.1:9"), connect(profile):
+        pass
