@@ -83,8 +83,8 @@ class Inputs(Protocol):
     n: int
     shape: tuple[int, int, int]
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
-        """Write image and mask of one exposure."""
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
+        """Write image and mask of one exposure; say whether all pixels of the detector are sure to be accepted."""
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance of an exposure already fetched, given its image."""
@@ -98,9 +98,10 @@ class SlabInputs:
         self._noise: dict[int, FloatArray] = {}
         self._bias = None if slab.bias is None else steps.Bias._make(plane[0] for plane in slab.bias)
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
         """Read and correct one exposure."""
-        self._noise[index], _ = self.slab.correct(index, image, mask)
+        self._noise[index], _, clean = self.slab.correct(index, image, mask)
+        return clean
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance from the image and the noise found when it was fetched."""
@@ -114,9 +115,10 @@ class ArrayInputs:
         self._image, self._variance, self._mask = image, variance, mask
         self.n, self.shape = image.shape[0], image.shape[2:]
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
         """Copy one exposure."""
         image[...], mask[...] = self._image[index, 0], self._mask[index, 0]
+        return False
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Its variance."""
@@ -198,13 +200,16 @@ def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...
     reject = np.int32(bits(config.reject_mask))
     for e in range(inputs.n):
         image = stack[e].reshape(inputs.shape)
-        inputs.fetch(e, image, mask)
+        clean = inputs.fetch(e, image, mask)
         if variances is not None:
             variances[e] = inputs.variance(e, image).ravel() / np.float32(scale[e] ** 2)
         if scale[e] != 1:
             image /= np.float32(scale[e])
         for a in range(inputs.shape[0]):
-            used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
+            if clean:
+                used[e, a] = np.isfinite(image[a, 0, 0])  # an amp that the detector lacks is NaN
+            else:
+                used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
     result = clipped_mean_stack(stack, variances, sigma=config.sigma_clip, iterations=config.iterations)
     if variances is None:
         _single_survivors(inputs, stack, result.mean, result.variance, result.n, scale)
