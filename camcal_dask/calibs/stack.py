@@ -261,8 +261,9 @@ def peak_bytes(rows: int, n_exposures: int, instrument: Instrument) -> int:
     Notes
     -----
     The larger of: a slab (float32 stack, with few exposures their variances too, one raw exposure being
-    decoded, masks, result, the overscan vectors of all exposures); the overscan pass (one raw
-    detector); the finishing of a detector (its slabs and the arrays they are copied to).
+    decoded, masks, result, the overscan vectors of all exposures, and the other slabs of the detector,
+    done and waiting); the overscan pass (one raw detector); the finishing of a detector (its slabs and
+    the arrays they are copied to).  Code that is loaded and compiled at first use takes another 100 MiB.
     """
     return sum(_largest(rows, n_exposures, instrument).values())
 
@@ -306,6 +307,7 @@ def _largest(rows: int, n_exposures: int, instrument: Instrument) -> dict[str, i
             "raw rows": 4 * pixels + 2 * chunk,
             "masks and result": 26 * pixels,
             "overscan vectors": 2 * overscan,
+            "slabs done": 12 * whole,
         },
         {"raw detector": raw_detector + 2 * chunk, "strips": raw_detector // 8},
         {"slabs": 12 * whole, "arrays of a detector": 12 * whole, "distribution": whole},
