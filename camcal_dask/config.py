@@ -72,7 +72,10 @@ def _describe(model: type[Config], fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         *parents, key = fault["loc"]
         return f"unknown key {path!r}{nearest(str(key), _fields(model, parents))}"
-    return f"{path} = {fault['input']!r}: {fault['msg']}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    # A fault of the whole model has no place; of a step, its input is all of its settings.
+    value = "" if isinstance(fault["input"], Mapping) else f" = {fault['input']!r}"
+    return f"{path}{value}: {message}" if path else message
 
 
 def _fields(model: Any, parents: list[Any]) -> list[str]:

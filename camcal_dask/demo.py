@@ -146,12 +146,12 @@ def _against_truth(repo: Repo, truth: Truth) -> Table:
     """Compare bias and read noise with what was simulated."""
     camera = get_instrument(INSTRUMENT)
     table = Table(
-        title="Medians over the good amps. Pull: what is left after subtracting the true pattern,\n"
-        "over what noise explains. A 3-sigma clip measures 0.987 of a Gaussian read noise.",
+        title="medians over the good amps; pull = left / expected from noise; a 3-sigma clip\n"
+        "measures 0.987 of a Gaussian read noise",
         title_justify="left",
         box=None,
     )
-    for name in ("detector", "vendor", "pattern", "left in bias", "expected", "pull", "read noise/truth"):
+    for name in ("detector", "vendor", "pattern", "left in bias", "expected", "pull", "noise/truth"):
         table.add_column(name, justify="right", no_wrap=True)
     for detector in DETECTORS:
         table.add_row(*_detector_row(repo, truth, camera, detector))

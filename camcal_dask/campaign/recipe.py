@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
 import yaml
 
+from camcal_dask.calibs.products import get_product
 from camcal_dask.calibs.stack import CombineConfig
 from camcal_dask.campaign.shipped import shipped
 from camcal_dask.config import Config, apply_override, load_config
@@ -39,6 +41,13 @@ class StackRecipe(Recipe):
     combine: CombineConfig = CombineConfig()
     mixed_state: bool = False
     """Combine exposures although they were read out in different camera states."""
+
+    @pydantic.model_validator(mode="after")
+    def _units(self) -> StackRecipe:
+        wanted = get_product(self.product).units
+        if wanted != self.isr.units:
+            raise ValueError(f"{self.product} is in {wanted}, isr.gains={self.isr.gains} makes {self.isr.units}")
+        return self
 
 
 class VerifyConfig(Config):

@@ -44,6 +44,8 @@ def test_overrides_reach_nested_keys():
         (["isr.dither"], "expected step.key=value"),
         (["description.text=1"], "'description' is a value"),
         (["task=stak"], "did you mean 'stack'?"),
+        (["isr.gains=none"], "bias is in electron, isr.gains=none makes adu"),
+        (["product=bais"], "unknown product 'bais'; did you mean 'bias'?"),
     ],
 )
 def test_wrong_overrides_are_refused(overrides, message):
