@@ -12,37 +12,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from camcal_dask.kernels.linearity import akima_slopes
+
 FloatArray = NDArray[np.float64]
 
 _FLOOR = 1e-9  # |residual| below which the L1 weight stops growing, in units of the median absolute value
 _STEPS = 60
-
-
-def akima_slopes(nodes: FloatArray, values: FloatArray) -> FloatArray:
-    """Return the slopes of the Akima spline at its nodes.
-
-    Parameters
-    ----------
-    nodes : (n,) float64, increasing, n >= 2
-    values : (n,) float64
-
-    Returns
-    -------
-    (n,) float64.  Where all four neighbouring chords leave the weights 0 / 0: the mean of the two next to the node.
-    """
-    if len(nodes) == 2:
-        return np.full(2, (values[1] - values[0]) / (nodes[1] - nodes[0]))
-    inner = np.diff(values) / np.diff(nodes)
-    chord = np.empty(len(inner) + 4)
-    chord[2:-2] = inner
-    chord[1], chord[-2] = 2 * inner[0] - inner[1], 2 * inner[-1] - inner[-2]
-    chord[0], chord[-1] = 2 * chord[1] - inner[0], 2 * chord[-2] - inner[-1]
-    change = np.abs(np.diff(chord))
-    left, right = change[2:], change[:-2]
-    total = left + right
-    even = total <= 1e-9 * total.max()
-    weight = np.where(even, 0.5, left / np.where(even, 1.0, total))
-    return np.asarray(weight * chord[1:-2] + (1 - weight) * chord[2:-1])
 
 
 def spline_basis(nodes: FloatArray, r: FloatArray) -> FloatArray:
