@@ -21,7 +21,7 @@ from camcal_dask.calibs.stack import Finished, combine, finished_of
 from camcal_dask.calibs.state import common_state
 from camcal_dask.campaign.plan import Plan
 from camcal_dask.campaign.recipe import StackRecipe, VerifyRecipe
-from camcal_dask.campaign.record import QuantumOutcome, open_record
+from camcal_dask.campaign.record import QuantumOutcome, open_record, versions
 from camcal_dask.errors import RepoError
 from camcal_dask.isr.blocks import isr
 from camcal_dask.repo import cubes, files, products
@@ -117,7 +117,12 @@ def execute(
 def _run_stack(repo: Repo, plan: Plan, client: Client, uri: str, provenance: str, progress: Progress) -> Outcome:
     recipe = plan.recipe
     assert isinstance(recipe, StackRecipe)
-    attrs = {"provenance_id": provenance, "exposures": plan.exposures, "recipe": recipe.model_dump(mode="json")}
+    attrs = {
+        "provenance_id": provenance,
+        "exposures": plan.exposures,
+        "recipe": recipe.model_dump(mode="json"),
+        "software": versions(),
+    }
     products.create_product(uri, template(recipe.product, plan.instrument, attrs))
     _check_same_run(uri, provenance)
     there = set(products.finished_detectors(uri))
