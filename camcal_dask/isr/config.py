@@ -38,6 +38,8 @@ class OverscanConfig(Config):
     """A line this much above the filtered lines is bad."""
     saturation_adu: float = float("inf")
     """Pixels of the strip at or above this are SAT before the fit."""
+    saturation_factor: float = Field(0.75, gt=0)
+    """With saturation masked (``IsrConfig.saturation``), the level is this fraction of the amp's own instead."""
     saturation_grow: int = Field(7, ge=0)
     """Radius (Manhattan distance) by which SAT grows inside the strip [pixel]."""
 
@@ -54,19 +56,82 @@ class ParallelOverscanConfig(OverscanConfig):
     saturation_adu: float = 20000.0
 
 
+class SaturationConfig(Config):
+    """From which level on pixels are saturated, or suspect (isr.md 2.3)."""
+
+    saturated: Literal["none", "turnoff", "camera"] = "none"
+    """Level of SAT: turnoff of the gains' calibration (ptc or linearizer), the camera model's, or nothing."""
+    suspect: Literal["none", "turnoff", "camera"] = "none"
+    """Level of SUSPECT, from the same sources."""
+    saturated_adu: dict[str, float] = {}
+    """Levels [adu] that replace those of single amps (``R22_S11_C00``, ``C00``) or of all (``*``)."""
+    suspect_adu: dict[str, float] = {}
+    """As ``saturated_adu``, for SUSPECT."""
+
+    @property
+    def masks_saturated(self) -> bool:
+        """Whether any amp may have a saturation level."""
+        return self.saturated != "none" or bool(self.saturated_adu)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is flagged."""
+        return self.masks_saturated or self.suspect != "none" or bool(self.suspect_adu)
+
+
+class CrosstalkConfig(Config):
+    """Crosstalk between the amps of a detector (isr.md 2.5), by ``calibs["crosstalk"]``."""
+
+    terms: Literal["none", "linear", "quadratic"] = "none"
+    """``quadratic`` takes the linear terms too."""
+    iterations: Literal[1, 2] = 1
+    """1: sources from the uncorrected image, as upstream; 2: once more from the corrected one."""
+    mask: bool = True
+    """Set CROSSTALK where much was subtracted."""
+    mask_above_e: float = Field(1.0, gt=0)
+    """Least distance of the subtracted value from its median over the amp [electron]."""
+
+
 class IsrConfig(Config):
-    """Which steps run, and how."""
+    """Which steps run, and how.  The defaults are those of a bootstrap bias."""
 
     dither: Literal["symmetric", "positive", "negative", "none"] = "symmetric"
     """Uniform noise added to the integers: [-0.5, 0.5), [0, 1), [-1, 0) adu, or nothing."""
     serial_overscan: OverscanConfig = OverscanConfig()
     parallel_overscan: ParallelOverscanConfig = ParallelOverscanConfig()
-    gains: Literal["none", "nominal"] = "none"
-    """``none``: bootstrap, the result is in adu.  ``nominal``: gains of the camera model, the result is in electron."""
-    read_noise: Literal["empirical", "nominal"] = "empirical"
-    """Read noise of the variance: scatter of the corrected serial overscan (times the gain), or the camera model's."""
+    saturation: SaturationConfig = SaturationConfig()
+    gains: Literal["none", "nominal", "ptc", "linearizer"] = "none"
+    """``none``: bootstrap, the result is in adu.  Else it is in electron, by the gains of the camera model
+    (``nominal``), of ``calibs["ptc"]``, or the input gains of ``calibs["linearizer"]``."""
+    gain_correction: bool = False
+    """Multiply the gains by the adjustments of ``calibs["gain_correction"]``."""
+    read_noise: Literal["empirical", "nominal", "ptc"] = "empirical"
+    """Read noise of the variance: scatter of the corrected serial overscan (times the gain), the camera model's,
+    or that of ``calibs["ptc"]``."""
+    bad_amps: tuple[str, ...] = ()
+    """Amps (``R42_S21_C07``) that are BAD as a whole."""
+    crosstalk: CrosstalkConfig = CrosstalkConfig()
+    overscan_level_threshold: float = Field(float("inf"), gt=0)
+    """An amp is BAD whose serial overscan is this many sigma from the level in ``calibs["ptc"]``."""
+    amp_noise_threshold_e: float = Field(float("inf"), gt=0)
+    """An amp is BAD whose read noise, measured or in ``calibs["ptc"]``, exceeds this [electron] (upstream: 25)."""
+    linearity: bool = False
+    """Linearise by ``calibs["linearizer"]``."""
+    deferred_charge: bool = False
+    """Correct serial deferred charge by ``calibs["cti"]``."""
     bias: bool = False
     """Subtract the combined bias given as ``calibs["bias"]``."""
+    dark: bool = False
+    """Subtract the combined dark given as ``calibs["dark"]``, times the exposure's dark time over the dark's."""
+    defects: bool = False
+    """Flag the pixels of ``calibs["defects"]`` as BAD."""
+    nan_mask: bool = True
+    """Flag pixels whose image or variance is not finite as UNMASKEDNAN."""
+    mask_negative_variance: bool = False
+    """Flag pixels with variance <= 0 as BAD."""
+    flat: bool = False
+    """Divide by ``flat_scale`` times the flat given as ``calibs["flat"]``."""
+    flat_scale: float = Field(1.0, gt=0)
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> IsrConfig:
@@ -74,7 +139,22 @@ class IsrConfig(Config):
             raise ValueError(
                 "read_noise=empirical is measured in the serial overscan: enable that, or read_noise=nominal"
             )
+        if self.gains == "none":
+            self._check_bootstrap()
+        turnoff = "turnoff" in (self.saturation.saturated, self.saturation.suspect)
+        if turnoff and self.gains not in ("ptc", "linearizer"):
+            raise ValueError(
+                f"saturation by turnoff needs gains=ptc or gains=linearizer, whose calibration has it, not {self.gains}"
+            )
         return self
+
+    def _check_bootstrap(self) -> None:
+        if self.crosstalk.terms == "quadratic":
+            raise ValueError("crosstalk.terms=quadratic needs gains; without them only linear terms are meaningful")
+        if min(self.amp_noise_threshold_e, self.overscan_level_threshold) < float("inf"):
+            raise ValueError("amp_noise_threshold_e and overscan_level_threshold need gains=nominal, ptc or linearizer")
+        if self.gain_correction:
+            raise ValueError("gain_correction adjusts gains, but gains=none")
 
     @property
     def units(self) -> str:
