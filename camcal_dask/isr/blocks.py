@@ -410,7 +410,7 @@ def _gather(exposures: list[steps.Overscan]) -> steps.Overscan:
 
 def _open_slab(source: RawSource, region: tuple[slice, ...], vectors: steps.Overscan | None, *arrays: Any) -> Slab:
     e, d, _, y, _ = region
-    left, planes = list(arrays), {}
+    left, planes = list(arrays), dict[str, Any]()
     for name, variables in _plane_variables(source.config).items():
         taken, left = left[: len(variables)], left[len(variables) :]
         planes[name] = steps.Plane(*taken) if len(taken) > 1 else taken[0]

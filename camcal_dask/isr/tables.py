@@ -245,8 +245,8 @@ def _levels(detector: Detector, tables: Tables, config: IsrConfig, plane: str) -
     if source == "camera":
         levels = np.array([a.saturation for a in detector.amps])
     elif source == "turnoff":
-        name = ("ptc", "turnoff") if config.gains == "ptc" else ("linearizer", "input_turnoff")
-        levels = _amp(tables.values[name[0]][name[1]], n).copy()
+        calibration, variable = ("ptc", "turnoff") if config.gains == "ptc" else ("linearizer", "input_turnoff")
+        levels = _amp(tables.values[calibration][variable], n).copy()
     for amp in detector.amps:
         for name in reversed(_names(detector, amp)):
             levels[amp.index] = single.get(name, levels[amp.index])
@@ -294,5 +294,5 @@ def _deferred_charge(detector: Detector, tables: Tables, config: IsrConfig, n: i
         )
     ]
     gain = None if config.units == "electron" else _electron_per_adu(detector, tables, ("cti", "input_gain"))
-    names = ("drift_scale", "decay_time", "global_cti")
-    return cti.make_deferred_charge(*(_amp(values[k], n) for k in names), traps, gain=gain)
+    drift, decay, lost = (_amp(values[name], n) for name in ("drift_scale", "decay_time", "global_cti"))
+    return cti.make_deferred_charge(drift, decay, lost, traps, gain=gain)
