@@ -24,7 +24,7 @@ from camcal_dask.config import Config
 from camcal_dask.errors import DataError, PlanError, nearest
 from camcal_dask.instruments.geometry import Detector, Instrument, get_instrument
 from camcal_dask.isr import steps
-from camcal_dask.isr.blocks import SLAB_ROWS, Slab, slabs_of
+from camcal_dask.isr.blocks import SLAB_ROWS, Slab, layer_of, slabs_of
 from camcal_dask.kernels.masks import BAD, MASK_PLANES, NO_DATA, bits
 from camcal_dask.kernels.moments import accept, clipped_mean_stack, median, percentiles
 
@@ -83,8 +83,8 @@ class Inputs(Protocol):
     n: int
     shape: tuple[int, int, int]
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
-        """Write image and mask of one exposure."""
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
+        """Write image and mask of one exposure; say whether all pixels of the detector are sure to be accepted."""
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance of an exposure already fetched, given its image."""
@@ -97,9 +97,10 @@ class SlabInputs:
         self.slab, self.n, self.shape = slab, len(slab.exposures), slab.shape
         self._noise: dict[int, FloatArray] = {}
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
         """Read and correct one exposure."""
-        self._noise[index], _ = self.slab.correct(index, image, mask)
+        self._noise[index], _, clean = self.slab.correct(index, image, mask)
+        return clean
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance from the image and the noise found when it was fetched."""
@@ -113,9 +114,10 @@ class ArrayInputs:
         self._image, self._variance, self._mask = image, variance, mask
         self.n, self.shape = image.shape[0], image.shape[2:]
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
         """Copy one exposure."""
         image[...], mask[...] = self._image[index, 0], self._mask[index, 0]
+        return False
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Its variance."""
@@ -178,6 +180,15 @@ def combine(corrected: xr.Dataset, config: CombineConfig | None = None) -> xr.Da
     return _dataset(corrected, _finish_blocks(corrected, blocks, token), config, token)
 
 
+def finished_of(product: xr.Dataset) -> da.Array:
+    """Blocks `Finished` behind a Dataset from `combine`, one a detector.
+
+    A writer wired to them costs one task a detector, where the separate variables cost two each.
+    """
+    image = product["image"].data
+    return layer_of(image, image.name.replace("combined-image", "finish"), (image.chunks[0],))
+
+
 def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...]) -> Combined:
     """Combine the exposures of one block; the scale of each exposure divides it."""
     n_pixel = int(np.prod(inputs.shape))
@@ -188,13 +199,16 @@ def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...
     reject = np.int32(bits(config.reject_mask))
     for e in range(inputs.n):
         image = stack[e].reshape(inputs.shape)
-        inputs.fetch(e, image, mask)
+        clean = inputs.fetch(e, image, mask)
         if variances is not None:
             variances[e] = inputs.variance(e, image).ravel() / np.float32(scale[e] ** 2)
         if scale[e] != 1:
             image /= np.float32(scale[e])
         for a in range(inputs.shape[0]):
-            used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
+            if clean:
+                used[e, a] = np.isfinite(image[a, 0, 0])  # an amp that the detector lacks is NaN
+            else:
+                used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
     result = clipped_mean_stack(stack, variances, sigma=config.sigma_clip, iterations=config.iterations)
     if variances is None:
         _single_survivors(inputs, stack, result.mean, result.variance, result.n, scale)

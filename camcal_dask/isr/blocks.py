@@ -28,6 +28,7 @@ from camcal_dask.errors import ConfigError, DataError, PlanError
 from camcal_dask.instruments import Detector, get_instrument
 from camcal_dask.isr import steps
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.memory import reuse_freed_memory
 from camcal_dask.isr.tables import Prepared, Tables, check_detectors, prepare, select_tables
 from camcal_dask.kernels.masks import MASK_PLANES
 
@@ -77,6 +78,7 @@ class RawSource:
 
     def read(self, exposure: int, detector: int, rows: slice, columns: slice) -> steps.RawRows:
         """Read rows and columns of all amps, at positions (not ids) ``exposure`` and ``detector``."""
+        reuse_freed_memory()
         values = np.ascontiguousarray(self.pixels[exposure, detector, :, rows, columns].to_numpy())
         ids = self.exposures[exposure], get_instrument(self.instrument).detectors[self.detectors[detector]]
         return steps.RawRows(values, rows.start, columns.start, *ids)
@@ -115,12 +117,13 @@ class Slab:
 
     def correct(
         self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32]
-    ) -> tuple[NDArray[np.float32], steps.Overscan]:
+    ) -> tuple[NDArray[np.float32], steps.Overscan, bool]:
         """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
 
         Returns
         -------
-        noise (amp,) float32, the read-noise term of the variance; and the overscan, arrays (amp, ...).
+        noise (amp,) float32, the read-noise term of the variance; the overscan, arrays (amp, ...); and
+        whether all pixels of the detector are finite and without mask planes.
         """
         source, config = self.source, self.source.config
         tables = source.prepared(self.detector)
@@ -134,7 +137,9 @@ class Slab:
         n_missing = steps.correct_rows(raw, self.rows.start, self.rows.stop, overscan, config, image, mask, tables)
         self._calibrate(index, image, mask, raw.detector, finite=not n_missing and tables.plain)
         self._divide_flat(index, image, mask, raw.detector, noise)
-        return noise, overscan
+        untouched = tables.plain and all(plane is None for plane in self.planes)
+        clean = untouched and n_missing == 0 and not np.nan_to_num(overscan.statistics[:, steps.STATUS]).any()
+        return noise, overscan, clean
 
     def _calibrate(
         self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32], detector: Detector, *, finite: bool
@@ -324,14 +329,18 @@ def _behind(corrected: xr.Dataset, prefix: str) -> da.Array | None:
         names.add(array.name.removeprefix(f"isr-{variable}-"))
     if len(names) > 1:
         return None
+    return layer_of(array, f"{prefix}-{names.pop()}", array.chunks)
+
+
+def layer_of(array: da.Array, name: str, chunks: Any) -> da.Array:
+    """Return an earlier layer of an array's graph as an array of objects with these chunks."""
     layers = array.dask
-    name = f"{prefix}-{names.pop()}"
     keep = _ancestors(layers, name)
     graph = HighLevelGraph(
         {k: v for k, v in layers.layers.items() if k in keep},
         {k: v for k, v in layers.dependencies.items() if k in keep},
     )
-    return da.Array(graph, name, array.chunks, meta=np.empty((0,) * 5, object))
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * len(chunks), object))
 
 
 def _ancestors(graph: HighLevelGraph, name: str) -> set[str]:
@@ -421,8 +430,8 @@ def _correct_slab(slab: Slab) -> Corrected:
     n = len(slab.exposures)
     image, mask = np.empty((n, 1, *slab.shape), np.float32), np.empty((n, 1, *slab.shape), np.int32)
     results = [slab.correct(i, image[i, 0], mask[i, 0]) for i in range(n)]
-    noise = np.stack([noise for noise, _ in results])[:, None]
-    overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan in results])
+    noise = np.stack([noise for noise, _, _ in results])[:, None]
+    overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan, _ in results])
     return Corrected(image, mask, noise, slab, overscan)
 
 

@@ -67,7 +67,7 @@ class AmpStatus(IntFlag):
 
 
 _N_SERIAL, _N_PARALLEL = 7, 7  # STATISTICS starts with those of the serial, then of the parallel overscan
-_READ_NOISE, _SERIAL_MEDIAN, _PEDESTAL, _STATUS = (
+_READ_NOISE, _SERIAL_MEDIAN, _PEDESTAL, STATUS = (
     list(STATISTICS).index(name)
     for name in ("read_noise_adu", "serial_overscan_median", "crosstalk_pedestal", "amp_status")
 )
@@ -166,7 +166,7 @@ def measure_overscan(raw: RawRows, config: IsrConfig, *, width: int, tables: Pre
     measured = [amp.index for amp in raw.detector.amps if _has_pixels(raw, amp)]
     pedestal, status = _pedestals(raw, result.serial, tables, config), _status(raw, result, tables, config)
     result.statistics[measured, _PEDESTAL] = pedestal[measured]
-    result.statistics[measured, _STATUS] = status[measured]
+    result.statistics[measured, STATUS] = status[measured]
     return result
 
 
@@ -216,7 +216,7 @@ def correct_rows(  # noqa: PLR0913
     for a, (top, bottom, left, right) in regions.items() if n_missing else ():
         rows = raw.pixels[a, top - raw.y0 : bottom - raw.y0, left - raw.x0 : right - raw.x0]
         mask[a, : bottom - top, : right - left][rows == overscan.FILL] = NO_DATA | BAD
-    status = levels.statistics[:, _STATUS]
+    status = levels.statistics[:, STATUS]
     for a in regions:
         if np.isfinite(status[a]) and status[a] != 0:
             mask[a, : regions[a][1] - regions[a][0], : regions[a][3] - regions[a][2]] |= BAD
