@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from camcal_dask.errors import ConfigError, DataError, PlanError
 from camcal_dask.instruments import Detector, get_instrument
-from camcal_dask.isr import steps
+from camcal_dask.isr import steps, whole
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.memory import reuse_freed_memory
 from camcal_dask.isr.tables import Prepared, Tables, check_detectors, prepare, select_tables
@@ -37,6 +37,7 @@ SLAB_ROWS = 256
 """Default slab height: the rows of an inner chunk of the raw cube, so that no chunk is decoded twice [pixel]."""
 _INDEX = "edayx"
 _SLAB, _CORRECTED = "isr-slab", "isr-corrected"
+_WHOLE = "isr-whole-ccd"  # as _SLAB, but its variance does not follow from the image: for no other consumer
 
 
 class Corrected(NamedTuple):
@@ -50,10 +51,14 @@ class Corrected(NamedTuple):
     noise: NDArray[np.float32]
     slab: Slab
     overscan: steps.Overscan
+    interpolated: NDArray[np.float32] | None = None
+    """Variance, where it does not follow from the image because both were interpolated."""
 
     @property
     def variance(self) -> NDArray[np.float32]:
         """Variance plane (e, d, amp, y, x)."""
+        if self.interpolated is not None:
+            return self.interpolated
         each = [self.slab.variance(i, image[0], self.noise[i, 0]) for i, image in enumerate(self.image)]
         return each[0][None, None] if len(each) == 1 else np.stack(each)[:, None]
 
@@ -116,9 +121,15 @@ class Slab:
         return n_amp, len(self.rows), width
 
     def correct(
-        self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32]
+        self,
+        index: int,
+        image: NDArray[np.float32],
+        mask: NDArray[np.int32],
+        variance: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], steps.Overscan, bool]:
         """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
+
+        ``variance`` is written if given, as interpolation needs it.
 
         Returns
         -------
@@ -135,9 +146,18 @@ class Slab:
             overscan = steps.Overscan._make(values[index, 0] for values in self.overscan)
         noise = steps.noise_variance(raw.detector, overscan.statistics, config, tables)
         n_missing = steps.correct_rows(raw, self.rows.start, self.rows.stop, overscan, config, image, mask, tables)
+        if config.whole_ccd:
+            whole.mask_shapes(image, mask, raw.detector, config, tables)
         self._calibrate(index, image, mask, raw.detector, finite=not n_missing and tables.plain)
+        if config.whole_ccd:
+            whole.correct_light(image, mask, raw.detector, config, tables)
         self._divide_flat(index, image, mask, raw.detector, noise)
-        untouched = tables.plain and all(plane is None for plane in self.planes)
+        if variance is not None:
+            variance[...] = self.variance(index, image, noise)
+        if config.whole_ccd:
+            offsets = whole.finish(image, variance, mask, raw.detector, config)
+            overscan.statistics[: len(offsets), steps.AMP_OFFSET] = offsets
+        untouched = tables.plain and not config.whole_ccd and all(plane is None for plane in self.planes)
         clean = untouched and n_missing == 0 and not np.nan_to_num(overscan.statistics[:, steps.STATUS]).any()
         return noise, overscan, clean
 
@@ -232,6 +252,7 @@ def isr(
           input_turnoff; ``attrs["units"]`` adu or electron.
         - ``cti``: drift_scale, decay_time, global_cti, trap_kind, trap_size, trap_emission_time,
           trap_coefficients (.., coefficient), optionally input_gain; ``attrs["units"]`` electron.
+        - ``brighter_fatter``: aN, aS, aE, aW (detector, i, j), or kernel (detector, y, x).
     config : IsrConfig
         Which steps run; defaults of the bootstrap.
     block : "exposure" or "slab"
@@ -262,6 +283,11 @@ def isr(
     """
     config, calibs = config or IsrConfig(), calibs or {}
     _check_raw(raw)
+    if config.whole_ccd and block != "exposure":
+        raise ConfigError(
+            "isr: morphology, widen_trails, brighter_fatter, fill_bad_regions, interpolate and amp_offsets need whole "
+            "CCDs; use block='exposure', or switch them off"
+        )
     detectors = tuple(raw["detector"].values.tolist())
     source = RawSource(
         raw.variable,
@@ -286,18 +312,18 @@ def isr(
     planes = _plane_blocks(raw, calibs, config, chunks)
     vectors = None if block == "exposure" else _vectors(held, source, token)
     slab = _wire(
-        f"{_SLAB}-{tokenize(token, chunks, [b.name for b in planes])}",
+        f"{_WHOLE if config.whole_ccd else _SLAB}-{tokenize(token, chunks, [b.name for b in planes])}",
         _open_slab,
         [(held, None), (ArraySliceDep(chunks), _INDEX), (vectors, None if vectors is None else "ed")]
         + [(plane, "dayx") for plane in planes],
     )
-    name = slab.name.replace(_SLAB, _CORRECTED)
+    name = slab.name.replace(_WHOLE, _CORRECTED).replace(_SLAB, _CORRECTED)
     corrected = _wire(name, _correct_slab, [(slab, _INDEX)])
     return _dataset(raw, source, corrected, vectors)
 
 
 def slabs_of(corrected: xr.Dataset) -> da.Array | None:
-    """Recipes behind a Dataset from `isr`, one `Slab` a block; None if its pixels were touched since.
+    """Recipes behind a Dataset from `isr`, one `Slab` a block; None if its pixels were touched since, or need a CCD.
 
     A consumer wired to this array reads, corrects and reduces in one task a block.
     """
@@ -329,7 +355,8 @@ def _behind(corrected: xr.Dataset, prefix: str) -> da.Array | None:
         names.add(array.name.removeprefix(f"isr-{variable}-"))
     if len(names) > 1:
         return None
-    return layer_of(array, f"{prefix}-{names.pop()}", array.chunks)
+    name = f"{prefix}-{names.pop()}"
+    return layer_of(array, name, array.chunks) if name in array.dask.layers else None
 
 
 def layer_of(array: da.Array, name: str, chunks: Any) -> da.Array:
@@ -429,10 +456,11 @@ def _open_slab(source: RawSource, region: tuple[slice, ...], vectors: steps.Over
 def _correct_slab(slab: Slab) -> Corrected:
     n = len(slab.exposures)
     image, mask = np.empty((n, 1, *slab.shape), np.float32), np.empty((n, 1, *slab.shape), np.int32)
-    results = [slab.correct(i, image[i, 0], mask[i, 0]) for i in range(n)]
+    variance = np.empty(image.shape, np.float32) if slab.source.config.interpolate else None
+    results = [slab.correct(i, image[i, 0], mask[i, 0], None if variance is None else variance[i, 0]) for i in range(n)]
     noise = np.stack([noise for noise, _, _ in results])[:, None]
     overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan, _ in results])
-    return Corrected(image, mask, noise, slab, overscan)
+    return Corrected(image, mask, noise, slab, overscan, variance)
 
 
 def _plane_variables(config: IsrConfig) -> dict[str, tuple[str, ...]]:

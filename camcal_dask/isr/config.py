@@ -92,6 +92,36 @@ class CrosstalkConfig(Config):
     """Least distance of the subtracted value from its median over the amp [electron]."""
 
 
+def _lsstcam_dips() -> dict[str, tuple[int, float]]:
+    """ITL sensors with dips: least width [pixel] and depth relative to the background (isr.md 2.21)."""
+    groups = {
+        (10, 0.0015): "R01_S10 R01_S11 R01_S20 R10_S10 R41_S00",
+        (8, 0.0030): "R01_S12",
+        (13, 0.0015): "R01_S21 R03_S20 R10_S22",
+        (15, 0.0010): "R01_S22 R02_S02 R02_S11 R02_S21 R03_S00 R03_S02 R10_S01 R41_S01 R43_S01",
+        (6, 0.0025): "R02_S10 R02_S12 R10_S02 R41_S21 R42_S02 R43_S11 R43_S20",
+    }
+    return {name: rule for rule, names in groups.items() for name in names.split()}
+
+
+class MorphologyConfig(Config):
+    """Shapes that saturation leaves on E2V and ITL sensors (isr.md 2.9); whole CCDs, in electron."""
+
+    e2v_edge_bleed: bool = False
+    """SAT on the rows nearest the readout of E2V amps whose bleed reaches it."""
+    itl_dip: bool = False
+    """SUSPECT and ITL_DIP on columns below and above bright stars, on the sensors of ``itl_dips``."""
+    itl_edge_bleed: bool = False
+    """SAT on the flares of bleeds at the edges of ITL sensors, and on their sagging columns."""
+    itl_dips: dict[str, tuple[int, float]] = Field(default_factory=_lsstcam_dips)
+    """Least width [pixel] and depth relative to the background, by detector name."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is flagged."""
+        return self.e2v_edge_bleed or self.itl_dip or self.itl_edge_bleed
+
+
 class IsrConfig(Config):
     """Which steps run, and how.  The defaults are those of a bootstrap bias."""
 
@@ -127,11 +157,24 @@ class IsrConfig(Config):
     """Flag the pixels of ``calibs["defects"]`` as BAD."""
     nan_mask: bool = True
     """Flag pixels whose image or variance is not finite as UNMASKEDNAN."""
+    morphology: MorphologyConfig = MorphologyConfig()
+    widen_trails: bool = False
+    """Lengthen horizontal runs of SAT at both ends (whole CCDs)."""
+    brighter_fatter: Literal["none", "astier23", "coulton18", "coulton18_flux_conserving"] = "none"
+    """Correction by ``calibs["brighter_fatter"]`` (whole CCDs, in electron)."""
     mask_negative_variance: bool = False
     """Flag pixels with variance <= 0 as BAD."""
     flat: bool = False
     """Divide by ``flat_scale`` times the flat given as ``calibs["flat"]``."""
     flat_scale: float = Field(1.0, gt=0)
+    fill_bad_regions: bool = False
+    """Give BAD pixels the median of the others (whole CCDs)."""
+    interpolate: bool = False
+    """Interpolate SAT, BAD and UNMASKEDNAN along rows, the variance too (whole CCDs)."""
+    amp_offsets: Literal["none", "measure", "apply"] = "none"
+    """Pedestals of the amps from the steps at their edges: measured as ``amp_offset``, or also subtracted."""
+    amp_offset_max: float = Field(10.0, gt=0)
+    """A larger step between amps counts as 0 [image unit]."""
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> IsrConfig:
@@ -155,8 +198,24 @@ class IsrConfig(Config):
             raise ValueError("amp_noise_threshold_e and overscan_level_threshold need gains=nominal, ptc or linearizer")
         if self.gain_correction:
             raise ValueError("gain_correction adjusts gains, but gains=none")
+        if self.morphology.enabled or self.brighter_fatter != "none":
+            raise ValueError("morphology and brighter_fatter work in electron: they need gains")
 
     @property
     def units(self) -> str:
         """Unit of the corrected image."""
         return "adu" if self.gains == "none" else "electron"
+
+    @property
+    def whole_ccd(self) -> bool:
+        """Whether a step needs whole CCDs, so that slabs are not possible."""
+        return any(
+            (
+                self.morphology.enabled,
+                self.widen_trails,
+                self.brighter_fatter != "none",
+                self.fill_bad_regions,
+                self.interpolate,
+                self.amp_offsets != "none",
+            )
+        )

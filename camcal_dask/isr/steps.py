@@ -44,6 +44,7 @@ STATISTICS: dict[str, tuple[str, str]] = {
     "parallel_residual_stdev": ("image", "clipped standard deviation of the corrected parallel strip"),
     "parallel_bad_columns": ("pixel", "columns whose parallel overscan is unusable, neighbours included"),
     "crosstalk_pedestal": ("image", "median of the crosstalk that the amp receives; 0 if it is not corrected"),
+    "amp_offset": ("image", "pedestal of the amp from the steps at its edges; 0 if it was not measured"),
     "amp_status": ("1", "why the whole amp is BAD, bits of steps.AmpStatus; 0 for a good one"),
 }
 """Numbers measured per (exposure, detector, amp): unit ("image": that of the corrected image) and meaning.
@@ -67,9 +68,9 @@ class AmpStatus(IntFlag):
 
 
 _N_SERIAL, _N_PARALLEL = 7, 7  # STATISTICS starts with those of the serial, then of the parallel overscan
-_READ_NOISE, _SERIAL_MEDIAN, _PEDESTAL, STATUS = (
+_READ_NOISE, _SERIAL_MEDIAN, _PEDESTAL, AMP_OFFSET, STATUS = (
     list(STATISTICS).index(name)
-    for name in ("read_noise_adu", "serial_overscan_median", "crosstalk_pedestal", "amp_status")
+    for name in ("read_noise_adu", "serial_overscan_median", "crosstalk_pedestal", "amp_offset", "amp_status")
 )
 _STRIPE = 64  # rows corrected at a time: 16 amps of them stay in the second-level cache
 _SAMPLE_ROWS, _SAMPLE_EVERY = 8, 128  # rows that the pedestal of the crosstalk is measured from
@@ -167,6 +168,7 @@ def measure_overscan(raw: RawRows, config: IsrConfig, *, width: int, tables: Pre
     pedestal, status = _pedestals(raw, result.serial, tables, config), _status(raw, result, tables, config)
     result.statistics[measured, _PEDESTAL] = pedestal[measured]
     result.statistics[measured, STATUS] = status[measured]
+    result.statistics[measured, AMP_OFFSET] = 0.0
     return result
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import Amp, Detector
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.kernels import crosstalk, cti, linearity
+from camcal_dask.kernels import brighter_fatter, crosstalk, cti, linearity
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +66,9 @@ class Prepared:
     couplings: crosstalk.Couplings | None
     linearity: linearity.Linearity | None
     deferred_charge: cti.DeferredCharge | None
+    shifts: brighter_fatter.BoundaryShifts | None
+    kernel: Floats | None
+    """Brighter-fatter: boundary shifts (Astier), or the kernel (Coulton)."""
 
     @property
     def plain(self) -> bool:
@@ -86,6 +89,9 @@ def needs(config: IsrConfig) -> dict[str, Need]:
     if config.deferred_charge:
         names = ("drift_scale", "decay_time", "global_cti", "trap_kind", "trap_size", "trap_emission_time")
         found["cti"] = Need("deferred_charge", (*names, "trap_coefficients"), ("electron",))
+    if config.brighter_fatter != "none":
+        astier = config.brighter_fatter == "astier23"
+        found["brighter_fatter"] = Need("brighter_fatter", ("aN", "aS", "aE", "aW") if astier else ("kernel",))
     return found
 
 
@@ -203,6 +209,8 @@ def _prepare(detector: Detector, tables: Tables, config: IsrConfig) -> Prepared:
         couplings=_couplings(detector, tables, config, gain, bad) if config.crosstalk.terms != "none" else None,
         linearity=_linearity(detector, tables, config, gain) if config.linearity else None,
         deferred_charge=_deferred_charge(detector, tables, config, n) if config.deferred_charge else None,
+        shifts=_shifts(tables) if config.brighter_fatter == "astier23" else None,
+        kernel=tables.get("brighter_fatter", "kernel"),
     )
 
 
@@ -296,3 +304,8 @@ def _deferred_charge(detector: Detector, tables: Tables, config: IsrConfig, n: i
     gain = None if config.units == "electron" else _electron_per_adu(detector, tables, ("cti", "input_gain"))
     drift, decay, lost = (_amp(values[name], n) for name in ("drift_scale", "decay_time", "global_cti"))
     return cti.make_deferred_charge(drift, decay, lost, traps, gain=gain)
+
+
+def _shifts(tables: Tables) -> brighter_fatter.BoundaryShifts:
+    values = tables.values["brighter_fatter"]
+    return brighter_fatter.BoundaryShifts(*(np.asarray(values[k], np.float64) for k in ("aN", "aS", "aE", "aW")))
