@@ -14,8 +14,22 @@ class OverscanConfig(Config):
     """Correction by one strip of overscan.  "Line" is a row of the serial, a column of the parallel overscan."""
 
     enabled: bool = True
-    fit_type: Literal["MEDIAN_PER_ROW", "MEAN_PER_ROW"] = "MEDIAN_PER_ROW"
-    """One level per line: median or mean of the surviving pixels."""
+    fit_type: Literal[
+        "MEDIAN_PER_ROW",
+        "MEAN_PER_ROW",
+        "MEAN",
+        "MEANCLIP",
+        "MEDIAN",
+        "POLY",
+        "CHEB",
+        "LEG",
+        "NATURAL_SPLINE",
+        "CUBIC_SPLINE",
+        "AKIMA_SPLINE",
+    ] = "MEDIAN_PER_ROW"
+    """One level per line (median or mean of the surviving pixels), one for the strip, or a curve over the lines."""
+    order: int = Field(1, ge=0)
+    """Degree of a polynomial, or number of bins of a spline."""
     skip_leading: int = Field(3, ge=0)
     """Pixels of each line left out next to the data (they hold deferred charge)."""
     skip_trailing: int = Field(3, ge=0)

@@ -608,6 +608,7 @@ def _fit(
             smoothing=settings.smoothing,
             smoothing_threshold=settings.smoothing_threshold_adu * gain,
             use_mean=settings.fit_type == "MEAN_PER_ROW",
+            curve=None if settings.fit_type.endswith("_PER_ROW") else (settings.fit_type, settings.order),
         )
     if fit is None:  # reported as zeros, as upstream, unless there is not a single pixel
         return np.zeros(strip.shape[1], np.float32), [0.0 if np.isfinite(strip).any() else np.nan] * _N_SERIAL
