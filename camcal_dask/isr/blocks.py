@@ -24,7 +24,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 
-from camcal_dask.errors import ConfigError, DataError, PlanError
+from camcal_dask.errors import ConfigError, DataError, PlanError, nearest
 from camcal_dask.instruments import Detector, get_instrument
 from camcal_dask.isr import steps, whole
 from camcal_dask.isr.config import IsrConfig
@@ -288,6 +288,7 @@ def isr(
             "isr: morphology, widen_trails, brighter_fatter, fill_bad_regions, interpolate and amp_offsets need whole "
             "CCDs; use block='exposure', or switch them off"
         )
+    _check_names(config, raw.attrs["instrument"])
     detectors = tuple(raw["detector"].values.tolist())
     source = RawSource(
         raw.variable,
@@ -378,6 +379,18 @@ def _ancestors(graph: HighLevelGraph, name: str) -> set[str]:
             found.add(layer)
             stack.extend(graph.dependencies[layer])
     return found
+
+
+def _check_names(config: IsrConfig, instrument: str) -> None:
+    """Refuse settings of amps that the camera does not have."""
+    camera = get_instrument(instrument)
+    if not (config.bad_amps or config.saturation.saturated_adu or config.saturation.suspect_adu):
+        return
+    amps = {f"{d.full_name}_{amp.name}" for d in camera.detectors.values() for amp in d.amps}
+    levels = {*config.saturation.saturated_adu, *config.saturation.suspect_adu} - {"*", *camera.amp_names}
+    for option, names in (("bad_amps", set(config.bad_amps)), ("saturation", levels)):
+        for name in sorted(names - amps):
+            raise ConfigError(f"isr.{option}: {instrument} has no amp {name!r}{nearest(name, amps)}")
 
 
 def _identity(pixels: xr.Variable) -> Any:

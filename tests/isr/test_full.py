@@ -310,6 +310,12 @@ def test_wrong_calibrations_are_refused(frames, calibs, change, message):
         isr(frames[0], change(calibs), FULL)
 
 
+@pytest.mark.parametrize("settings", [{"bad_amps": ["C10"]}, {"saturation": {"saturated_adu": {"C99": 1e5}}}])
+def test_unknown_amps_are_refused(frames, settings):
+    with pytest.raises(ConfigError, match="TinyCam has no amp"):
+        isr(frames[0], config=IsrConfig.model_validate(settings))
+
+
 def test_unknown_dark_time_names_the_exposure(frames, calibs):
     raw = frames[0].assign_coords(dark_time=("exposure", [3.0, np.nan]))
     with pytest.raises(DataError, match=f"exposure {DAY + 2}: its dark time is nan"):
