@@ -96,7 +96,6 @@ class SlabInputs:
     def __init__(self, slab: Slab) -> None:
         self.slab, self.n, self.shape = slab, len(slab.exposures), slab.shape
         self._noise: dict[int, FloatArray] = {}
-        self._bias = None if slab.bias is None else steps.Bias._make(plane[0] for plane in slab.bias)
 
     def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
         """Read and correct one exposure."""
@@ -105,7 +104,7 @@ class SlabInputs:
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance from the image and the noise found when it was fetched."""
-        return steps.variance_plane(image, self._noise[index], self._bias)
+        return self.slab.variance(index, image, self._noise[index])
 
 
 class ArrayInputs:

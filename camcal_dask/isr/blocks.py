@@ -24,11 +24,12 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 
-from camcal_dask.errors import ConfigError, PlanError
-from camcal_dask.instruments import get_instrument
-from camcal_dask.isr import steps
+from camcal_dask.errors import ConfigError, DataError, PlanError, nearest
+from camcal_dask.instruments import Detector, get_instrument
+from camcal_dask.isr import steps, whole
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.memory import reuse_freed_memory
+from camcal_dask.isr.tables import Prepared, Tables, check_detectors, prepare, select_tables
 from camcal_dask.kernels.masks import MASK_PLANES
 
 DIMS = ("exposure", "detector", "amp", "y", "x")
@@ -36,24 +37,30 @@ SLAB_ROWS = 256
 """Default slab height: the rows of an inner chunk of the raw cube, so that no chunk is decoded twice [pixel]."""
 _INDEX = "edayx"
 _SLAB, _CORRECTED = "isr-slab", "isr-corrected"
+_WHOLE = "isr-whole-ccd"  # as _SLAB, but its variance does not follow from the image: for no other consumer
 
 
 class Corrected(NamedTuple):
     """Corrected pixels of one block; arrays (e, d, amp, ...) as the variables of the Dataset, see `isr`.
 
-    ``noise`` (e, d, amp) is the read-noise term of the variance; ``bias`` has (d, amp, y, x) arrays.
+    ``noise`` (e, d, amp) is the read-noise term of the variance, from which ``slab`` makes the rest of it.
     """
 
     image: NDArray[np.float32]
     mask: NDArray[np.int32]
     noise: NDArray[np.float32]
-    bias: steps.Bias | None
+    slab: Slab
     overscan: steps.Overscan
+    interpolated: NDArray[np.float32] | None = None
+    """Variance, where it does not follow from the image because both were interpolated."""
 
     @property
     def variance(self) -> NDArray[np.float32]:
         """Variance plane (e, d, amp, y, x)."""
-        return steps.variance_plane(self.image, self.noise, self.bias)
+        if self.interpolated is not None:
+            return self.interpolated
+        each = [self.slab.variance(i, image[0], self.noise[i, 0]) for i, image in enumerate(self.image)]
+        return each[0][None, None] if len(each) == 1 else np.stack(each)[:, None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,14 @@ class RawSource:
     detectors: tuple[int, ...]
     instrument: str
     config: IsrConfig
+    tables: Mapping[int, Tables]
+    dark_scales: tuple[float, ...]
+    """Dark time of each exposure over that of the dark; empty without dark."""
+
+    def prepared(self, detector: int) -> Prepared:
+        """Tables of the detector at position ``detector``, as the steps want them."""
+        number = self.detectors[detector]
+        return prepare(get_instrument(self.instrument).detectors[number], self.tables[number], self.config)
 
     def read(self, exposure: int, detector: int, rows: slice, columns: slice) -> steps.RawRows:
         """Read rows and columns of all amps, at positions (not ids) ``exposure`` and ``detector``."""
@@ -89,7 +104,7 @@ class Slab:
     """Recipe of one block: some rows of one detector in some exposures.
 
     ``overscan`` has arrays (e, 1, amp, ...), or is None if the rows are whole amps and the vectors
-    are to be measured from the same pixels.  ``bias`` has arrays (1, amp, y, x).
+    are to be measured from the same pixels.  ``planes`` has arrays (1, amp, y, x).
     """
 
     source: RawSource
@@ -97,7 +112,7 @@ class Slab:
     detector: int
     rows: range
     overscan: steps.Overscan | None
-    bias: steps.Bias | None
+    planes: steps.Planes
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,9 +121,15 @@ class Slab:
         return n_amp, len(self.rows), width
 
     def correct(
-        self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32]
+        self,
+        index: int,
+        image: NDArray[np.float32],
+        mask: NDArray[np.int32],
+        variance: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], steps.Overscan, bool]:
         """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
+
+        ``variance`` is written if given, as interpolation needs it.
 
         Returns
         -------
@@ -116,27 +137,82 @@ class Slab:
         whether all pixels of the detector are finite and without mask planes.
         """
         source, config = self.source, self.source.config
-        bias = None if self.bias is None else steps.Bias._make(plane[0] for plane in self.bias)
+        tables = source.prepared(self.detector)
         if self.overscan is None:
             raw = source.read_all(self.exposures[index], self.detector)
-            overscan = steps.measure_overscan(raw, config, width=self.shape[2])
+            overscan = steps.measure_overscan(raw, config, width=self.shape[2], tables=tables)
         else:
             raw = source.read(self.exposures[index], self.detector, *self._region())
             overscan = steps.Overscan._make(values[index, 0] for values in self.overscan)
-        y0, y1 = self.rows.start, self.rows.stop
-        n_missing = steps.correct_rows(raw, y0, y1, overscan, config, image, mask)
+        noise = steps.noise_variance(raw.detector, overscan.statistics, config, tables)
+        n_missing = steps.correct_rows(raw, self.rows.start, self.rows.stop, overscan, config, image, mask, tables)
+        if config.whole_ccd:
+            whole.mask_shapes(image, mask, raw.detector, config, tables)
+        self._calibrate(index, image, mask, raw.detector, finite=not n_missing and tables.plain)
+        if config.whole_ccd:
+            whole.correct_light(image, mask, raw.detector, config, tables)
+        self._divide_flat(index, image, mask, raw.detector, noise)
+        if variance is not None:
+            variance[...] = self.variance(index, image, noise)
+        if config.whole_ccd:
+            offsets = whole.finish(image, variance, mask, raw.detector, config)
+            overscan.statistics[: len(offsets), steps.AMP_OFFSET] = offsets
+        untouched = tables.plain and not config.whole_ccd and all(plane is None for plane in self.planes)
+        clean = untouched and n_missing == 0 and not np.nan_to_num(overscan.statistics[:, steps.STATUS]).any()
+        return noise, overscan, clean
+
+    def _calibrate(
+        self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32], detector: Detector, *, finite: bool
+    ) -> None:
+        """Bias, dark, defects, non-finite mask; ``finite``: the image is known to have no other pixels."""
+        y0, (bias, dark, _, defects) = self.rows.start, self.planes.of_detector()
         if bias is not None:
             steps.subtract_bias(image, mask, bias)
-        if bias is not None or n_missing:
-            steps.mask_nan(image, mask, bias, raw.detector, y0)
-        clean = bias is None and n_missing == 0
-        return steps.noise_variance(raw.detector, overscan.statistics, config), overscan, clean
+        if dark is not None:
+            steps.subtract_bias(image, mask, dark, self._dark_scale(index))
+        if defects is not None:
+            steps.mask_defects(mask, defects, detector, y0)
+        if self.source.config.nan_mask and not (finite and bias is None and dark is None):
+            steps.mask_nan(image, mask, bias, detector, y0, dark)
+
+    def _divide_flat(
+        self,
+        index: int,
+        image: NDArray[np.float32],
+        mask: NDArray[np.int32],
+        detector: Detector,
+        noise: NDArray[np.float32],
+    ) -> None:
+        """Mask of negative variances, flat."""
+        config, (bias, dark, flat, _) = self.source.config, self.planes.of_detector()
+        if config.mask_negative_variance:
+            scaled = None if dark is None else (dark, self._dark_scale(index))
+            steps.mask_negative_variance(
+                steps.variance_plane(image, noise, bias, scaled), mask, detector, self.rows.start
+            )
+        if flat is not None:
+            steps.divide_flat(image, mask, flat, config.flat_scale, detector, self.rows.start)
+
+    def variance(self, index: int, image: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Variance (amp, y, x) of an exposure, given what `correct` made of it."""
+        bias, dark, flat, _ = self.planes.of_detector()
+        return steps.variance_plane(
+            image,
+            noise,
+            bias,
+            None if dark is None else (dark, self._dark_scale(index)),
+            None if flat is None else (flat, self.source.config.flat_scale),
+        )
+
+    def _dark_scale(self, index: int) -> float:
+        return self.source.dark_scales[self.exposures[index]]
 
     def _region(self) -> tuple[slice, slice]:
         """Raw rows and columns that hold the pixels of the slab (data starts at raw row 0)."""
         boxes = [a.data for a in get_instrument(self.source.instrument).detectors[self._detector_id].amps]
         top = max(min(self.rows.stop, max(b.height for b in boxes)), self.rows.start)
-        return slice(self.rows.start, top), slice(min(b.x0 for b in boxes), max(b.x0 + b.width for b in boxes))
+        left = 0 if self.source.config.deferred_charge else min(b.x0 for b in boxes)
+        return slice(self.rows.start, top), slice(left, max(b.x0 + b.width for b in boxes))
 
     @property
     def _detector_id(self) -> int:
@@ -159,7 +235,24 @@ def isr(
         int32 (exposure, detector, amp, y, x) [adu], lazy or in memory but not chunked, as from
         ``Repo.raws``; ``attrs["instrument"]`` names the camera, ``exposure`` and ``detector`` are ids.
     calibs : mapping of name to Dataset
-        ``bias``: image, variance, mask (detector, amp, y, x), ``attrs["units"]`` that of the result.
+        Those that ``config`` asks for; all have the coordinate ``detector``.  Images (detector, amp, y, x):
+
+        - ``bias``, ``dark``: image, variance, mask; ``attrs["units"]`` that of the result; the dark also
+          ``attrs["dark_time_s"]``.
+        - ``flat``: image, variance, mask; ``attrs["units"]`` "1".
+        - ``defects``: mask (or defects) int32, any bit is a defect.
+
+        Tables (detector, amp) unless said otherwise:
+
+        - ``ptc``: gain [electron / adu], noise [electron], turnoff [adu]; overscan_median, overscan_median_sigma [adu].
+        - ``gain_correction``: adjustment [1].
+        - ``crosstalk``: linear, quadratic (detector, source, target), optionally valid, fit_gain (detector, amp);
+          ``attrs["units"]`` adu or electron, of the signal.
+        - ``linearizer``: type, coefficients (.., coefficient), optionally table (detector, row, column), input_gain,
+          input_turnoff; ``attrs["units"]`` adu or electron.
+        - ``cti``: drift_scale, decay_time, global_cti, trap_kind, trap_size, trap_emission_time,
+          trap_coefficients (.., coefficient), optionally input_gain; ``attrs["units"]`` electron.
+        - ``brighter_fatter``: aN, aS, aE, aW (detector, i, j), or kernel (detector, y, x).
     config : IsrConfig
         Which steps run; defaults of the bootstrap.
     block : "exposure" or "slab"
@@ -178,7 +271,9 @@ def isr(
     Raises
     ------
     ConfigError
-        If a calibration is missing, of another unit, or lacks a detector.
+        If a calibration is missing, of another unit, or lacks a detector or variable.
+    DataError
+        If a dark is to be subtracted from an exposure whose dark time is not known.
     PlanError
         If ``raw`` is not what it should be.
 
@@ -186,34 +281,50 @@ def isr(
     -----
     Results do not depend on blocks or workers in any bit: the dither is keyed by pixel address.
     """
-    config = config or IsrConfig()
+    config, calibs = config or IsrConfig(), calibs or {}
     _check_raw(raw)
+    if config.whole_ccd and block != "exposure":
+        raise ConfigError(
+            "isr: morphology, widen_trails, brighter_fatter, fill_bad_regions, interpolate and amp_offsets need whole "
+            "CCDs; use block='exposure', or switch them off"
+        )
+    _check_names(config, raw.attrs["instrument"])
+    detectors = tuple(raw["detector"].values.tolist())
     source = RawSource(
         raw.variable,
         tuple(raw["exposure"].values.tolist()),
-        tuple(raw["detector"].values.tolist()),
+        detectors,
         raw.attrs["instrument"],
         config,
+        select_tables(calibs, detectors, config),
+        _dark_scales(raw, calibs, config),
     )
-    token = tokenize(_identity(source.pixels), source.exposures, source.detectors, config.model_dump_json())
+    token = tokenize(
+        _identity(source.pixels),
+        source.exposures,
+        detectors,
+        config.model_dump_json(),
+        [(table.values, table.units) for table in source.tables.values()],
+        source.dark_scales,
+    )
     held = dask.delayed(source, name=f"isr-source-{token}", traverse=False)
     rows = source.trimmed[1] if block == "exposure" else min(slab_rows or SLAB_ROWS, source.trimmed[1])
     chunks = _chunks(source, rows, by_exposure=block == "exposure")
-    bias = _bias_blocks(raw, calibs or {}, config, chunks)
+    planes = _plane_blocks(raw, calibs, config, chunks)
     vectors = None if block == "exposure" else _vectors(held, source, token)
     slab = _wire(
-        f"{_SLAB}-{tokenize(token, chunks, [b.name for b in bias])}",
+        f"{_WHOLE if config.whole_ccd else _SLAB}-{tokenize(token, chunks, [b.name for b in planes])}",
         _open_slab,
         [(held, None), (ArraySliceDep(chunks), _INDEX), (vectors, None if vectors is None else "ed")]
-        + [(plane, "dayx") for plane in bias],
+        + [(plane, "dayx") for plane in planes],
     )
-    name = slab.name.replace(_SLAB, _CORRECTED)
+    name = slab.name.replace(_WHOLE, _CORRECTED).replace(_SLAB, _CORRECTED)
     corrected = _wire(name, _correct_slab, [(slab, _INDEX)])
     return _dataset(raw, source, corrected, vectors)
 
 
 def slabs_of(corrected: xr.Dataset) -> da.Array | None:
-    """Recipes behind a Dataset from `isr`, one `Slab` a block; None if its pixels were touched since.
+    """Recipes behind a Dataset from `isr`, one `Slab` a block; None if its pixels were touched since, or need a CCD.
 
     A consumer wired to this array reads, corrects and reduces in one task a block.
     """
@@ -245,7 +356,8 @@ def _behind(corrected: xr.Dataset, prefix: str) -> da.Array | None:
         names.add(array.name.removeprefix(f"isr-{variable}-"))
     if len(names) > 1:
         return None
-    return layer_of(array, f"{prefix}-{names.pop()}", array.chunks)
+    name = f"{prefix}-{names.pop()}"
+    return layer_of(array, name, array.chunks) if name in array.dask.layers else None
 
 
 def layer_of(array: da.Array, name: str, chunks: Any) -> da.Array:
@@ -267,6 +379,18 @@ def _ancestors(graph: HighLevelGraph, name: str) -> set[str]:
             found.add(layer)
             stack.extend(graph.dependencies[layer])
     return found
+
+
+def _check_names(config: IsrConfig, instrument: str) -> None:
+    """Refuse settings of amps that the camera does not have."""
+    camera = get_instrument(instrument)
+    if not (config.bad_amps or config.saturation.saturated_adu or config.saturation.suspect_adu):
+        return
+    amps = {f"{d.full_name}_{amp.name}" for d in camera.detectors.values() for amp in d.amps}
+    levels = {*config.saturation.saturated_adu, *config.saturation.suspect_adu} - {"*", *camera.amp_names}
+    for option, names in (("bad_amps", set(config.bad_amps)), ("saturation", levels)):
+        for name in sorted(names - amps):
+            raise ConfigError(f"isr.{option}: {instrument} has no amp {name!r}{nearest(name, amps)}")
 
 
 def _identity(pixels: xr.Variable) -> Any:
@@ -324,7 +448,8 @@ def _vectors(held: Any, source: RawSource, token: str) -> da.Array:
 
 def _measure(source: RawSource, region: tuple[slice, slice]) -> steps.Overscan:
     raw = source.read_all(region[0].start, region[1].start)
-    overscan = steps.measure_overscan(raw, source.config, width=source.trimmed[2])
+    tables = source.prepared(region[1].start)
+    overscan = steps.measure_overscan(raw, source.config, width=source.trimmed[2], tables=tables)
     return steps.Overscan._make(values[None, None] for values in overscan)
 
 
@@ -332,46 +457,87 @@ def _gather(exposures: list[steps.Overscan]) -> steps.Overscan:
     return steps.Overscan._make(np.concatenate(values) for values in zip(*exposures, strict=True))
 
 
-def _open_slab(source: RawSource, region: tuple[slice, ...], vectors: steps.Overscan | None, *bias: Any) -> Slab:
+def _open_slab(source: RawSource, region: tuple[slice, ...], vectors: steps.Overscan | None, *arrays: Any) -> Slab:
     e, d, _, y, _ = region
-    planes = steps.Bias(*bias) if bias else None
-    return Slab(source, range(e.start, e.stop), d.start, range(y.start, y.stop), vectors, planes)
+    left, planes = list(arrays), dict[str, Any]()
+    for name, variables in _plane_variables(source.config).items():
+        taken, left = left[: len(variables)], left[len(variables) :]
+        planes[name] = steps.Plane(*taken) if len(taken) > 1 else taken[0]
+    return Slab(source, range(e.start, e.stop), d.start, range(y.start, y.stop), vectors, steps.Planes(**planes))
 
 
 def _correct_slab(slab: Slab) -> Corrected:
     n = len(slab.exposures)
     image, mask = np.empty((n, 1, *slab.shape), np.float32), np.empty((n, 1, *slab.shape), np.int32)
-    results = [slab.correct(i, image[i, 0], mask[i, 0]) for i in range(n)]
+    variance = np.empty(image.shape, np.float32) if slab.source.config.interpolate else None
+    results = [slab.correct(i, image[i, 0], mask[i, 0], None if variance is None else variance[i, 0]) for i in range(n)]
     noise = np.stack([noise for noise, _, _ in results])[:, None]
     overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan, _ in results])
-    return Corrected(image, mask, noise, slab.bias, overscan)
+    return Corrected(image, mask, noise, slab, overscan, variance)
 
 
-def _bias_blocks(
+def _plane_variables(config: IsrConfig) -> dict[str, tuple[str, ...]]:
+    """Variables of the calibrations applied that are images."""
+    images = {name: ("image", "variance", "mask") for name in ("bias", "dark", "flat") if getattr(config, name)}
+    return images | ({"defects": ("mask",)} if config.defects else {})
+
+
+def _plane_blocks(
     raw: xr.DataArray, calibs: Mapping[str, xr.Dataset], config: IsrConfig, chunks: tuple[tuple[int, ...], ...]
 ) -> list[da.Array]:
-    """Image, variance, mask of the bias for the detectors of ``raw``, in matching blocks (d, a, y, x)."""
-    if not config.bias:
-        return []
-    if "bias" not in calibs:
-        raise ConfigError("isr.bias is on, but no bias was given: pass calibs={'bias': ...} or set isr.bias=false")
-    bias = calibs["bias"]
-    units = bias["image"].attrs.get("units", bias.attrs.get("units"))
-    if units != config.units:
-        raise ConfigError(
-            f"the bias is in {units}, the exposures are corrected to {config.units} (isr.gains={config.gains}); "
-            f"use a bias in {config.units} or isr.gains={'nominal' if units == 'electron' else 'none'}"
-        )
-    wanted = raw["detector"].values
-    missing = sorted(set(wanted.tolist()) - set(bias["detector"].values.tolist()))
-    if missing:
-        names = ", ".join(map(str, missing))
-        raise ConfigError(f"the bias has no detector {names}; leave these out or build it for them")
-    chosen = bias[["image", "variance", "mask"]].sel(detector=wanted)
+    """Variables of the image calibrations for the detectors of ``raw``, in matching blocks (d, a, y, x)."""
+    found = []
     want = tuple(sum(c) for c in chunks[1:])
-    if chosen["image"].shape != want:
-        raise ConfigError(f"the bias has (detector, amp, y, x) = {chosen['image'].shape}, expected {want}")
-    return [chosen[name].chunk(dict(zip(DIMS[1:], chunks[1:], strict=True))).data for name in chosen]
+    for name, variables in _plane_variables(config).items():
+        calibration = _checked_image(name, calibs, config)
+        check_detectors(name, calibration, raw["detector"].values.tolist())
+        chosen = calibration[list(variables)].sel(detector=raw["detector"].values)
+        if chosen[variables[0]].shape != want:
+            shape = chosen[variables[0]].shape
+            raise ConfigError(f"the {name} has (detector, amp, y, x) = {shape}, expected {want}")
+        for variable in variables:
+            blocks = chosen[variable].chunk(dict(zip(DIMS[1:], chunks[1:], strict=True))).data
+            dtype = np.int32 if variable == "mask" else np.float32
+            found.append(blocks if blocks.dtype == dtype else blocks.astype(dtype))
+    return found
+
+
+def _checked_image(name: str, calibs: Mapping[str, xr.Dataset], config: IsrConfig) -> xr.Dataset:
+    if name not in calibs:
+        raise ConfigError(
+            f"isr.{name} is on, but no {name} was given: pass calibs={{{name!r}: ...}} or set isr.{name}=false"
+        )
+    calibration = calibs[name]
+    if name == "defects":
+        return calibration.rename(defects="mask") if "mask" not in calibration else calibration
+    units = calibration["image"].attrs.get("units", calibration.attrs.get("units"))
+    if name == "flat" and units != "1":
+        raise ConfigError(f"the flat is in {units}, expected a normalised one in units of 1; rebuild it normalised")
+    if name != "flat" and units != config.units:
+        raise ConfigError(
+            f"the {name} is in {units}, the exposures are corrected to {config.units} (isr.gains={config.gains}); "
+            f"use a {name} in {config.units} or isr.gains={'nominal' if units == 'electron' else 'none'}"
+        )
+    return calibration
+
+
+def _dark_scales(raw: xr.DataArray, calibs: Mapping[str, xr.Dataset], config: IsrConfig) -> tuple[float, ...]:
+    """Dark time of each exposure over that of the dark."""
+    if not config.dark:
+        return ()
+    master = _checked_image("dark", calibs, config).attrs.get("dark_time_s")
+    if master is None or not master > 0:
+        raise ConfigError(f"the dark has attrs['dark_time_s'] = {master}, expected a time in seconds > 0; rebuild it")
+    if "dark_time" not in raw.coords:
+        raise PlanError("isr: raw has no coordinate 'dark_time', which isr.dark needs")
+    times = dict(zip(raw["exposure"].values.tolist(), raw["dark_time"].values.tolist(), strict=True))
+    for exposure, time in times.items():
+        if not np.isfinite(time):
+            raise DataError(
+                f"exposure {exposure}: its dark time is {time} s, so the dark cannot be scaled to it; "
+                "leave the exposure out (-d) or set isr.dark=false"
+            )
+    return tuple(time / float(master) for time in times.values())
 
 
 def _dataset(raw: xr.DataArray, source: RawSource, corrected: da.Array, vectors: da.Array | None) -> xr.Dataset:

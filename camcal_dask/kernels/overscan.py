@@ -24,6 +24,7 @@ from camcal_dask.kernels.moments import (
     sort_columns,
     sorting_network,
 )
+from camcal_dask.kernels.overscan_curves import SCALARS, smooth_levels, strip_level
 from camcal_dask.kernels.random import uniform_row
 
 FILL = np.int32(np.iinfo(np.int32).min)
@@ -100,6 +101,7 @@ def fit_lines(
     smoothing: int = 0,
     smoothing_threshold: float = 0.0,
     use_mean: bool = False,
+    curve: tuple[str, int] | None = None,
 ) -> LineFit | None:
     """Fit the level of every line; steps 2-7 of isr.md 2.2.
 
@@ -114,6 +116,8 @@ def fit_lines(
     smoothing : width of the median filter along the lines, 0 = no smoothing test.
     smoothing_threshold : a line this much above the filtered lines is bad.
     use_mean : mean of the survivors instead of their median.
+    curve : kind and order of one level or a smooth curve for all lines, see
+        `camcal_dask.kernels.overscan_curves`; None keeps a level per line.
 
     Returns
     -------
@@ -137,8 +141,16 @@ def fit_lines(
         bad |= _stands_out(pixels, smoothing, smoothing_threshold)
     bad = _grow_lines(bad, grow)
     mask[:, bad] |= BAD
-    filled = fill_gaps(_line_levels(pixels, flags, sigma, use_mean))
-    return None if filled is None else LineFit(filled.astype(np.float32), bad)
+    if curve is not None and curve[0] in SCALARS:
+        one = strip_level(pixels, flags, REJECT, curve[0])
+        return None if np.isnan(one) else LineFit(np.full(strip.shape[1], one, np.float32), bad)
+    levels = _line_levels(pixels, flags, sigma, use_mean or curve is not None)
+    filled = fill_gaps(levels)
+    if filled is None:
+        return None
+    if curve is not None:
+        filled = smooth_levels(filled, np.isfinite(levels).astype(np.float64), *curve)
+    return LineFit(filled.astype(np.float32), bad)
 
 
 def fill_gaps(vector: NDArray[np.float64]) -> NDArray[np.float64] | None:

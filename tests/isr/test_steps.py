@@ -206,3 +206,14 @@ def test_dither_is_uniform_in_its_interval(dither, low):
     assert added.max() <= low + 1 + 1e-3
     assert added.mean() == pytest.approx(low + 0.5, abs=0.01)
     assert added.var() == pytest.approx(1 / 12, rel=0.03)
+
+
+@pytest.mark.parametrize("fit_type", ["MEANCLIP", "CHEB", "AKIMA_SPLINE"])
+def test_smooth_overscan(fit_type):
+    """A level that is a straight line over the rows is found by every curve; its mean by a single level."""
+    raw, _ = tiny_raw(1, read_noise=0.0)
+    pixels = np.full(raw.values[0, 0].shape, 20000, "i4") + np.arange(64, dtype="i4")[:, None] * 4
+    serial = OverscanConfig(fit_type=fit_type, order=8 if "SPLINE" in fit_type else 1)
+    overscan, _, _ = corrected(rows_of(pixels), IsrConfig(dither="none", serial_overscan=serial))
+    expect = 20000 + 4 * np.arange(64) if fit_type != "MEANCLIP" else np.full(64, 20000 + 4 * 31.5)
+    np.testing.assert_allclose(overscan.serial, np.broadcast_to(expect, (16, 64)), rtol=1e-6)

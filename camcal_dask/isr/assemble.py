@@ -1,0 +1,252 @@
+"""CCD images in detector coordinates, and mosaics of the focal plane, lazily, from corrected or combined amps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from camcal_dask.errors import PlanError
+from camcal_dask.instruments import Detector, get_instrument
+from camcal_dask.instruments.focal_plane import assemble as assemble_ccd
+from camcal_dask.instruments.focal_plane import ccd_to_focal_plane, transform
+from camcal_dask.isr.blocks import Corrected, blocks_of, unwrap
+from camcal_dask.kernels.masks import NO_DATA, bits
+
+AMPS = ("amp", "y", "x")
+CCD = ("y_ccd", "x_ccd")
+FOCAL_PLANE = ("y_focal", "x_focal")
+UNFIT = ("BAD", "SAT", "NO_DATA", "UNMASKEDNAN")
+"""Planes whose pixels do not enter a bin of a mosaic."""
+
+
+def assemble(amps: xr.Dataset) -> xr.Dataset:
+    """Put the amps of every detector together.
+
+    Parameters
+    ----------
+    amps : Dataset
+        From ``isr`` or of a product: variables (.., detector, amp, y, x), trimmed, readout coordinates;
+        ``attrs["instrument"]``.  Lazy stays lazy: one task a block and variable.
+
+    Returns
+    -------
+    Dataset
+        Those variables as (.., detector, y_ccd, x_ccd) in detector coordinates, [0, 0] lower left.  CCDs smaller than
+        the camera's largest are padded at high y and x with NaN, masks with NO_DATA.
+
+    Raises
+    ------
+    PlanError
+        If no variable has amps of pixels, or the instrument is not known.
+    """
+    camera = _camera(amps)
+    size = max(d.height_pix for d in camera.detectors.values()), max(d.width_pix for d in camera.detectors.values())
+    ids = tuple(amps["detector"].values.tolist())
+    found = {}
+    for name, variable in amps.data_vars.items():
+        if variable.dims[-3:] != AMPS:
+            continue
+        whole = variable.variable.transpose(..., "detector", *AMPS)
+        found[str(name)] = xr.Variable(
+            (*whole.dims[:-3], *CCD), _assembled(whole, camera.name, ids, size), variable.attrs
+        )
+    if not found:
+        raise PlanError(f"assemble: no variable with dims (.., {', '.join(AMPS)}) among {list(amps.data_vars)}")
+    coords = {k: c for k, c in amps.coords.items() if not set(AMPS) & set(c.dims)}
+    return xr.Dataset(found, coords, amps.attrs)
+
+
+def mosaic(amps: xr.Dataset, *, binning: int = 32, reject: Sequence[str] = UNFIT) -> xr.DataArray:
+    """Image of the focal plane in bins of pixels, lazily.
+
+    Every detector is read, assembled and binned by itself in one or two tasks; only bins are brought together.
+    In memory are one detector a worker, and the mosaic (LSSTCam in bins of 32: 16 MB).
+
+    Parameters
+    ----------
+    amps : Dataset
+        As for `assemble`, with ``image`` and ``mask``.
+    binning : width of a bin [pixel]
+    reject : mask planes whose pixels do not enter
+
+    Returns
+    -------
+    DataArray float32 (.., y_focal, x_focal)
+        Mean of the good pixels of each bin, NaN where there is none; coordinates in mm in the focal plane.
+        A detector is shifted by at most half a bin to the common grid.
+
+    Raises
+    ------
+    PlanError
+        If ``amps`` has not got what it takes.
+    """
+    camera = _camera(amps)
+    detectors = [camera.detectors[d] for d in amps["detector"].values.tolist()]
+    step = binning * detectors[0].pixel_size_mm
+    (x0, x1), (y0, y1) = _extent(detectors)
+    shape = int(np.ceil((y1 - y0) / step)) + 1, int(np.ceil((x1 - x0) / step)) + 1
+    tiles = _tiles(amps, binning, bits(reject))
+    token = tokenize(tiles.name, binning)
+    index = "ed"[2 - tiles.ndim :]
+    focal = da.blockwise(
+        _place,
+        f"{index[:-1]}YX",
+        tiles,
+        index,
+        name=f"mosaic-{token}",
+        new_axes={"Y": shape[0], "X": shape[1]},
+        dtype=np.float32,
+        meta=np.empty((0,) * (tiles.ndim + 1), np.float32),
+        instrument=camera.name,
+        detectors=tuple(d.id for d in detectors),
+        corner=(x0, y0),
+        step=step,
+        shape=shape,
+        n_lead=tiles.ndim - 1,
+    )
+    lead = amps["image"].dims[:-4]
+    coords = {k: c for k, c in amps.coords.items() if set(c.dims) <= set(lead)}
+    axes = {name: start + step * np.arange(n) for name, start, n in zip(FOCAL_PLANE, (y0, x0), shape, strict=True)}
+    attrs = {**amps["image"].attrs, "binning": binning}
+    result = xr.DataArray(focal, coords | axes, (*lead, *FOCAL_PLANE), "image", attrs)
+    for name in FOCAL_PLANE:
+        result[name].attrs["units"] = "mm"
+    return result
+
+
+def bin_image(image: NDArray[np.float32], mask: NDArray[np.int32], binning: int, reject: int) -> NDArray[np.float32]:
+    """Mean of the good pixels of squares of ``binning`` pixels, (ceil(y / b), ceil(x / b)) float32; NaN without any."""
+    height, width = (-(-n // binning) for n in image.shape)
+    good = np.zeros((height * binning, width * binning), bool)
+    values = np.zeros(good.shape, np.float32)
+    inside = np.s_[: image.shape[0], : image.shape[1]]
+    good[inside] = np.isfinite(image) & ((mask & reject) == 0)
+    np.copyto(values[inside], image, where=good[inside])
+    squares = (height, binning, width, binning)
+    count = good.reshape(squares).sum(axis=(1, 3))
+    total = values.reshape(squares).sum(axis=(1, 3), dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(count > 0, total / count, np.nan), np.float32)
+
+
+def _camera(amps: xr.Dataset) -> Any:
+    if "instrument" not in amps.attrs or "detector" not in amps.coords:
+        raise PlanError("assemble: the Dataset has no attribute 'instrument' or no coordinate 'detector'")
+    return get_instrument(amps.attrs["instrument"])
+
+
+def _assembled(whole: xr.Variable, instrument: str, ids: tuple[int, ...], size: tuple[int, int]) -> Any:
+    if whole.chunks is None:
+        return _assemble_block(whole.to_numpy(), instrument=instrument, ids=ids, size=size)
+    blocks = whole.chunk({"detector": 1, **dict.fromkeys(AMPS, -1)}).data
+    out = "edYX"[4 - (blocks.ndim - 1) :]
+    numbers = da.from_array(np.array(ids), chunks=1)
+    return da.blockwise(
+        _assemble_lists,
+        out,
+        blocks,
+        f"{out[:-2]}ayx",
+        numbers,
+        "d",
+        new_axes={"Y": size[0], "X": size[1]},
+        dtype=blocks.dtype,
+        meta=np.empty((0,) * len(out), blocks.dtype),
+        align_arrays=False,
+        instrument=instrument,
+        size=size,
+    )
+
+
+def _assemble_lists(block: Any, ids: Any, *, instrument: str, size: tuple[int, int]) -> NDArray[Any]:
+    return _assemble_block(unwrap(block), instrument=instrument, ids=tuple(ids.tolist()), size=size)
+
+
+def _assemble_block(
+    amps: NDArray[Any], *, instrument: str, ids: tuple[int, ...], size: tuple[int, int]
+) -> NDArray[Any]:
+    """Assemble (.., detector, amp, y, x) to (.., detector, y_ccd, x_ccd)."""
+    camera = get_instrument(instrument)
+    fill = np.nan if np.issubdtype(amps.dtype, np.floating) else NO_DATA
+    out = np.full((*amps.shape[:-3], *size), fill, amps.dtype)
+    for index in np.ndindex(amps.shape[:-3]):
+        detector = camera.detectors[ids[index[-1]]]
+        out[index][: detector.height_pix, : detector.width_pix] = assemble_ccd(amps[index], detector)
+    return out
+
+
+def _extent(detectors: Sequence[Detector]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Range of pixel centres in the focal plane, ((x0, x1), (y0, y1)) [mm]."""
+    corners = []
+    for d in detectors:
+        right, top = d.width_pix - 1, d.height_pix - 1
+        corners.append(np.array(transform(ccd_to_focal_plane(d), [0, right, 0, right], [0, 0, top, top])))
+    x, y = np.concatenate(corners, axis=1)
+    return (float(x.min()), float(x.max())), (float(y.min()), float(y.max()))
+
+
+def _tiles(amps: xr.Dataset, binning: int, reject: int) -> da.Array:
+    """Binned CCDs, one object a block at (exposure, detector) or (detector,)."""
+    lead = amps["image"].dims[:-3]
+    if lead not in (("detector",), ("exposure", "detector")):
+        raise PlanError(f"mosaic: image has dims {amps['image'].dims}, expected ([exposure,] detector, amp, y, x)")
+    ids = da.from_array(np.array(amps["detector"].values), chunks=1)
+    settings = {"instrument": amps.attrs["instrument"], "binning": binning, "reject": reject}
+    index = "ed"[2 - len(lead) :]
+    behind = blocks_of(amps) if len(lead) == 2 else None
+    if behind is not None and behind.numblocks == (*amps["image"].shape[:2], 1, 1, 1):
+        arrays = [behind]
+    else:
+        chunks = {**dict.fromkeys(lead, 1), **dict.fromkeys(AMPS, -1)}
+        arrays = [amps[name].variable.chunk(chunks).data for name in ("image", "mask")]
+    return da.blockwise(
+        _tile,
+        index,
+        ids,
+        "d",
+        *(part for array in arrays for part in (array, f"{index}ayx")),
+        name=f"tile-{tokenize([a.name for a in arrays], settings)}",
+        dtype=object,
+        meta=np.empty((0,) * len(index), object),
+        align_arrays=False,
+        **settings,
+    )
+
+
+def _tile(ids: Any, *blocks: Any, instrument: str, binning: int, reject: int) -> NDArray[np.float32]:
+    found = [unwrap(block) for block in blocks]
+    planes = (found[0].image, found[0].mask) if isinstance(found[0], Corrected) else found
+    image, mask = (plane.reshape(plane.shape[-3:]) for plane in planes)
+    detector = get_instrument(instrument).detectors[int(ids[0])]
+    return bin_image(assemble_ccd(image, detector), assemble_ccd(mask, detector), binning, reject)
+
+
+def _place(  # noqa: PLR0913
+    tiles: Any,
+    *,
+    instrument: str,
+    detectors: tuple[int, ...],
+    corner: tuple[float, float],
+    step: float,
+    shape: tuple[int, int],
+    n_lead: int,
+) -> NDArray[np.float32]:
+    """Put the binned CCDs of one exposure on the common grid."""
+    camera = get_instrument(instrument)
+    focal = np.full(shape, np.nan, np.float32)
+    for number, tile in zip(detectors, tiles, strict=True):
+        detector = camera.detectors[number]
+        affine, size = ccd_to_focal_plane(detector), step / detector.pixel_size_mm
+        turn = np.rint(affine[:, :2] / detector.pixel_size_mm).astype(int)
+        start = transform(affine, (size - 1) / 2, (size - 1) / 2)  # middle of the first bin
+        first = [int(np.rint((float(s) - c) / step)) for s, c in zip(start, corner, strict=True)]
+        j, i = np.indices(tile.shape)
+        column, row = (first[k] + turn[k, 0] * i + turn[k, 1] * j for k in (0, 1))
+        seen = np.isfinite(tile) & (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+        focal[row[seen], column[seen]] = tile[seen]
+    return focal.reshape((1,) * n_lead + shape)
