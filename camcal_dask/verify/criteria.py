@@ -172,6 +172,7 @@ DARK = (
         source="cp_verify",
         doc="excess noise over the read noise alone: advice, for the shot noise of a long dark exceeds it",
         dmtn="5.3",
+        required_upstream=True,
         error=_NOISE_ERROR,
     ),
     Criterion(
@@ -276,6 +277,7 @@ FLAT = (
         source="cp_verify",
         doc="at most the noise of a pure Poisson signal: advice, a coin toss without brighter-fatter effect",
         dmtn="10.X",
+        required_upstream=True,
         scale="sqrt(abs(mean) * to_electron)",
     ),
     Criterion(

@@ -51,6 +51,7 @@ class Criterion:
     dmtn : test number of DMTN-101.
     op : ``<``, ``<=``, ``==``, ``>=`` or ``>``.
     scale, error : expressions, see the module; no error for lower limits.
+    required_upstream : whether upstream's verdict hangs on it, where that differs from ``required``.
     level : whose result it is; a detector or exposure test reduces with ``mean_over_amps(...)`` and the like.
     """
 
@@ -66,6 +67,13 @@ class Criterion:
     scale: str = "1"
     error: str = "0"
     level: Level = "amp"
+    required_upstream: bool | None = None
+
+    @property
+    def upstream(self) -> bool:
+        """Whether a failure fails the amp in upstream's verdict."""
+        chosen = self.required if self.required_upstream is None else self.required_upstream
+        return chosen and self.source == "cp_verify"
 
 
 def with_thresholds(criteria: tuple[Criterion, ...], overrides: Mapping[str, float]) -> tuple[Criterion, ...]:

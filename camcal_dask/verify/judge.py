@@ -142,7 +142,7 @@ def _judge_level(
             status[i][~exists.transpose(*dims).values] = NOT_EVALUATED
     prefix = _PREFIX[level]
     test = f"{prefix}test"
-    columns = ("name", "dmtn", "op", "threshold", "required", "source")
+    columns = ("name", "dmtn", "op", "threshold", "required", "source", "upstream")
     coords = {f"{test}_{c}": (test, [getattr(row, c) for row in criteria]) for c in columns}
     variables = {f"{prefix}{name}": ((test, *dims), array) for name, array in arrays.items()}
     variables[f"{prefix}status"] = ((test, *dims), status)
@@ -277,6 +277,7 @@ def rubin(verdict: xr.Dataset) -> Policy:
         upstream = verdict.isel({test: np.flatnonzero(verdict[f"{test}_source"].values == "cp_verify")})
         failed = upstream[f"{prefix}status"] == FAIL
         if level == "amp":
+            upstream = upstream.assign_coords(test_required=upstream["test_upstream"])
             failed = failed & _required_failures(upstream, "amp") & ~verdict["known_bad"]
         rest = [d for d in failed.dims if d not in ("exposure", test)]
         counts.append(failed.sum(rest).transpose("exposure", test).values)
