@@ -71,7 +71,11 @@ def _bar(label: str, total: int) -> Iterator[Callable[[str], None]]:
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(label, total=total, note="")
-        yield lambda note="": progress.update(task, advance=1, note=note)
+
+        def advance(note: str = "") -> None:
+            progress.update(task, advance=1, note=note)
+
+        yield advance
 
 
 # ---------------------------------------------------------------------------- repository
@@ -232,7 +236,7 @@ def run(
     """Run a pipeline; options as in pipetask run.  The same command again does only what is missing."""
     from camcal_dask.campaign.plan import make_plan
     from camcal_dask.campaign.recipe import load_recipe
-    from camcal_dask.campaign.run import execute
+    from camcal_dask.campaign.run import count_tasks, execute
     from camcal_dask.campaign.workers import connect, load_profile
     from camcal_dask.repo.registry import open_repo
 
@@ -247,7 +251,7 @@ def run(
             where=where,
             task_memory_bytes=profile.task_memory_bytes(),
         )
-        console.print(_grid(plan.rows()))
+        console.print(_grid(plan.rows(count_tasks(opened, plan))))
         if dry_run:
             return
         with connect(profile) as client, _bar(recipe.product, len(plan.detectors)) as advance:

@@ -57,13 +57,6 @@ class Plan:
         return isinstance(self.recipe, StackRecipe)
 
     @property
-    def tasks(self) -> int:
-        """Tasks that dask will schedule, as the graphs are built (`campaign.run`)."""
-        exposures, rows = len(self.exposures), self.raws.sizes["y"]
-        slabs = -(-rows // self.slab_rows) if isinstance(self.recipe, StackRecipe) else exposures
-        return len(self.detectors) * (exposures + slabs + 1)
-
-    @property
     def bytes_read(self) -> int:
         """Raw int32 bytes; the overscan pass and the pixel pass read them once each."""
         return int(self.raws.nbytes)
@@ -76,8 +69,8 @@ class Plan:
         height, width = self.instrument.trimmed_shape
         return len(self.detectors) * self.raws.sizes["amp"] * height * width * 12
 
-    def rows(self) -> list[tuple[str, str]]:
-        """Return the lines of the dry-run table."""
+    def rows(self, tasks: int) -> list[tuple[str, str]]:
+        """Return the lines of the dry-run table; ``tasks`` from :func:`camcal_dask.campaign.run.count_tasks`."""
         exposures, detectors = self.exposures, self.detectors
         lines = [
             ("pipeline", f"{self.recipe.task} -> {self.recipe.product} ({self.recipe.description})"),
@@ -85,7 +78,7 @@ class Plan:
             ("output", self.output),
             ("exposures", f"{len(exposures)}: {_span(exposures)}"),
             ("detectors (quanta)", f"{len(detectors)}: {_span(detectors)}"),
-            ("dask tasks", f"{self.tasks:,}"),
+            ("dask tasks", f"{tasks:,}"),
             ("raw pixels", f"{self.bytes_read / 1e9:.2f} GB int32"),
             ("product", f"{self.bytes_written / 1e9:.2f} GB before compression"),
             ("block", f"{self.slab_rows} rows" if isinstance(self.recipe, StackRecipe) else "one exposure"),

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dask
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from camcal_dask.calibs.products import template
-from camcal_dask.calibs.stack import combine
+from camcal_dask.calibs.stack import Finished, combine, finished_of
 from camcal_dask.calibs.state import common_state
 from camcal_dask.campaign.plan import Plan
 from camcal_dask.campaign.recipe import StackRecipe, VerifyRecipe
@@ -151,12 +150,11 @@ def _stack_quantum(repo: Repo, plan: Plan, uri: str, index: int, detector: int) 
     assert isinstance(recipe, StackRecipe)
     raw = plan.raws.sel(detector=[detector])
     corrected = isr(raw, config=recipe.isr, block="slab", slab_rows=plan.slab_rows)
-    (product,) = dask.optimize(combine(corrected, recipe.combine))
-    arrays = {str(name): v.isel(detector=0).data for name, v in product.data_vars.items()}
+    (blocks,) = dask.optimize(finished_of(combine(corrected, recipe.combine)))
     return dask.delayed(_write_detector)(
         uri,
         index,
-        arrays,
+        blocks.to_delayed()[0],
         manifests={e: (cubes.raw_cube_uri(repo.root, plan.instrument.name, e), detector) for e in plan.exposures},
         keywords=plan.instrument.settings.state_keywords,
         what=f"{recipe.product}, detector {plan.instrument.detector(detector).name}",
@@ -167,7 +165,7 @@ def _stack_quantum(repo: Repo, plan: Plan, uri: str, index: int, detector: int) 
 def _write_detector(
     uri: str,
     index: int,
-    arrays: Mapping[str, np.ndarray],
+    product: Finished,
     *,
     manifests: Mapping[int, tuple[str, int]],
     keywords: Sequence[str],
@@ -181,7 +179,17 @@ def _write_detector(
         headers[exposure] = None if manifest is None else manifest["header"]
     state = common_state(headers, keywords, what=what, strict=strict)
     present = [exposure for exposure, header in headers.items() if header is not None]
-    products.write_product(uri, index, arrays, {"exposures": present, "camera_state": state})
+    products.write_product(uri, index, product._asdict(), {"exposures": present, "camera_state": state})
+
+
+def count_tasks(repo: Repo, plan: Plan) -> int:
+    """Tasks that dask will schedule: those of one quantum, times the quanta."""
+    detector = plan.detectors[0]
+    if isinstance(plan.recipe, StackRecipe):
+        graph = _stack_quantum(repo, plan, "", 0, detector)
+    else:
+        graph = _verify_quantum(plan, detector)
+    return len(plan.detectors) * len(dict(graph.__dask_graph__()))
 
 
 # ---------------------------------------------------------------------------- verify
@@ -230,6 +238,7 @@ def _verify_quantum(plan: Plan, detector: int) -> xr.Dataset:
     gains = "none" if candidate.attrs["units"] == "adu" else "nominal"
     config = recipe.isr.model_copy(update={"gains": gains})
     corrected = isr(plan.raws.sel(detector=[detector]), {"bias": candidate}, config, block="exposure")
+    statistics: xr.Dataset
     (statistics,) = dask.optimize(measure(corrected, config=recipe.verify.measure))
     return statistics
 

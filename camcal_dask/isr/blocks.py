@@ -10,6 +10,7 @@ which holds no pixels.  Whoever consumes it decides how many exposures are in me
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -27,6 +28,7 @@ from camcal_dask.errors import ConfigError, PlanError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr import steps
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.memory import reuse_freed_memory
 from camcal_dask.kernels.masks import MASK_PLANES
 
 DIMS = ("exposure", "detector", "amp", "y", "x")
@@ -66,6 +68,7 @@ class RawSource:
 
     def read(self, exposure: int, detector: int, rows: slice, columns: slice) -> steps.RawRows:
         """Read rows and columns of all amps, at positions (not ids) ``exposure`` and ``detector``."""
+        reuse_freed_memory()
         values = np.ascontiguousarray(self.pixels[exposure, detector, :, rows, columns].to_numpy())
         ids = self.exposures[exposure], get_instrument(self.instrument).detectors[self.detectors[detector]]
         return steps.RawRows(values, rows.start, columns.start, *ids)
@@ -104,12 +107,13 @@ class Slab:
 
     def correct(
         self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32]
-    ) -> tuple[NDArray[np.float32], steps.Overscan]:
+    ) -> tuple[NDArray[np.float32], steps.Overscan, bool]:
         """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
 
         Returns
         -------
-        noise (amp,) float32, the read-noise term of the variance; and the overscan, arrays (amp, ...).
+        noise (amp,) float32, the read-noise term of the variance; the overscan, arrays (amp, ...); and
+        whether all pixels of the detector are finite and without mask planes.
         """
         source, config = self.source, self.source.config
         bias = None if self.bias is None else steps.Bias._make(plane[0] for plane in self.bias)
@@ -125,7 +129,8 @@ class Slab:
             steps.subtract_bias(image, mask, bias)
         if bias is not None or n_missing:
             steps.mask_nan(image, mask, bias, raw.detector, y0)
-        return steps.noise_variance(raw.detector, overscan.statistics, config), overscan
+        clean = bias is None and n_missing == 0
+        return steps.noise_variance(raw.detector, overscan.statistics, config), overscan, clean
 
     def _region(self) -> tuple[slice, slice]:
         """Raw rows and columns that hold the pixels of the slab (data starts at raw row 0)."""
@@ -190,7 +195,7 @@ def isr(
         raw.attrs["instrument"],
         config,
     )
-    token = tokenize(source.pixels, source.exposures, source.detectors, source.instrument, config.model_dump_json())
+    token = tokenize(_identity(source.pixels), source.exposures, source.detectors, config.model_dump_json())
     held = dask.delayed(source, name=f"isr-source-{token}", traverse=False)
     rows = source.trimmed[1] if block == "exposure" else min(slab_rows or SLAB_ROWS, source.trimmed[1])
     chunks = _chunks(source, rows, by_exposure=block == "exposure")
@@ -240,14 +245,18 @@ def _behind(corrected: xr.Dataset, prefix: str) -> da.Array | None:
         names.add(array.name.removeprefix(f"isr-{variable}-"))
     if len(names) > 1:
         return None
+    return layer_of(array, f"{prefix}-{names.pop()}", array.chunks)
+
+
+def layer_of(array: da.Array, name: str, chunks: Any) -> da.Array:
+    """Return an earlier layer of an array's graph as an array of objects with these chunks."""
     layers = array.dask
-    name = f"{prefix}-{names.pop()}"
     keep = _ancestors(layers, name)
     graph = HighLevelGraph(
         {k: v for k, v in layers.layers.items() if k in keep},
         {k: v for k, v in layers.dependencies.items() if k in keep},
     )
-    return da.Array(graph, name, array.chunks, meta=np.empty((0,) * 5, object))
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * len(chunks), object))
 
 
 def _ancestors(graph: HighLevelGraph, name: str) -> set[str]:
@@ -258,6 +267,12 @@ def _ancestors(graph: HighLevelGraph, name: str) -> set[str]:
             found.add(layer)
             stack.extend(graph.dependencies[layer])
     return found
+
+
+def _identity(pixels: xr.Variable) -> Any:
+    """What makes raw pixels the same for dask.  dask's own tokens of a lazy variable read all of it."""
+    in_memory = isinstance(pixels._data, np.ndarray)  # noqa: SLF001
+    return pixels.to_numpy() if in_memory else pickle.dumps(pixels)
 
 
 def _check_raw(raw: xr.DataArray) -> None:
@@ -327,8 +342,8 @@ def _correct_slab(slab: Slab) -> Corrected:
     n = len(slab.exposures)
     image, mask = np.empty((n, 1, *slab.shape), np.float32), np.empty((n, 1, *slab.shape), np.int32)
     results = [slab.correct(i, image[i, 0], mask[i, 0]) for i in range(n)]
-    noise = np.stack([noise for noise, _ in results])[:, None]
-    overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan in results])
+    noise = np.stack([noise for noise, _, _ in results])[:, None]
+    overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan, _ in results])
     return Corrected(image, mask, noise, slab.bias, overscan)
 
 

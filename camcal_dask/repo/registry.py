@@ -384,7 +384,8 @@ class Repo(ProductQueries):
         camera = self.instrument(instrument, where)
         bind = dict(bind or {})
         where = selection.with_detectors(where, camera, detectors, bind)
-        search = schema.raw_run(camera.name) if collections is None else collections
+        search = [schema.raw_run(camera.name)] if collections is None else _as_list(collections)
+        self._flatten(search)  # names an unknown collection better than the Butler does
         try:
             pairs, rows = self._query_raws(where, camera, search, bind)
             if not pairs:
@@ -545,6 +546,10 @@ class Repo(ProductQueries):
 def _span(begin: int | None, end: int | None) -> Timespan:
     """Timespan of TAI nanoseconds."""
     return Timespan(None, None, _nsec=(begin, end))
+
+
+def _as_list(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _moment(value: Moment) -> Time | None:

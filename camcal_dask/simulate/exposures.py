@@ -69,8 +69,8 @@ class ExposureSpec(Config):
 def bias_set(n: int, day_obs: int, first_seq_num: int = 1, *, contaminated_first: bool = False) -> list[ExposureSpec]:
     """``n`` biases; with ``contaminated_first`` the first of them is the one after idle."""
     one = ExposureSpec(type="bias", day_obs=day_obs, seq_num=first_seq_num, reason="bias")
-    specs = list(schedule([one] * n, day_obs, first_seq_num))
-    return [s.model_copy(update={"contaminated": contaminated_first and i == 0}) for i, s in enumerate(specs)]
+    specs = _set_of(one, n)
+    return [s.model_copy(update={"contaminated": contaminated_first and s.index == 1}) for s in specs]
 
 
 def dark_set(n: int, exposure_time_s: float, day_obs: int, first_seq_num: int = 1) -> list[ExposureSpec]:
@@ -78,7 +78,7 @@ def dark_set(n: int, exposure_time_s: float, day_obs: int, first_seq_num: int = 
     one = ExposureSpec(
         type="dark", day_obs=day_obs, seq_num=first_seq_num, reason="dark", exposure_time_s=exposure_time_s
     )
-    return list(schedule([one] * n, day_obs, first_seq_num))
+    return _set_of(one, n)
 
 
 def flat_set(
@@ -101,7 +101,7 @@ def flat_set(
         physical_filter=physical_filter,
         light=light,
     )
-    return list(schedule([one] * n, day_obs, first_seq_num))
+    return _set_of(one, n)
 
 
 def ptc_set(
@@ -118,6 +118,12 @@ def ptc_set(
         for t in exposure_times_s
     ]
     return list(schedule(itertools.chain.from_iterable(pairs), day_obs, first_seq_num))
+
+
+def _set_of(one: ExposureSpec, n: int) -> list[ExposureSpec]:
+    """``n`` exposures of one command, which the headers count (CURINDEX of MAXINDEX)."""
+    numbered = [one.model_copy(update={"index": i, "max_index": n}) for i in range(1, n + 1)]
+    return list(schedule(numbered, one.day_obs, one.seq_num))
 
 
 def schedule(specs: Iterable[ExposureSpec], day_obs: int, first_seq_num: int = 1) -> Iterator[ExposureSpec]:

@@ -234,8 +234,9 @@ PEAK = """
     class Noise(BackendArray):
         shape, dtype = (int(sys.argv[1]), 1, 16, 2048, 576), np.dtype("i4")
         def __getitem__(self, key):
-            return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self.read)
+            return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
         def read(self, key):
+            assert sum(isinstance(k, slice) for k in key) == 3, "more than one exposure at a time"
             shape = [len(range(*k.indices(n))) for k, n in zip(key, self.shape) if isinstance(k, slice)]
             return np.random.default_rng(0).integers(19990, 20010, shape, dtype=np.int32)
 
@@ -261,9 +262,10 @@ PEAK = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n_exposure", "rows"), [(3, 256), (20, 256), (60, 64)])
+@pytest.mark.parametrize(("n_exposure", "rows"), [(3, 256), (60, 64)])
 def test_peak_is_as_promised(n_exposure, rows):
     """Full-size amps, one task after the other in a fresh process."""
     command = [sys.executable, "-c", textwrap.dedent(PEAK), str(n_exposure), str(rows)]
     measured, promised = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-    assert measured < promised + 100 * 2**20, f"{measured / 2**20:.0f} MiB, promised {promised / 2**20:.0f}"
+    code = 120 * 2**20  # numba and zarr, loaded after the idle process was measured
+    assert measured < promised + code, f"{measured / 2**20:.0f} MiB, promised {promised / 2**20:.0f}"
