@@ -145,7 +145,6 @@ def merge_sorted(a, b):  # type: ignore[no-untyped-def]
     out = np.empty(a.size + b.size, a.dtype)
     start = 0
     for k in range(b.size):
-        stop = start
         low, high = start, a.size
         while low < high:
             middle = (low + high) // 2
@@ -153,9 +152,10 @@ def merge_sorted(a, b):  # type: ignore[no-untyped-def]
                 low = middle + 1
             else:
                 high = middle
-        stop = low
-        out[start + k : stop + k] = a[start:stop]
-        out[stop + k] = b[k]
-        start = stop
-    out[start + b.size :] = a[start:]
+        for i in range(start, low):  # slices would cost three seconds of compilation
+            out[i + k] = a[i]
+        out[low + k] = b[k]
+        start = low
+    for i in range(start, a.size):
+        out[i + b.size] = a[i]
     return out
