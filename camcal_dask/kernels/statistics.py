@@ -40,14 +40,15 @@ def select_good(image, mask, bad_bits, height, width):  # type: ignore[no-untype
     Returns
     -------
     values : (n_good,) float32, in raster order.
+    excluded : (n,) float32, finite values of the masked pixels, in raster order.
     n_masked : int, pixels with any of ``bad_bits``.
     planes : (N_PLANES,) int64, pixels with each plane.
     """
     values = np.empty(height * width, np.float32)
+    excluded = np.empty(height * width, np.float32)
     planes = np.zeros(N_PLANES, np.int64)
     largest = np.float32(np.finfo(np.float32).max)
-    n_good = 0
-    n_masked = 0
+    n_good, n_excluded, n_masked = 0, 0, 0
     for y in range(height):
         bits = np.int32(0)
         finite = 0
@@ -64,25 +65,15 @@ def select_good(image, mask, bad_bits, height, width):  # type: ignore[no-untype
             for plane in range(N_PLANES if bits else 0):
                 planes[plane] += (bits >> plane) & 1
             n_masked += (bits & bad_bits) != 0
-            if (bits & bad_bits) == 0 and abs(image[y, x]) <= largest:
+            if not abs(image[y, x]) <= largest:
+                continue
+            if bits & bad_bits:
+                excluded[n_excluded] = image[y, x]
+                n_excluded += 1
+            else:
                 values[n_good] = image[y, x]
                 n_good += 1
-    return values[:n_good], n_masked, planes
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def moment_sums(values, shift):  # type: ignore[no-untyped-def]
-    """Sums of ``value - shift`` and of its square, minimum and maximum of the values, all float64."""
-    total = 0.0
-    square = 0.0
-    low, high = np.inf, -np.inf
-    for value in values:
-        deviation = value - shift
-        total += deviation
-        square += deviation * deviation
-        low = min(low, value)
-        high = max(high, value)
-    return total, square, low, high
+    return values[:n_good], excluded[:n_excluded], n_masked, planes
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

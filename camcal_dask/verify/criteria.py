@@ -1,71 +1,63 @@
-"""The tests as data (reference/verification.md 1.3, 1.14, 1.16): a new test, or calibration type, is a row.
+"""The tests of every calibration type (reference/verification.md 1.3-1.6, 1.14, 1.16): a new test is a row.
 
-A row compares a value with a limit, both given as expressions over the variables of a
-statistics Dataset.  With few pixels an estimator scatters by more than a threshold made for a
-million, so a row may name the standard error of its value: then
-
-    limit = max(threshold * scale, SIGNIFICANCE * error)
-
-and 5 % on the noise stays 5 % for an amp of one million pixels (where 6 sigma is 0.4 %) but becomes
-10 % for the 1800 pixels of TinyCam.  Rows of source ``cp_verify`` are upstream's tests; ``ours`` are not.
+Upstream's tests keep their numbers; where physics or statistics make one of them fail clean data it is advice here
+and a row of ``ours`` is required in its place.
 """
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
 
-import numpy as np
-import xarray as xr
+from camcal_dask.verify.criterion import Criterion
 
-from camcal_dask.errors import ConfigError, nearest
-
-Level = Literal["amp", "detector", "exposure"]
-LEVEL_DIMS: Mapping[Level, tuple[str, ...]] = MappingProxyType(
-    {"amp": ("exposure", "detector", "amp"), "detector": ("exposure", "detector"), "exposure": ("exposure",)}
-)
-
-SIGNIFICANCE = 6.0
-"""Standard errors that never fail a test: 3024 amps x 20 exposures x 10 tests fail by chance once in 1000 runs."""
+_NOISE_ERROR = "1 / sqrt(2 * n_good)"
+"""Relative standard error of the standard deviation of n Gaussian values."""
 
 
-@dataclass(frozen=True)
-class Criterion:
-    """One test: passes when ``value op limit``.
+def _common(calibration: str) -> tuple[Criterion, ...]:
+    """Rows that are the same for every type of exposure."""
+    return (
+        Criterion(
+            f"{calibration}.processing",
+            "PROCESSING",
+            "force_failure",
+            0.0,
+            True,
+            "cp_verify",
+            "amp was processed",
+            op="==",
+        ),
+        Criterion(
+            f"{calibration}.masked", "MASKED", "n_masked / n_pixel", 0.3, False, "ours", "too few pixels to judge by"
+        ),
+    )
 
-    Attributes
-    ----------
-    id : unique, ``<calibration>.<test>``; thresholds are overridden by it.
-    name : what reports print; upstream's name where there is one.
-    value : expression over statistics.
-    threshold : limit in units of ``scale``.
-    required : a failure fails the amp; otherwise the test only advises.
-    source : ``cp_verify`` or ``ours``.
-    doc : one line for people.
-    dmtn : test number of DMTN-101.
-    op : ``<``, ``<=``, ``==``, ``>=`` or ``>``.
-    scale, error : expressions, see the module; no error for lower limits.
-    level : whose result it is; a detector or exposure test reduces with ``mean_over_amps(...)`` and the like.
-    """
 
-    id: str
-    name: str
-    value: str
-    threshold: float
-    required: bool
-    source: Literal["cp_verify", "ours"]
-    doc: str
-    dmtn: str = ""
-    op: Literal["<", "<=", "==", ">=", ">"] = "<="
-    scale: str = "1"
-    error: str = "0"
-    level: Level = "amp"
+def _overscan(calibration: str) -> tuple[Criterion, ...]:
+    """Rows on the overscan of dark frames."""
+    return (
+        Criterion(
+            id=f"{calibration}.rn_consistent",
+            name="READ_NOISE_CONSISTENT",
+            value="(gain * read_noise_adu - read_noise) / read_noise",
+            threshold=0.05,
+            required=False,
+            source="cp_verify",
+            doc="noise of the serial overscan against the read noise",
+            error="overscan_error",
+        ),
+        Criterion(
+            f"{calibration}.shifts",
+            "BIAS_SHIFT",
+            "bias_shift_count",
+            0.0,
+            False,
+            "ours",
+            "steps of the bias level",
+            op="==",
+        ),
+    )
 
 
 BIAS = (
@@ -169,7 +161,319 @@ BIAS = (
     Criterion("bias.masked", "MASKED", "n_masked / n_pixel", 0.3, False, "ours", "too few pixels to judge by"),
 )
 
-CRITERIA: Mapping[str, tuple[Criterion, ...]] = MappingProxyType({"bias": BIAS})
+DARK = (
+    Criterion("dark.mean", "MEAN", "abs(mean)", 1.0, True, "cp_verify", "residual level", "5.2", "<", scale="noise"),
+    Criterion(
+        id="dark.noise",
+        name="NOISE",
+        value="(noise - noise_expected) / noise_expected",
+        threshold=0.05,
+        required=False,
+        source="cp_verify",
+        doc="excess noise over the read noise alone: advice, for the shot noise of a long dark exceeds it",
+        dmtn="5.3",
+        required_upstream=True,
+        error=_NOISE_ERROR,
+    ),
+    Criterion(
+        id="dark.sigma",
+        name="SIGMA",
+        value="(noise - dark_sigma) / dark_sigma",
+        threshold=0.05,
+        required=True,
+        source="ours",
+        doc="excess over read noise, shot noise of the dark signal and noise of the calibrations (5.3 in full)",
+        error=_NOISE_ERROR,
+    ),
+    Criterion(
+        id="dark.cr",
+        name="CR_NOISE",
+        value="abs(noise - cr_noise) / cr_noise",
+        threshold=0.05,
+        required=True,
+        source="cp_verify",
+        doc="outliers that are no cosmic rays: unmasked hot pixels, bad columns",
+        dmtn="5.4",
+        error=_NOISE_ERROR,
+    ),
+    Criterion(
+        id="dark.noise_low",
+        name="NOISE_LOW",
+        value="(noise_expected - noise) / noise_expected",
+        threshold=0.2,
+        required=True,
+        source="ours",
+        doc="less noise than an amplifier can have: it is dead",
+        error=_NOISE_ERROR,
+    ),
+    Criterion(
+        id="dark.leak",
+        name="LEAK",
+        value="abs(mean) * to_electron",
+        threshold=0.04,
+        required=True,
+        source="ours",
+        doc="residual level [electron] above 0.04 electron/s, the light leak seen (reference 7.11), and 0.18 sigma",
+        scale="dark_seconds",
+        error="(mean_error + 0.03 * dark_sigma) * to_electron",
+    ),
+    Criterion(
+        id="dark.structure",
+        name="STRUCTURE",
+        value="structure / dark_sigma",
+        threshold=1.0,
+        required=True,
+        source="ours",
+        doc="peak to peak of the binned residual: glow, light leak, charge not flushed",
+        error="2 * bin_error / noise_expected",
+    ),
+    Criterion(
+        id="dark.flatness",
+        name="FLATNESS",
+        value="structure / dark_sigma",
+        threshold=0.5,
+        required=False,
+        source="ours",
+        doc="as STRUCTURE, the finer limit of the reference",
+        error="2 * bin_error / noise_expected",
+    ),
+    Criterion(
+        id="dark.split_mean",
+        name="SPLIT_MEAN",
+        value="abs(split_mean) / split_expected",
+        threshold=0.05,
+        required=False,
+        source="ours",
+        doc="dark of the even minus that of the odd inputs has zero mean",
+        dmtn="5.6",
+        error="mean_error / noise_expected",
+    ),
+    Criterion(
+        id="dark.split_noise",
+        name="SPLIT_NOISE",
+        value="abs(split_noise / split_expected - 1)",
+        threshold=0.05,
+        required=False,
+        source="ours",
+        doc="and the scatter its variance says",
+        dmtn="5.7",
+        error="1 / sqrt(2 * split_n)",
+    ),
+    *_overscan("dark"),
+    *_common("dark"),
+)
+
+_FLAT_ERROR = "sqrt(2 / n_good)"
+"""Relative standard error of a variance."""
+_RATE = "mean_over_detectors(mean_over_amps(mean_per_s))"
+
+FLAT = (
+    Criterion(
+        id="flat.noise",
+        name="NOISE",
+        value="noise * to_electron",
+        threshold=1.0,
+        required=False,
+        source="cp_verify",
+        doc="at most the noise of a pure Poisson signal: advice, a coin toss without brighter-fatter effect",
+        dmtn="10.X",
+        required_upstream=True,
+        scale="sqrt(abs(mean) * to_electron)",
+    ),
+    Criterion(
+        id="flat.noise_excess",
+        name="NOISE_EXCESS",
+        value="(noise ** 2 - flat_variance_expected) / (shot_variance + noise_expected ** 2)",
+        threshold=0.10,
+        required=True,
+        source="ours",
+        doc="10.X': variance above shot noise, read noise and that of the calibrations",
+        error=_FLAT_ERROR,
+    ),
+    Criterion(
+        id="flat.noise_deficit",
+        name="NOISE_DEFICIT",
+        value="(flat_variance_expected - noise ** 2) / (shot_variance + noise_expected ** 2) - bf_allowance",
+        threshold=0.10,
+        required=True,
+        source="ours",
+        doc="10.X': variance below it, by more than the brighter-fatter effect may take away",
+        error=_FLAT_ERROR,
+    ),
+    Criterion(
+        id="flat.response",
+        name="RESPONSE",
+        value="abs(mean / median_over_amps(mean) - 1)",
+        threshold=0.10,
+        required=True,
+        source="ours",
+        doc="level of an amp against the others of its detector: dead or drifting amp, wrong gain, wrong flat",
+        error="noise / sqrt(n_good) / abs(mean)",
+    ),
+    Criterion(
+        id="flat.structure",
+        name="STRUCTURE",
+        value="structure / abs(mean)",
+        threshold=0.05,
+        required=True,
+        source="ours",
+        doc="peak to peak of the binned quotient: flat of another filter, vignetting, moved dust",
+        error="2 * bin_error / noise_expected * noise / abs(mean)",
+    ),
+    Criterion(
+        id="flat.flatness",
+        name="FLATNESS",
+        value="structure / abs(mean)",
+        threshold=0.02,
+        required=False,
+        source="ours",
+        doc="as STRUCTURE, a finer limit",
+        error="2 * bin_error / noise_expected * noise / abs(mean)",
+    ),
+    Criterion(
+        id="flat.saturated",
+        name="SATURATED",
+        value="n_saturated / n_pixel",
+        threshold=1e-4,
+        required=True,
+        source="ours",
+        doc="a flat near saturation verifies nothing (reference 7.5)",
+        error="1 / n_pixel",
+    ),
+    Criterion(
+        id="flat.level",
+        name="SIGNAL",
+        value="mean * to_electron",
+        threshold=72_000.0,
+        required=False,
+        source="ours",
+        doc="0.8 of the least turnoff of the photon transfer curve, 90 000 electron",
+    ),
+    Criterion(
+        id="flat.det_scatter",
+        name="DETECTOR_SCATTER",
+        value="std_over_amps(mean) / mean_over_amps(mean)",
+        threshold=0.05,
+        required=True,
+        source="cp_verify",
+        doc="scatter of the amps of a detector",
+        dmtn="10.Y",
+        level="detector",
+    ),
+    Criterion(
+        id="flat.exp_scatter",
+        name="EXPOSURE_SCATTER",
+        value="std_over_detectors(mean_over_amps(mean)) / mean_over_detectors(mean_over_amps(mean))",
+        threshold=0.05,
+        required=True,
+        source="ours",
+        doc="10.Z': scatter of the detectors of an exposure, relative (upstream's is absolute)",
+        dmtn="10.Z",
+        level="exposure",
+    ),
+    Criterion(
+        id="flat.rate",
+        name="RATE",
+        value=f"abs({_RATE} / median_over_exposures({_RATE}) - 1)",
+        threshold=0.25,
+        required=False,
+        source="ours",
+        doc="signal a second against the median of the set (one filter): a dark or another filter among the flats",
+        level="exposure",
+    ),
+    *_common("flat"),
+)
+
+DEFECTS = (
+    Criterion(
+        id="defects.outliers",
+        name="OUTLIERS",
+        value="n_clipped - unmasked_n_clipped",
+        threshold=0.0,
+        required=True,
+        source="cp_verify",
+        doc="masking does not add outliers; 3 pixels and a change of the window are allowed",
+        error="0.5 + n_clipped * abs(unmasked_noise / noise - 1)",
+    ),
+    Criterion(
+        id="defects.stdev",
+        name="STDEV",
+        value="(noise - unmasked_noise) / noise",
+        threshold=0.0,
+        required=True,
+        source="cp_verify",
+        doc="masking does not add scatter, but for the chance of having masked ordinary pixels",
+        error="sqrt(0.5 * (n_masked + 1)) / n_good",
+    ),
+    Criterion("defects.min", "MIN", "unmasked_min - min", 0.0, True, "cp_verify", "masking does not lower the minimum"),
+    Criterion("defects.max", "MAX", "max - unmasked_max", 0.0, True, "cp_verify", "masking does not raise the maximum"),
+    Criterion(
+        id="defects.fraction",
+        name="FRAC",
+        value="sum_over_amps(n_defect - n_defect_frame) / sum_over_amps(n_pixel)",
+        threshold=0.005,
+        required=True,
+        source="ours",
+        doc="defects of a CCD (CCD-012), without the frame that is masked as a whole (0.7 % by itself)",
+        op="<",
+        level="detector",
+    ),
+    Criterion(
+        id="defects.residual",
+        name="RESIDUAL",
+        value="min_over_exposures(n_clipped / n_good)",
+        threshold=5e-4,
+        required=True,
+        source="ours",
+        doc="outliers left in the cleanest exposure, cosmic rays included: the mask is missing or incomplete",
+        error="3 / n_good",
+    ),
+    Criterion(
+        id="defects.dead",
+        name="UNUSABLE",
+        value="n_defect / n_pixel",
+        threshold=0.3,
+        required=False,
+        source="ours",
+        doc="most of the amp is masked",
+    ),
+    Criterion(
+        id="defects.completeness",
+        name="COMPLETENESS",
+        value="n_masked_outlier / (n_masked_outlier + n_clipped)",
+        threshold=0.5,
+        required=False,
+        source="ours",
+        doc="part of the outliers of an image that the mask has; cosmic rays count as missed (DMTN-101 3.4)",
+        op=">=",
+    ),
+    Criterion(
+        id="defects.change",
+        name="CHANGE",
+        value="abs(n_defect - n_defect_previous)",
+        threshold=50.0,
+        required=False,
+        source="ours",
+        doc="pixels more or fewer than in the certified mask: at most 50 or 20 %",
+        op="<",
+        error="0.2 / 6 * n_defect_previous",
+    ),
+    Criterion(
+        id="defects.prob",
+        name="PROB",
+        value="abs(n_outlier - n_defect) / n_pixel",
+        threshold=0.005,
+        required=False,
+        source="ours",
+        doc="improbable pixels are as many as masked ones; upstream's equality never holds",
+        error="1 / n_pixel",
+    ),
+    *_common("defects"),
+)
+
+CRITERIA: Mapping[str, tuple[Criterion, ...]] = MappingProxyType(
+    {"bias": BIAS, "dark": DARK, "flat": FLAT, "defects": DEFECTS}
+)
 """Tests of each calibration type."""
 
 KNOWN_BAD: Mapping[str, Mapping[tuple[str, str], str]] = MappingProxyType(
@@ -187,83 +491,3 @@ KNOWN_BAD: Mapping[str, Mapping[tuple[str, str], str]] = MappingProxyType(
     }
 )
 """Amps shown but not judged, by camera (reference 1.14 and 7.16)."""
-
-
-def with_thresholds(criteria: tuple[Criterion, ...], overrides: Mapping[str, float]) -> tuple[Criterion, ...]:
-    """Replace thresholds by test id.
-
-    Raises
-    ------
-    ConfigError
-        For an id that no test has.
-    """
-    ids = [c.id for c in criteria]
-    for key in overrides:
-        if key not in ids:
-            raise ConfigError(f"threshold of unknown test {key!r}{nearest(key, ids)}")
-    return tuple(dataclasses.replace(c, threshold=float(overrides.get(c.id, c.threshold))) for c in criteria)
-
-
-def to_json(criteria: tuple[Criterion, ...]) -> str:
-    """All rows, for the record of a verdict."""
-    return json.dumps([dataclasses.asdict(c) for c in criteria], sort_keys=True)
-
-
-def digest(criteria: tuple[Criterion, ...]) -> str:
-    """Hash of the rows, so that verdicts by different limits cannot be confused."""
-    return hashlib.sha256(to_json(criteria).encode()).hexdigest()[:16]
-
-
-def _over(reduction: str, dim: str) -> Callable[[xr.DataArray], xr.DataArray]:
-    options: dict[str, Any] = {"ddof": 1} if reduction == "std" else {}
-    return lambda array: getattr(array, reduction)(dim, **options)
-
-
-_ELEMENTWISE: dict[str, Callable[..., Any]] = {"abs": abs, "sqrt": np.sqrt, "isfinite": np.isfinite}
-_REDUCTIONS: dict[str, Callable[..., Any]] = {
-    f"{r}_over_{d}s": _over(r, d) for r in ("mean", "std", "median", "max") for d in ("amp", "detector")
-}
-_FUNCTIONS = MappingProxyType(_ELEMENTWISE | _REDUCTIONS)
-_OPERATORS: Mapping[type, Callable[[Any, Any], Any]] = MappingProxyType(
-    {
-        ast.Add: lambda a, b: a + b,
-        ast.Sub: lambda a, b: a - b,
-        ast.Mult: lambda a, b: a * b,
-        ast.Div: lambda a, b: a / b,
-        ast.Pow: lambda a, b: a**b,
-    }
-)
-
-
-def names(expression: str) -> set[str]:
-    """Variables that an expression reads."""
-    tree = ast.parse(expression, mode="eval")
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - set(_FUNCTIONS)
-
-
-def evaluate(expression: str, variables: Mapping[Any, Any]) -> Any:
-    """Evaluate an arithmetic expression of `Criterion` over named arrays.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown name or anything but numbers, names, + - * / **, and the functions of this module.
-    """
-    return _evaluate(ast.parse(expression, mode="eval").body, variables, expression)
-
-
-def _evaluate(node: ast.AST, variables: Mapping[Any, Any], whole: str) -> Any:
-    match node:
-        case ast.Constant(value=int() | float() as number):
-            return number
-        case ast.Name(id=name) if name in variables:
-            return variables[name]
-        case ast.Name(id=name):
-            raise ConfigError(f"test expression {whole!r}: no statistic {name!r}{nearest(name, map(str, variables))}")
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_evaluate(operand, variables, whole)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](_evaluate(left, variables, whole), _evaluate(right, variables, whole))
-        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
-            return _FUNCTIONS[name](_evaluate(argument, variables, whole))
-    raise ConfigError(f"test expression {whole!r}: {ast.unparse(node)!r} is not allowed")

@@ -15,9 +15,8 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.verify.criteria import (
-    CRITERIA,
-    KNOWN_BAD,
+from camcal_dask.verify.criteria import CRITERIA, KNOWN_BAD
+from camcal_dask.verify.criterion import (
     LEVEL_DIMS,
     SIGNIFICANCE,
     Criterion,
@@ -28,6 +27,7 @@ from camcal_dask.verify.criteria import (
     to_json,
     with_thresholds,
 )
+from camcal_dask.verify.references import DERIVED, complete
 
 PASS, FAIL, NOT_EVALUATED = 1, 0, -1
 RUBIN_AMPS_PER_DETECTOR = 8
@@ -70,22 +70,26 @@ def judge(
         (test, exposure, detector, amp); the same named ``detector_*`` and ``exposure_*`` for tests of these levels.
         ``amp_success``, ``detector_success``, ``exposure_success``, ``run_success`` bool: no required test failed
         there or below, known-bad amps left out above the amp.  ``n_failed`` (exposure, detector) amps.  ``margin``
-        is the signed distance to the limit in units of the limit, negative when failed.  Attributes: the
+        is the signed distance to the limit in units of the limit, negative when failed.  The references of
+        `camcal_dask.verify.references.complete`, which were compared with.  Attributes: the
         criteria, their hash, and the automatic verdicts ``policy_rubin`` and ``policy_majority``.
     """
     criteria = CRITERIA[tests] if isinstance(tests, str) and tests in CRITERIA else tests
     if isinstance(criteria, str):
         raise ConfigError(f"no tests for calibration {criteria!r}{nearest(criteria, CRITERIA)}")
     criteria = with_thresholds(criteria, thresholds or {})
-    statistics = statistics.compute()
+    statistics = complete(statistics.compute())
     exists = statistics["n_pixel"] > 0 if "n_pixel" in statistics else None
+    bad = _known_bad(statistics, known_bad)
     verdict = xr.Dataset(coords=_coordinates(statistics, role, first_in_set))
     for level in LEVEL_DIMS:
         rows = tuple(c for c in criteria if c.level == level)
         if rows or level == "amp":
-            verdict = verdict.merge(_judge_level(statistics, rows, level, exists))
-    verdict["known_bad"] = _known_bad(statistics, known_bad)
+            judged = statistics if level == "amp" else _counted(statistics, exists, bad)
+            verdict = verdict.merge(_judge_level(judged, rows, level, exists))
+    verdict["known_bad"] = bad
     verdict = verdict.assign(_success(verdict))
+    verdict = verdict.assign({name: statistics[name] for name in DERIVED if name in statistics})
     verdict.attrs = {
         "instrument": statistics.attrs.get("instrument", ""),
         "calibration": tests if isinstance(tests, str) else "",
@@ -113,6 +117,14 @@ def _coordinates(
     return found
 
 
+def _counted(statistics: xr.Dataset, exists: xr.DataArray | None, known_bad: xr.DataArray) -> xr.Dataset:
+    """Statistics without the amps that do not count in those of a detector or exposure."""
+    counted = ~known_bad if exists is None else exists & ~known_bad
+    amp = set(LEVEL_DIMS["amp"])
+    chosen = {n: v.where(counted) for n, v in statistics.data_vars.items() if "amp" in v.dims and set(v.dims) <= amp}
+    return statistics.assign(chosen)
+
+
 def _judge_level(
     statistics: xr.Dataset, criteria: tuple[Criterion, ...], level: Level, exists: xr.DataArray | None
 ) -> xr.Dataset:
@@ -130,7 +142,7 @@ def _judge_level(
             status[i][~exists.transpose(*dims).values] = NOT_EVALUATED
     prefix = _PREFIX[level]
     test = f"{prefix}test"
-    columns = ("name", "dmtn", "op", "threshold", "required", "source")
+    columns = ("name", "dmtn", "op", "threshold", "required", "source", "upstream")
     coords = {f"{test}_{c}": (test, [getattr(row, c) for row in criteria]) for c in columns}
     variables = {f"{prefix}{name}": ((test, *dims), array) for name, array in arrays.items()}
     variables[f"{prefix}status"] = ((test, *dims), status)
@@ -143,7 +155,7 @@ def _value_and_limit(
     """Arrays over ``dims``; NaN where an advisory test lacks its statistics."""
     template = xr.full_like(statistics["n_good"] if "n_good" in statistics else statistics["mean"], np.nan)
     template = template.isel({d: 0 for d in template.dims if d not in dims}, drop=True).transpose(*dims)
-    missing = {n for e in (criterion.value, criterion.scale, criterion.error) for n in names(e)} - set(statistics)
+    missing = {n for e in (criterion.value, criterion.scale, criterion.error) for n in names(e) if n not in statistics}
     if missing and not criterion.required:
         return template.values, template.values
     value = _array(evaluate(criterion.value, statistics), template).values
@@ -265,6 +277,7 @@ def rubin(verdict: xr.Dataset) -> Policy:
         upstream = verdict.isel({test: np.flatnonzero(verdict[f"{test}_source"].values == "cp_verify")})
         failed = upstream[f"{prefix}status"] == FAIL
         if level == "amp":
+            upstream = upstream.assign_coords(test_required=upstream["test_upstream"])
             failed = failed & _required_failures(upstream, "amp") & ~verdict["known_bad"]
         rest = [d for d in failed.dims if d not in ("exposure", test)]
         counts.append(failed.sum(rest).transpose("exposure", test).values)

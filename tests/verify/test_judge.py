@@ -6,7 +6,8 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.verify.criteria import BIAS, Criterion
+from camcal_dask.verify.criteria import BIAS
+from camcal_dask.verify.criterion import Criterion
 from camcal_dask.verify.judge import FAIL, NOT_EVALUATED, PASS, failures, judge, majority, rubin, rubin_rule, summary
 from camcal_dask.verify.statistics import MeasureConfig, expectations, measure
 
