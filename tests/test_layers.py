@@ -1,6 +1,9 @@
-"""The arrows of DESIGN.md: a package imports only packages below it; kernels know numpy, scipy and numba only."""
+"""The arrows of DESIGN.md: a package imports only packages below it; kernels know numpy and numba only."""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,14 @@ def test_libraries_stay_in_their_layer(path):
                 "functools",
                 "dataclasses",
             }, f"{relative}: {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_declared_libraries_are_imported(path):
+    pyproject = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    declared = {re.split(r"[<>=\[]", name)[0] for name in pyproject["project"]["dependencies"]}
+    known = {"lsst-daf-butler": "lsst", "pyyaml": "yaml"}
+    allowed = {known.get(name, name) for name in declared} | {"camcal_dask"} | set(sys.stdlib_module_names)
+    allowed |= {"sqlalchemy"}  # lsst-daf-butler's own registry layer, for its exceptions
+    for module in imports(path):
+        assert module.split(".")[0] in allowed, f"{path}: {module} is not a declared dependency"

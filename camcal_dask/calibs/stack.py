@@ -84,8 +84,8 @@ class Inputs(Protocol):
     n: int
     shape: tuple[int, int, int]
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
-        """Write image and mask of one exposure."""
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
+        """Write image and mask of one exposure; say whether all pixels of the detector are sure to be accepted."""
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance of an exposure already fetched, given its image."""
@@ -100,14 +100,16 @@ class SlabInputs:
         self._noise: dict[int, FloatArray] = {}
         self._bias = None if slab.bias is None else steps.Bias._make(plane[0] for plane in slab.bias)
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
         """Read and correct one exposure."""
-        self._noise[index], _ = self.slab.correct(index, image, mask)
-        if self._hits is not None:
-            a, y, x = np.unravel_index(self._hits[index], self.slab.source.trimmed)
-            y = y - self.slab.rows.start
-            here = (y >= 0) & (y < len(self.slab.rows))
-            mask[a[here], y[here], x[here]] |= CR
+        self._noise[index], _, clean = self.slab.correct(index, image, mask)
+        if self._hits is None or self._hits[index].size == 0:
+            return clean
+        a, y, x = np.unravel_index(self._hits[index], self.slab.source.trimmed)
+        y = y - self.slab.rows.start
+        here = (y >= 0) & (y < len(self.slab.rows))
+        mask[a[here], y[here], x[here]] |= CR
+        return False
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance from the image and the noise found when it was fetched."""
@@ -121,9 +123,10 @@ class ArrayInputs:
         self._image, self._variance, self._mask = image, variance, mask
         self.n, self.shape = image.shape[0], image.shape[2:]
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> None:
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
         """Copy one exposure."""
         image[...], mask[...] = self._image[index, 0], self._mask[index, 0]
+        return False
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Its variance."""
@@ -219,15 +222,18 @@ def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...
     reject, keep = np.int32(bits(config.reject_mask)), np.int32(~bits(config.clear_mask))
     for e in range(inputs.n):
         image = stack[e].reshape(inputs.shape)
-        inputs.fetch(e, image, mask)
-        if config.clear_mask:
+        clean = inputs.fetch(e, image, mask)
+        if config.clear_mask and not clean:
             mask &= keep
         if variances is not None:
             variances[e] = inputs.variance(e, image).ravel() / np.float32(scale[e] ** 2)
         if scale[e] != 1:
             image /= np.float32(scale[e])
         for a in range(inputs.shape[0]):
-            used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
+            if clean:
+                used[e, a] = np.isfinite(image[a, 0, 0])  # an amp that the detector lacks is NaN
+            else:
+                used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
     result = clipped_mean_stack(stack, variances, sigma=config.sigma_clip, iterations=config.iterations)
     if variances is None:
         _single_survivors(inputs, stack, result.mean, result.variance, result.n, scale)
@@ -279,8 +285,9 @@ def peak_bytes(rows: int, n_exposures: int, instrument: Instrument) -> int:
     Notes
     -----
     The larger of: a slab (float32 stack, with few exposures their variances too, one raw exposure being
-    decoded, masks, result, the overscan vectors of all exposures); the overscan pass (one raw
-    detector); the finishing of a detector (its slabs and the arrays they are copied to).
+    decoded, masks, result, the overscan vectors of all exposures, and the other slabs of the detector,
+    done and waiting); the overscan pass (one raw detector); the finishing of a detector (its slabs and
+    the arrays they are copied to).  Code that is loaded and compiled at first use takes another 100 MiB.
     """
     return sum(_largest(rows, n_exposures, instrument).values())
 
@@ -324,6 +331,7 @@ def _largest(rows: int, n_exposures: int, instrument: Instrument) -> dict[str, i
             "raw rows": 4 * pixels + 2 * chunk,
             "masks and result": 26 * pixels,
             "overscan vectors": 2 * overscan,
+            "slabs done": 12 * whole,
         },
         {"raw detector": raw_detector + 2 * chunk, "strips": raw_detector // 8},
         {"slabs": 12 * whole, "arrays of a detector": 12 * whole, "distribution": whole},

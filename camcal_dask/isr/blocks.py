@@ -28,6 +28,7 @@ from camcal_dask.errors import ConfigError, PlanError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr import steps
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.memory import reuse_freed_memory
 from camcal_dask.kernels.masks import MASK_PLANES
 
 DIMS = ("exposure", "detector", "amp", "y", "x")
@@ -67,6 +68,7 @@ class RawSource:
 
     def read(self, exposure: int, detector: int, rows: slice, columns: slice) -> steps.RawRows:
         """Read rows and columns of all amps, at positions (not ids) ``exposure`` and ``detector``."""
+        reuse_freed_memory()
         values = np.ascontiguousarray(self.pixels[exposure, detector, :, rows, columns].to_numpy())
         ids = self.exposures[exposure], get_instrument(self.instrument).detectors[self.detectors[detector]]
         return steps.RawRows(values, rows.start, columns.start, *ids)
@@ -105,12 +107,13 @@ class Slab:
 
     def correct(
         self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32]
-    ) -> tuple[NDArray[np.float32], steps.Overscan]:
+    ) -> tuple[NDArray[np.float32], steps.Overscan, bool]:
         """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
 
         Returns
         -------
-        noise (amp,) float32, the read-noise term of the variance; and the overscan, arrays (amp, ...).
+        noise (amp,) float32, the read-noise term of the variance; the overscan, arrays (amp, ...); and
+        whether all pixels of the detector are finite and without mask planes.
         """
         source, config = self.source, self.source.config
         bias = None if self.bias is None else steps.Bias._make(plane[0] for plane in self.bias)
@@ -126,7 +129,8 @@ class Slab:
             steps.subtract_bias(image, mask, bias)
         if bias is not None or n_missing:
             steps.mask_nan(image, mask, bias, raw.detector, y0)
-        return steps.noise_variance(raw.detector, overscan.statistics, config), overscan
+        clean = bias is None and n_missing == 0
+        return steps.noise_variance(raw.detector, overscan.statistics, config), overscan, clean
 
     def _region(self) -> tuple[slice, slice]:
         """Raw rows and columns that hold the pixels of the slab (data starts at raw row 0)."""
@@ -338,8 +342,8 @@ def _correct_slab(slab: Slab) -> Corrected:
     n = len(slab.exposures)
     image, mask = np.empty((n, 1, *slab.shape), np.float32), np.empty((n, 1, *slab.shape), np.int32)
     results = [slab.correct(i, image[i, 0], mask[i, 0]) for i in range(n)]
-    noise = np.stack([noise for noise, _ in results])[:, None]
-    overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan in results])
+    noise = np.stack([noise for noise, _, _ in results])[:, None]
+    overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan, _ in results])
     return Corrected(image, mask, noise, slab.bias, overscan)
 
 

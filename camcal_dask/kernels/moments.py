@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 IQR_TO_SIGMA = 0.741301109252802
 """Standard deviation of a Gaussian in units of its interquartile range."""
 
-_WIDTH = 256  # pixels of a stack handled at a time: (n_exposures, 256) float32 stays in the L2 cache
+STACK_WIDTH = 256
+"""Columns handled at a time: (n_exposures, 256) float32 stays in the L2 cache."""
 _QUARTILES = np.array([0.25, 0.5, 0.75])
 
 
@@ -99,7 +100,12 @@ def percentiles(
 
 def median(values: NDArray[np.float32], mask: NDArray[np.int32] | None = None, reject: int = 0) -> float:
     """Return the median of the finite, unmasked values; NaN if there are none."""
-    return float(percentiles(values, np.array([0.5]), mask, reject)[0])
+    x = _good(values, mask, reject)
+    if x.size == 0:
+        return np.nan
+    low, high = (x.size - 1) // 2, x.size // 2
+    x.partition(high)
+    return 0.5 * (float(x[:high].max() if low < high else x[high]) + float(x[high]))
 
 
 def clipped_mean_stack(
@@ -200,12 +206,17 @@ def column_quantile(a: NDArray[np.float32], n: NDArray[np.int32], fraction: floa
             out[i] = low + (at - j) * (np.float64(a[min(j + 1, n[i] - 1), i]) - low)
 
 
-def _sorted_good(values: NDArray[np.float32], mask: NDArray[np.int32] | None, reject: int) -> NDArray[np.float32]:
-    """Finite, unmasked values in ascending order; numpy's vectorised sort beats any selection of several ranks."""
+def _good(values: NDArray[np.float32], mask: NDArray[np.int32] | None, reject: int) -> NDArray[np.float32]:
+    """Copy of the finite, unmasked values, 1-D."""
     good = np.isfinite(values)
     if mask is not None:
         good &= (mask & reject) == 0
-    x = np.asarray(values, np.float32)[good]
+    return np.asarray(values, np.float32)[good]
+
+
+def _sorted_good(values: NDArray[np.float32], mask: NDArray[np.int32] | None, reject: int) -> NDArray[np.float32]:
+    """The same in ascending order; numpy's vectorised sort beats any selection of several ranks."""
+    x = _good(values, mask, reject)
     x.sort()
     return x
 
@@ -250,10 +261,10 @@ def _clip_sorted(x, centre, half, sigma, iterations):  # type: ignore[no-untyped
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _clip_stack(stack, variance, pairs, sigma, iterations, mean, var, count):  # type: ignore[no-untyped-def]
     n_exp, n_pix = stack.shape
-    a = np.empty((n_exp, _WIDTH), np.float32)
-    for i0 in range(0, n_pix, _WIDTH):
-        m = min(_WIDTH, n_pix - i0)
-        good = _gather(stack, i0, m, a)
+    a = np.empty((n_exp, STACK_WIDTH), np.float32)
+    for i0 in range(0, n_pix, STACK_WIDTH):
+        m = min(STACK_WIDTH, n_pix - i0)
+        good = gather(stack, i0, m, a)
         sort_columns(a, pairs)
         acc = _start(a, good, sigma)
         window = _select(a, acc, sigma, iterations)
@@ -267,10 +278,13 @@ def _clip_stack(stack, variance, pairs, sigma, iterations, mean, var, count):  #
 
 
 @numba.njit(nogil=True, cache=True)
-def _gather(stack, i0, m, a):  # type: ignore[no-untyped-def]
-    """Copy m columns to ``a`` (zeros beyond) with +inf for what is not finite; return the finite counts."""
-    good = np.zeros(_WIDTH, np.int32)
-    for i in range(m, _WIDTH):
+def gather(stack, i0, m, a):  # type: ignore[no-untyped-def]
+    """Copy m columns of (n, N) to ``a`` (n, STACK_WIDTH), zeros beyond, +inf for what is not finite.
+
+    Returns the number of finite values of each column, (STACK_WIDTH,) int32.
+    """
+    good = np.zeros(STACK_WIDTH, np.int32)
+    for i in range(m, STACK_WIDTH):
         good[i] = a.shape[0]
         for e in range(a.shape[0]):
             a[e, i] = 0.0
@@ -286,11 +300,11 @@ def _gather(stack, i0, m, a):  # type: ignore[no-untyped-def]
 @numba.njit(nogil=True, cache=True)
 def _start(a, good, sigma):  # type: ignore[no-untyped-def]
     """Accumulator rows (centre, half-width, n, s1, s2) with the first window: median and scaled IQR."""
-    acc = np.zeros((5, _WIDTH))
+    acc = np.zeros((5, STACK_WIDTH))
     column_quantile(a, good, 0.5, acc[0])
     column_quantile(a, good, 0.25, acc[2])
     column_quantile(a, good, 0.75, acc[3])
-    for i in range(_WIDTH):
+    for i in range(STACK_WIDTH):
         acc[1, i] = sigma * IQR_TO_SIGMA * (acc[3, i] - acc[2, i])
     return acc
 
@@ -302,26 +316,26 @@ def _select(a, acc, sigma, iterations):  # type: ignore[no-untyped-def]
     Returns the window (centre, half-width) of the last selection.  The work array has a shape
     known to the compiler, else the inner loop does not vectorise.
     """
-    work, window = np.empty((5, _WIDTH)), np.empty((2, _WIDTH))
-    for i in range(_WIDTH):
+    work, window = np.empty((5, STACK_WIDTH)), np.empty((2, STACK_WIDTH))
+    for i in range(STACK_WIDTH):
         work[0, i], work[1, i] = acc[0, i], acc[1, i]
     for _ in range(iterations):
-        for i in range(_WIDTH):
+        for i in range(STACK_WIDTH):
             window[0, i], window[1, i] = work[0, i], work[1, i]
             work[2, i], work[3, i], work[4, i] = 0.0, 0.0, 0.0
         for e in range(a.shape[0]):
             row = a[e]
-            for i in range(_WIDTH):
+            for i in range(STACK_WIDTH):
                 d = np.float64(row[i]) - work[0, i]
                 keep = abs(d) <= work[1, i]
                 d = d if keep else 0.0
                 work[2, i] += 1.0 if keep else 0.0
                 work[3, i] += d
                 work[4, i] += d * d
-        for i in range(_WIDTH):
+        for i in range(STACK_WIDTH):
             work[0, i], acc[1, i] = _update(work[0, i], work[2, i], work[3, i], work[4, i])
             work[1, i] = sigma * np.sqrt(acc[1, i]) if work[2, i] > 1.0 else 0.0
-    for i in range(_WIDTH):
+    for i in range(STACK_WIDTH):
         acc[0, i], acc[2, i] = work[0, i], work[2, i]
     return window
 

@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camcal_dask.kernels.masks import BAD, SAT
-from camcal_dask.kernels.moments import clip_statistics, column_quantile, median, sort_columns, sorting_network
+from camcal_dask.kernels.moments import (
+    STACK_WIDTH,
+    clip_statistics,
+    column_quantile,
+    gather,
+    median,
+    sort_columns,
+    sorting_network,
+)
 from camcal_dask.kernels.random import uniform_row
 
 FILL = np.int32(np.iinfo(np.int32).min)
@@ -129,9 +137,7 @@ def fit_lines(
         bad |= _stands_out(pixels, smoothing, smoothing_threshold)
     bad = _grow_lines(bad, grow)
     mask[:, bad] |= BAD
-    survivors = _reject_outliers(pixels, (flags & REJECT) != 0, sigma)
-    vector = _line_means(pixels, survivors) if use_mean else _line_medians(pixels, survivors)
-    filled = fill_gaps(vector)
+    filled = fill_gaps(_line_levels(pixels, flags, sigma, use_mean))
     return None if filled is None else LineFit(filled.astype(np.float32), bad)
 
 
@@ -184,7 +190,7 @@ def describe(values: NDArray[np.float32], mask: NDArray[np.int32] | None = None)
 
 def _stands_out(pixels: NDArray[np.float32], width: int, threshold: float) -> NDArray[np.bool_]:
     """Lines whose plain median is ``threshold`` above a running median (step 3), the ends excepted."""
-    line = _line_medians(pixels, np.isfinite(pixels))
+    _, _, (_, line, _) = _sorted_lines(pixels)
     line = np.where(np.isfinite(line), line, 0.0)
     padded = np.pad(line, width // 2)
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
@@ -201,41 +207,79 @@ def _grow_lines(bad: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return out
 
 
-def _reject_outliers(pixels: NDArray[np.float32], masked: NDArray[np.bool_], sigma: float) -> NDArray[np.bool_]:
-    """Survivors (K, N) of step 5: within ``sigma`` robust sigma of the line's median, and not masked.
+def _line_levels(
+    pixels: NDArray[np.float32], flags: NDArray[np.int32], sigma: float, use_mean: bool
+) -> NDArray[np.float64]:
+    """Median or mean of the survivors of every line (steps 5 and 6), NaN without any.
 
-    The line's sigma is 0.74 IQR of all its pixels; where it exceeds twice the median over lines
-    it is replaced by that median.
+    Survivors are finite, not masked and within ``sigma`` robust sigma of the line's median.  The line's
+    sigma is 0.74 IQR of all its pixels; where it exceeds twice the median over lines it is replaced
+    by that median.
     """
-    finite = np.isfinite(pixels)
-    ordered, count = _sorted_lines(pixels, finite)
-    q25, q50, q75 = (np.empty(pixels.shape[1]) for _ in range(3))
-    for fraction, out in ((0.25, q25), (0.5, q50), (0.75, q75)):
-        column_quantile(ordered, count, fraction, out)
+    ordered, count, (q25, centre, q75) = _sorted_lines(pixels)
     spread = 0.74 * (q75 - q25)
     typical = np.median(spread[count > 0])
     spread = np.where(spread > 2 * typical, typical, spread)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(finite & ~masked & ~(np.abs(pixels - q50) > sigma * spread))
-
-
-def _sorted_lines(
-    pixels: NDArray[np.float32], chosen: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Chosen pixels of every line in ascending order, +inf behind them; and how many they are."""
-    ordered = np.where(chosen, pixels, np.float32(np.inf))
-    sort_columns(ordered, sorting_network(pixels.shape[0]))
-    return ordered, chosen.sum(axis=0, dtype=np.int32)
-
-
-def _line_medians(pixels: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    ordered, count = _sorted_lines(pixels, chosen)
+    masked = (flags & REJECT).any(axis=0)
     out = np.empty(pixels.shape[1])
-    column_quantile(ordered, count, 0.5, out)
+    _survivors(pixels, flags, masked, ordered, count, centre, sigma * spread, use_mean, out)
     return out
 
 
-def _line_means(pixels: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    count = chosen.sum(axis=0)
-    total = np.where(chosen, pixels, np.float32(0)).sum(axis=0, dtype=np.float64)
-    return np.asarray(np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0))
+def _sorted_lines(
+    pixels: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float64]]:
+    """Finite pixels of every line in ascending order, +inf behind them; how many; quartiles (3, N)."""
+    n_line = pixels.shape[1]
+    ordered, count, quartiles = np.empty_like(pixels), np.empty(n_line, np.int32), np.empty((3, n_line))
+    _sort_lines(pixels, sorting_network(pixels.shape[0]), ordered, count, quartiles)
+    return ordered, count, quartiles
+
+
+@numba.njit(nogil=True, cache=True)
+def _sort_lines(pixels, pairs, ordered, count, quartiles):  # type: ignore[no-untyped-def]
+    n_pixel, n_line = pixels.shape
+    block = np.empty((n_pixel, STACK_WIDTH), np.float32)
+    quantile = np.empty(STACK_WIDTH)
+    for i0 in range(0, n_line, STACK_WIDTH):
+        m = min(STACK_WIDTH, n_line - i0)
+        good = gather(pixels, i0, m, block)
+        sort_columns(block, pairs)
+        for k in range(n_pixel):
+            for i in range(m):
+                ordered[k, i0 + i] = block[k, i]
+        for q in range(3):
+            column_quantile(block, good, 0.25 * (q + 1), quantile)
+            for i in range(m):
+                quartiles[q, i0 + i] = quantile[i]
+                count[i0 + i] = good[i]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _survivors(pixels, flags, masked, ordered, count, centre, limit, use_mean, out):  # type: ignore[no-untyped-def]
+    """Level of every line; without masked pixels the survivors are a range of the sorted ones."""
+    values = np.empty(pixels.shape[0])
+    for i in range(out.size):
+        n = 0
+        if masked[i]:
+            for k in range(pixels.shape[0]):
+                v = np.float64(pixels[k, i])
+                if abs(v) < np.inf and not (flags[k, i] & REJECT) and not abs(v - centre[i]) > limit[i]:
+                    j = n
+                    while j > 0 and values[j - 1] > v:
+                        values[j] = values[j - 1]
+                        j -= 1
+                    values[j] = v
+                    n += 1
+        else:
+            for k in range(count[i]):
+                v = np.float64(ordered[k, i])
+                if not abs(v - centre[i]) > limit[i]:
+                    values[n] = v
+                    n += 1
+        if n == 0:
+            out[i] = np.nan
+        elif use_mean:
+            out[i] = values[:n].sum() / n
+        else:
+            out[i] = 0.5 * (values[(n - 1) // 2] + values[n // 2])

@@ -15,7 +15,6 @@ import functools
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from camcal_dask.kernels.sensor import area_flow, pad_edges
 from camcal_dask.simulate.config import BrighterFatter
@@ -77,12 +76,16 @@ def boundary_shifts(a: F8) -> tuple[F4, F4]:
     """
     full = plane(a)
     r = len(a) - 1
-    wave = 2 * np.cos(np.pi * np.arange(2 * r + 1) / (2 * r + 1)) - 2
+    size = 2 * r + 1
+    k = np.arange(size)
+    wave = 2 * np.cos(np.pi * k / size) - 2
     eigenvalue = wave[:, None] + wave[None, :]
     eigenvalue[0, 0] = 1.0
-    spectrum = scipy.fft.dctn(full, type=2) / eigenvalue
+    cosines = np.sqrt(2 / size) * np.cos(np.pi * np.outer(k, 2 * k + 1) / (2 * size))  # the orthonormal DCT-II
+    cosines[0] /= np.sqrt(2)
+    spectrum = cosines @ full @ cosines.T / eigenvalue
     spectrum[0, 0] = 0.0
-    potential = scipy.fft.idctn(spectrum, type=2)
+    potential = cosines.T @ spectrum @ cosines
     shift_e = np.diff(potential, axis=0)[:, r:]
     shift_n = np.diff(potential, axis=1)[:, r:]
     return shift_e.astype(np.float32), shift_n.astype(np.float32)

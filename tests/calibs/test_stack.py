@@ -267,4 +267,5 @@ def test_peak_is_as_promised(n_exposure, rows):
     """Full-size amps, one task after the other in a fresh process."""
     command = [sys.executable, "-c", textwrap.dedent(PEAK), str(n_exposure), str(rows)]
     measured, promised = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-    assert measured < promised + 100 * 2**20, f"{measured / 2**20:.0f} MiB, promised {promised / 2**20:.0f}"
+    code = 120 * 2**20  # numba and zarr, loaded after the idle process was measured
+    assert measured < promised + code, f"{measured / 2**20:.0f} MiB, promised {promised / 2**20:.0f}"

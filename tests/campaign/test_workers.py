@@ -1,5 +1,6 @@
 import pytest
 
+from camcal_dask.campaign import workers
 from camcal_dask.campaign.workers import Profile, connect, load_profile
 from camcal_dask.errors import ConfigError
 
@@ -34,7 +35,8 @@ def test_threads_profile_runs_tasks():
         assert client.submit(sum, [1, 2]).result() == 3
 
 
-def test_a_silent_scheduler_is_reported():
+def test_a_silent_scheduler_is_reported(monkeypatch):
+    monkeypatch.setattr(workers, "CONNECT_TIMEOUT_S", 1)
     profile = Profile(kind="address", address="tcp://127.0.0.1:9")
     with pytest.raises(ConfigError, match="no dask scheduler answers at tcp://127.0.0.1:9"), connect(profile):
         pass
