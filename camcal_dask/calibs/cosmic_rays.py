@@ -42,8 +42,8 @@ class CosmicRayConfig(Config):
     """An amp with a larger fraction of hit pixels is left out of this exposure."""
     grow_pixel: int = Field(2, ge=0)
     """Radius by which tracks are grown."""
-    persistent_fraction: float = Field(0.25, gt=0)
-    """Pixels found in at least this fraction of the exposures (and in two) are hot, not hit."""
+    persistent_fraction: float = Field(0.3, gt=0)
+    """Pixels found in at least this fraction of the exposures (and in three) are hot, not hit."""
 
 
 def find_hits(corrected: xr.Dataset, config: CosmicRayConfig | None = None) -> da.Array:
@@ -93,7 +93,7 @@ def search_detector(block: Corrected, detector: Detector, config: CosmicRayConfi
 def transient(hits: list[Hits], config: CosmicRayConfig) -> list[Hits]:
     """Return the hits without the pixels that are found in too many of the exposures."""
     pixel, count = np.unique(np.concatenate(hits), return_counts=True)
-    lasting = pixel[count >= max(2, config.persistent_fraction * len(hits))]
+    lasting = pixel[count >= max(min(3, len(hits)), config.persistent_fraction * len(hits))]
     return [np.setdiff1d(h, lasting, assume_unique=True) for h in hits]
 
 
