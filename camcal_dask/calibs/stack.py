@@ -349,7 +349,7 @@ def _scales(corrected: xr.Dataset, config: CombineConfig, levels: Sequence[float
     for exposure, value in zip(corrected["exposure"].values, values, strict=True):
         if not (np.isfinite(value) and value > 0):
             raise DataError(
-                f"exposure {exposure}: {config.scale} is {value}{unit}, combine.scale={config.scale} cannot divide by it; "
+                f"exposure {exposure}: {config.scale} is {value}{unit}, which cannot divide (combine.scale); "
                 "leave the exposure out (-d)"
             )
     return tuple(values.tolist())
