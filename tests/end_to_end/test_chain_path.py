@@ -126,6 +126,10 @@ def test_flat_is_the_true_response_and_keeps_the_throughput(repo, truth):
     levels, means = [], []
     for detector in range(4):
         flat = image(repo, "flatBootstrap", "u/flatBootstrap/r_57", detector)
+        means.append(np.nanmean(flat["image"].values))
+        assert flat.attrs["physical_filter"] == "r_57"
+        if detector == 2:  # at the edge of the field: half dark
+            continue
         response = true_response(truth, detector, flat["image"].shape)
         ratio = flat["image"].values / response
         amp_level = np.nanmedian(ratio, axis=(1, 2), keepdims=True)
@@ -138,15 +142,14 @@ def test_flat_is_the_true_response_and_keeps_the_throughput(repo, truth):
         assert np.percentile(np.abs(left), 68.27) < 1.3 * np.median(error)
         true = truth.detector(detector).tables["gain"]
         levels.append(np.median(amp_level[:, 0, 0] * true))
-        means.append(np.nanmean(flat["image"].values))
-        assert flat.attrs["physical_filter"] == "r_57"
         final = image(repo, "flat", "u/flat/r_57", detector)
         gains = np.array([amp.gain for amp in truth.instrument.detectors[detector].amps])
         ratio = np.nanmedian(final["image"].values / flat["image"].values, axis=(1, 2)) / gains
         assert np.ptp(ratio) / ratio.mean() < 2e-3  # the same flat, in electron
         assert final["image"].attrs["units"] == "1"
     assert np.ptp(levels) / np.mean(levels) < 0.08  # the roll-off of the lamp, which the flat keeps
-    assert np.mean(means) == pytest.approx(1.0, abs=0.01)
+    assert np.mean(means) == pytest.approx(1.0, abs=0.02)
+    assert means[2] < 0.6
 
 
 def test_defects_are_the_true_ones(repo, truth):
