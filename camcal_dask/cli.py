@@ -262,6 +262,42 @@ def run(
 
 
 @main.command()
+@click.argument("repo")
+@click.option("-p", "--products", required=True, help="calibrations to make, comma-separated, in any order")
+@click.option("-o", "--output", "prefix", required=True, help="each product goes to the RUN OUTPUT/<product>")
+@click.option("-i", "--input", "inputs", default="", help="collections to search (default: the raws)")
+@click.option("-d", "--data-query", "where", default="", help="Butler expression that selects exposures and detectors")
+@click.option("--instrument", help="camera, if the repository has several")
+@click.option("--at-most", type=click.IntRange(min=2), default=20, help="exposures combined for each product")
+@click.option("--strict", is_flag=True, help="stop if a required test of a verification fails")
+@_with(cluster_options)
+def chain(
+    repo: str,
+    products: str,
+    prefix: str,
+    inputs: str,
+    where: str,
+    instrument: str | None,
+    at_most: int,
+    strict: bool,
+    processes: int | None,
+    cluster: str,
+) -> None:
+    """Make several calibrations in REPO in the order of their needs, each verified and visible to the next."""
+    from camcal_dask.campaign.chain import Chain, ChainSettings
+    from camcal_dask.campaign.workers import connect, load_profile
+    from camcal_dask.repo.registry import open_repo
+
+    profile = load_profile(cluster, processes)
+    settings = ChainSettings(
+        prefix, tuple(_names(inputs)), where, at_most, strict, cluster, profile.task_memory_bytes()
+    )
+    with open_repo(repo, writeable=True) as opened, connect(profile) as client:
+        steps = Chain(opened, client, settings, lambda line: console.print(_plain(line), soft_wrap=True), _bar)
+        steps.run(_names(products), instrument)
+
+
+@main.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="camcal-demo")
 @click.option("--exposures", type=click.IntRange(min=5), default=14, help="good biases, after the contaminated first")
 @click.option("--fresh", is_flag=True, help="remove an earlier demo in FOLDER first")

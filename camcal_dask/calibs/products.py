@@ -12,6 +12,7 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.instruments.geometry import Instrument
+from camcal_dask.kernels.defects import DEFECT_BITS
 from camcal_dask.kernels.masks import MASK_PLANES
 
 PIXELS = ("detector", "amp", "y", "x")
@@ -39,6 +40,8 @@ class Product:
     variables: Mapping[str, Variable]
     exposure_time_s: float = 0.0
     dark_time_s: float = 0.0
+    dimensions: tuple[str, ...] = ("instrument", "detector")
+    """Of the Butler data id."""
 
 
 COMBINED: Mapping[str, Variable] = MappingProxyType(
@@ -53,10 +56,35 @@ COMBINED: Mapping[str, Variable] = MappingProxyType(
 )
 """Variables of every product of the combine engine."""
 
+DEFECT_KINDS = ("bias", "dark", "flat")
+"""Images that are searched for defects; all filters' flats count as one kind."""
+DEFECTS: Mapping[str, Variable] = MappingProxyType(
+    {
+        "defects": Variable(PIXELS, "u1", "1", "why a pixel is a defect; 0 = it is none"),
+        "n_pixels": Variable(("detector", "amp", "reason"), "i4", "pixel", "pixels that have the reason"),
+        "n_hot": Variable(("detector", "amp", "kind"), "i4", "pixel", "above the threshold, before the column rules"),
+        "n_cold": Variable(("detector", "amp", "kind"), "i4", "pixel", "below the threshold, before the column rules"),
+        "n_columns": Variable(("detector", "amp", "kind"), "i4", "column", "columns that are bad as a whole"),
+        "dead": Variable(("detector", "amp", "kind"), "i1", "1", "the amp is a defect as a whole"),
+    }
+)
+"""Variables of the defects; the boxes of each detector are in its record (`camcal_dask.calibs.defects`)."""
+_BY_FILTER = ("instrument", "detector", "physical_filter")
+_SECOND: dict[str, Any] = {"exposure_time_s": 1.0, "dark_time_s": 1.0}
+
 PRODUCTS: Mapping[str, Product] = MappingProxyType(
     {
         "biasBootstrap": Product("biasBootstrap", "adu", "combined bias before any other calibration", COMBINED),
         "bias": Product("bias", "electron", "combined bias", COMBINED),
+        "darkBootstrap": Product(
+            "darkBootstrap", "adu/s", "combined dark before any other calibration but the bias", COMBINED, **_SECOND
+        ),
+        "dark": Product("dark", "electron/s", "combined dark", COMBINED, **_SECOND),
+        "flatBootstrap": Product(
+            "flatBootstrap", "1", "combined flat in adu, mean of the focal plane 1", COMBINED, dimensions=_BY_FILTER
+        ),
+        "flat": Product("flat", "1", "combined flat, mean of the focal plane 1", COMBINED, dimensions=_BY_FILTER),
+        "defects": Product("defects", "1", "bad pixels", DEFECTS),
     }
 )
 
@@ -80,7 +108,9 @@ def template(name: str, instrument: Instrument, attrs: Mapping[str, Any] | None 
     sizes = dict(
         zip(PIXELS, (len(instrument.detectors), len(instrument.amp_names), *instrument.trimmed_shape), strict=True)
     )
-    sizes["level"] = len(LEVELS)
+    labels: dict[str, list[Any]] = {"level": list(LEVELS), "reason": list(DEFECT_BITS), "kind": list(DEFECT_KINDS)}
+    labels = {k: v for k, v in labels.items() if any(k in variable.dims for variable in product.variables.values())}
+    sizes |= {name: len(values) for name, values in labels.items()}
     variables = {
         key: (
             v.dims,
@@ -92,7 +122,7 @@ def template(name: str, instrument: Instrument, attrs: Mapping[str, Any] | None 
     times = {"exposure_time_s": product.exposure_time_s, "dark_time_s": product.dark_time_s}
     return xr.Dataset(
         variables,
-        {"detector": list(instrument.detectors), "amp": list(instrument.amp_names), "level": list(LEVELS)},
+        {"detector": list(instrument.detectors), "amp": list(instrument.amp_names), **labels},
         {"instrument": instrument.name, "units": product.units, "description": product.doc, **times, **(attrs or {})},
     )
 
@@ -102,4 +132,6 @@ def describe(variable: Variable, units: str) -> dict[str, Any]:
     attrs: dict[str, Any] = {"units": variable.units.replace("image", units), "long_name": variable.doc}
     if variable.dtype == "i4" and variable.dims == PIXELS:
         attrs |= {"flag_masks": [1 << bit for bit in MASK_PLANES.values()], "flag_meanings": " ".join(MASK_PLANES)}
+    if variable.dtype == "u1":
+        attrs |= {"flag_masks": [1 << bit for bit in DEFECT_BITS.values()], "flag_meanings": " ".join(DEFECT_BITS)}
     return attrs

@@ -7,7 +7,7 @@ combines, and holds a single float32 stack: ``peak_bytes`` counts it, ``slab_row
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import dask.array as da
@@ -25,30 +25,31 @@ from camcal_dask.errors import DataError, PlanError, nearest
 from camcal_dask.instruments.geometry import Detector, Instrument, get_instrument
 from camcal_dask.isr import steps
 from camcal_dask.isr.blocks import SLAB_ROWS, Slab, layer_of, slabs_of
-from camcal_dask.kernels.masks import BAD, MASK_PLANES, NO_DATA, bits
+from camcal_dask.kernels.masks import BAD, CR, MASK_PLANES, NO_DATA, bits
 from camcal_dask.kernels.moments import accept, clipped_mean_stack, median, percentiles
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
-_SCALES = {"unity": None, "exposure_time": "exposure_time", "dark_time": "dark_time"}
 _SMALLEST_SLAB = 8
 
 
 class CombineConfig(Config):
     """How exposures are combined."""
 
-    scale: Literal["unity", "exposure_time", "dark_time"] = "unity"
-    """Every exposure is divided by this [s] before it is compared with the others."""
+    scale: Literal["unity", "exposure_time", "dark_time", "levels"] = "unity"
+    """Every exposure is divided by this before it is compared with the others: a time [s], or its level."""
     sigma_clip: float = Field(3.0, gt=0)
     """Half-width of the clipping window in standard deviations."""
     iterations: int = Field(3, ge=1)
     """Number of selections of the clipped mean."""
     reject_mask: tuple[str, ...] = ("SAT", "DETECTED", "INTRP")
     """Pixels with one of these planes do not enter.  BAD ones do, and hand on their BAD."""
+    clear_mask: tuple[str, ...] = ()
+    """Planes that are cleared in the inputs first: the pixels enter and the product does not show them."""
     sample_variance_from: int = Field(5, ge=2)
     """With fewer exposures the variance follows from those of the inputs, otherwise from their scatter."""
 
-    @pydantic.field_validator("reject_mask")
+    @pydantic.field_validator("reject_mask", "clear_mask")
     @classmethod
     def _known_planes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
@@ -93,14 +94,21 @@ class Inputs(Protocol):
 class SlabInputs:
     """Exposures that are read and corrected when asked for."""
 
-    def __init__(self, slab: Slab) -> None:
+    def __init__(self, slab: Slab, hits: Sequence[NDArray[np.int64]] | None = None) -> None:
         self.slab, self.n, self.shape = slab, len(slab.exposures), slab.shape
+        self._hits = hits
         self._noise: dict[int, FloatArray] = {}
 
     def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
         """Read and correct one exposure."""
         self._noise[index], _, clean = self.slab.correct(index, image, mask)
-        return clean
+        if self._hits is None or self._hits[index].size == 0:
+            return clean
+        a, y, x = np.unravel_index(self._hits[index], self.slab.source.trimmed)
+        y = y - self.slab.rows.start
+        here = (y >= 0) & (y < len(self.slab.rows))
+        mask[a[here], y[here], x[here]] |= CR
+        return False
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance from the image and the noise found when it was fetched."""
@@ -124,7 +132,13 @@ class ArrayInputs:
         return np.asarray(self._variance[index, 0])
 
 
-def combine(corrected: xr.Dataset, config: CombineConfig | None = None) -> xr.Dataset:
+def combine(
+    corrected: xr.Dataset,
+    config: CombineConfig | None = None,
+    *,
+    levels: Sequence[float] | None = None,
+    hits: da.Array | None = None,
+) -> xr.Dataset:
     """Combine the exposures of every detector, lazily.
 
     Parameters
@@ -134,6 +148,10 @@ def combine(corrected: xr.Dataset, config: CombineConfig | None = None) -> xr.Da
         exposures in one block.
     config : CombineConfig
         Defaults of the engine; the recipes say what each product wants.
+    levels : sequence of float, optional
+        Level of each exposure, with ``scale="levels"``.
+    hits : dask array, optional
+        From `camcal_dask.calibs.cosmic_rays.find_hits`: these pixels get the plane CR.
 
     Returns
     -------
@@ -144,9 +162,10 @@ def combine(corrected: xr.Dataset, config: CombineConfig | None = None) -> xr.Da
     Raises
     ------
     PlanError
-        If the exposures of a pixel are not all in one block.
+        If the exposures of a pixel are not all in one block, or there are hits and the pixels of
+        ``corrected`` were touched since the isr.
     DataError
-        If an exposure has no time to be divided by.
+        If an exposure has no time or level to be divided by.
 
     Notes
     -----
@@ -159,16 +178,19 @@ def combine(corrected: xr.Dataset, config: CombineConfig | None = None) -> xr.Da
     * Padding (amps smaller than the cube) is NaN and NO_DATA; every other plane but BAD is cleared.
     """
     config = config or CombineConfig()
-    scale = _scales(corrected, config)
+    scale = _scales(corrected, config, levels)
     source = slabs_of(corrected)
+    if hits is not None and source is None:
+        raise PlanError("combine: hits need the blocks of isr(..., block='slab') as they are")
     arrays = [source] if source is not None else [corrected[name].data for name in ("image", "variance", "mask")]
     if not all(isinstance(a, da.Array) and a.numblocks[0] == 1 for a in arrays):
         raise PlanError("combine: all exposures of a pixel must be in one block; use isr(..., block='slab')")
-    token = tokenize([a.name for a in arrays], config.model_dump_json(), scale)
+    token = tokenize([a.name for a in arrays], config.model_dump_json(), scale, None if hits is None else hits.name)
     blocks = da.blockwise(
         _combine_slab if source is not None else _combine_arrays,
         "edayx",
         *(part for array in arrays for part in (array, "edayx")),
+        *(() if source is None else (hits, None) if hits is None else (hits, "ed")),
         name=f"stack-{token}",
         adjust_chunks={"e": 1},
         align_arrays=False,
@@ -196,10 +218,12 @@ def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...
     from_inputs = inputs.n < config.sample_variance_from
     variances = np.empty((inputs.n, n_pixel), np.float32) if from_inputs else None
     planes, used = np.zeros(inputs.shape, np.int32), np.zeros((inputs.n, inputs.shape[0]), bool)
-    reject = np.int32(bits(config.reject_mask))
+    reject, keep = np.int32(bits(config.reject_mask)), np.int32(~bits(config.clear_mask))
     for e in range(inputs.n):
         image = stack[e].reshape(inputs.shape)
         clean = inputs.fetch(e, image, mask)
+        if config.clear_mask and not clean:
+            mask &= keep
         if variances is not None:
             variances[e] = inputs.variance(e, image).ravel() / np.float32(scale[e] ** 2)
         if scale[e] != 1:
@@ -314,17 +338,25 @@ def _largest(rows: int, n_exposures: int, instrument: Instrument) -> dict[str, i
     return max(tasks, key=lambda parts: sum(parts.values()))
 
 
-def _scales(corrected: xr.Dataset, config: CombineConfig) -> tuple[float, ...]:
-    name = _SCALES[config.scale]
-    if name is None:
+def _scales(corrected: xr.Dataset, config: CombineConfig, levels: Sequence[float] | None) -> tuple[float, ...]:
+    if (levels is not None) != (config.scale == "levels"):
+        raise PlanError(f"combine: scale={config.scale} and levels {'not ' if levels is None else ''}given")
+    if config.scale == "unity":
         return (1.0,) * corrected.sizes["exposure"]
-    values = np.asarray(corrected[name].values, np.float64)
+    values = np.asarray(corrected[config.scale].values if levels is None else levels, np.float64)
+    unit = " s" if levels is None else ""
     for exposure, value in zip(corrected["exposure"].values, values, strict=True):
         if not (np.isfinite(value) and value > 0):
             raise DataError(
-                f"exposure {exposure}: {name} is {value} s, combine.scale={config.scale} cannot divide by it"
+                f"exposure {exposure}: {config.scale} is {value}{unit}, which cannot divide (combine.scale); "
+                "leave the exposure out (-d)"
             )
     return tuple(values.tolist())
+
+
+def scaled_units(units: str, scale: str) -> str:
+    """Unit of the combination of images in ``units``."""
+    return {"unity": units, "levels": "1"}.get(scale, f"{units}/s")
 
 
 def _single_survivors(
@@ -351,8 +383,10 @@ def _pad(image: FloatArray, variance: FloatArray, mask: IntArray, detector: Dete
             image[part], variance[part], mask[part] = np.nan, np.nan, NO_DATA
 
 
-def _combine_slab(slab: Slab, *, config: CombineConfig, scale: tuple[float, ...]) -> Combined:
-    return combine_block(SlabInputs(slab), config, scale)
+def _combine_slab(
+    slab: Slab, hits: Sequence[NDArray[np.int64]] | None, *, config: CombineConfig, scale: tuple[float, ...]
+) -> Combined:
+    return combine_block(SlabInputs(slab, hits), config, scale)
 
 
 def _combine_arrays(
@@ -393,9 +427,9 @@ def _flatten(blocks: Any) -> Iterator[Combined]:
 
 
 def _dataset(corrected: xr.Dataset, finished: da.Array, config: CombineConfig, token: str) -> xr.Dataset:
-    time_s = 0.0 if config.scale == "unity" else 1.0
+    time_s = 1.0 if config.scale.endswith("_time") else 0.0
     sizes = {**corrected.sizes, "level": len(LEVELS)}
-    units = corrected.attrs["units"]
+    units = scaled_units(corrected.attrs["units"], config.scale)
     variables = {}
     for name, variable in COMBINED.items():
         field = da.blockwise(
@@ -414,7 +448,7 @@ def _dataset(corrected: xr.Dataset, finished: da.Array, config: CombineConfig, t
         variables[name] = xr.Variable(variable.dims, field, describe(variable, units))
     coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
     times = {"exposure_time_s": time_s, "dark_time_s": time_s}
-    attrs = {**corrected.attrs, **times, "combine_config": config.model_dump_json()}
+    attrs = {**corrected.attrs, "units": units, **times, "combine_config": config.model_dump_json()}
     return xr.Dataset(variables, {**coords, "level": list(LEVELS)}, attrs)
 
 

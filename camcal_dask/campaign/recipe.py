@@ -13,13 +13,19 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
-from camcal_dask.calibs.products import get_product
-from camcal_dask.calibs.stack import CombineConfig
+from camcal_dask.calibs.cosmic_rays import CosmicRayConfig
+from camcal_dask.calibs.defects_config import DefectConfig
+from camcal_dask.calibs.levels import LevelConfig, VignetteConfig
+from camcal_dask.calibs.products import PRODUCTS, get_product
+from camcal_dask.calibs.stack import CombineConfig, scaled_units
 from camcal_dask.campaign.shipped import shipped
 from camcal_dask.config import Config, apply_override, load_config
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.verify.statistics import MeasureConfig
+
+CALIB_SWITCHES = tuple(name for name in ("bias", "dark", "flat", "defects") if name in IsrConfig.model_fields)
+"""Switches of the ISR that ask for a calibration of the same name."""
 
 
 class Recipe(Config):
@@ -32,6 +38,36 @@ class Recipe(Config):
     where: str = ""
     """Butler expression that every input exposure satisfies; ANDed with ``-d``."""
     isr: IsrConfig = IsrConfig()
+    calibs: dict[str, str] = {}
+    """Dataset type behind each calibration that the ISR applies: ``{bias: biasBootstrap}``."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Dataset types that must be there before this recipe runs."""
+        return tuple(self.calibs.values())
+
+    @property
+    def applied(self) -> tuple[str, ...]:
+        """Calibrations that the ISR switches on."""
+        return tuple(name for name in CALIB_SWITCHES if getattr(self.isr, name))
+
+    def _check_calibs(self, given: tuple[str, ...] = ()) -> None:
+        """Refuse calibrations that are not applied, applied ones without a type, and mixed units."""
+        expected = {"bias": self.isr.units, "dark": f"{self.isr.units}/s", "flat": "1", "defects": "1"}
+        for name in sorted(set(self.applied) - set(given) - set(self.calibs)):
+            raise ValueError(f"isr.{name} is on: say which dataset type it is, calibs: {{{name}: ...}}")
+        for name, dataset_type in self.calibs.items():
+            if name not in self.applied:
+                raise ValueError(f"calibs.{name} is given, but isr.{name} is off{nearest(name, self.applied)}")
+            if dataset_type not in PRODUCTS:
+                raise ValueError(f"calibs.{name} = {dataset_type!r}{nearest(dataset_type, PRODUCTS)}")
+            units = PRODUCTS[dataset_type].units
+            if units != expected[name]:
+                raise ValueError(
+                    f"calibs.{name} = {dataset_type} is in {units}, but the exposures are corrected to "
+                    f"{self.isr.units} (isr.gains={self.isr.gains}), which needs {expected[name]}; "
+                    f"use a {name} in {expected[name]} or another isr.gains"
+                )
 
 
 class StackRecipe(Recipe):
@@ -41,12 +77,57 @@ class StackRecipe(Recipe):
     combine: CombineConfig = CombineConfig()
     mixed_state: bool = False
     """Combine exposures although they were read out in different camera states."""
+    find_cosmic_rays: bool = False
+    """Search every exposure for cosmic rays first; they get the plane CR."""
+    cosmic_rays: CosmicRayConfig = CosmicRayConfig()
 
     @pydantic.model_validator(mode="after")
-    def _units(self) -> StackRecipe:
-        wanted = get_product(self.product).units
-        if wanted != self.isr.units:
-            raise ValueError(f"{self.product} is in {wanted}, isr.gains={self.isr.gains} makes {self.isr.units}")
+    def _contract(self) -> StackRecipe:
+        self._check_calibs()
+        made, units = scaled_units(self.isr.units, self.combine.scale), get_product_units(self.product)
+        if made != units:
+            raise ValueError(
+                f"product {self.product} is in {units}, but isr.gains={self.isr.gains} and "
+                f"combine.scale={self.combine.scale} make {made}; change one of them"
+            )
+        if self.find_cosmic_rays and "CR" not in self.combine.reject_mask:
+            raise ValueError("find_cosmic_rays is on, but combine.reject_mask has no CR: they would enter")
+        return self
+
+
+class FlatRecipe(StackRecipe):
+    """Combine the flats of one filter, each divided by its level."""
+
+    task: Literal["flat"]  # type: ignore[assignment]
+    combine: CombineConfig = CombineConfig(scale="levels")
+    levels: LevelConfig = LevelConfig()
+    vignette: VignetteConfig = VignetteConfig()
+
+
+class DefectsRecipe(Recipe):
+    """Find the defects in combined images; no exposures."""
+
+    task: Literal["defects"]
+    images: dict[Literal["bias", "dark", "flat"], str]
+    """Kind -> dataset type searched; all filters of a flat that the inputs hold."""
+    defects: DefectConfig = DefectConfig()
+    manual: dict[str, tuple[tuple[int, int, int, int], ...]] = {}
+    """Detector name -> boxes x0, y0, width, height in the assembled CCD that are added."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Dataset types that must be there before this recipe runs."""
+        return tuple(self.images.values())
+
+    @pydantic.model_validator(mode="after")
+    def _contract(self) -> DefectsRecipe:
+        if self.product != "defects":
+            raise ValueError(f"task defects makes the product defects, not {self.product!r}")
+        for kind, dataset_type in self.images.items():
+            units = get_product_units(dataset_type)
+            allowed = {"bias": ("adu",), "dark": ("adu/s", "electron/s"), "flat": ("1",)}[kind]
+            if units not in allowed:
+                raise ValueError(f"images.{kind} = {dataset_type} is in {units}, needs {' or '.join(allowed)}")
         return self
 
 
@@ -71,8 +152,21 @@ class VerifyRecipe(Recipe):
     verify: VerifyConfig = VerifyConfig()
 
 
-AnyRecipe = StackRecipe | VerifyRecipe
-_TASKS: dict[str, type[StackRecipe] | type[VerifyRecipe]] = {"stack": StackRecipe, "verify": VerifyRecipe}
+AnyRecipe = StackRecipe | FlatRecipe | DefectsRecipe | VerifyRecipe
+_TASKS: dict[str, type[Recipe]] = {
+    "stack": StackRecipe,
+    "flat": FlatRecipe,
+    "defects": DefectsRecipe,
+    "verify": VerifyRecipe,
+}
+
+
+def get_product_units(name: str) -> str:
+    """Unit of a product; ValueError if there is none of that name."""
+    try:
+        return get_product(name).units
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> AnyRecipe:
@@ -101,7 +195,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> AnyRecipe:
     task = values.get("task")
     if task not in _TASKS:
         raise ConfigError(f"{path}: task {task!r}{nearest(str(task), _TASKS)}")
-    return load_config(_TASKS[task], values, str(path))
+    return load_config(_TASKS[task], values, str(path))  # type: ignore[return-value]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class RunRecord:
     where: str
     inputs: list[str]
     exposures: list[int]
-    calibs: dict[str, str]
+    calibs: dict[str, dict[str, str]]
     versions: dict[str, str]
     host: str
     user: str
@@ -67,10 +67,15 @@ def provenance_id(plan: Plan) -> str:
     what = {
         "recipe": plan.recipe.model_dump(mode="json"),
         "exposures": plan.exposures,
-        "calibs": {d: ref.uuid for d, ref in plan.calibs.items()},
+        "calibs": calib_ids(plan),
         "version": version("camcal_dask"),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def calib_ids(plan: Plan) -> dict[str, dict[str, str]]:
+    """Dataset ids of the calibrations: by name, then detector."""
+    return {name: {str(d): ref.uuid for d, ref in refs.items()} for name, refs in plan.calibs.items()}
 
 
 def versions() -> dict[str, str]:
@@ -88,7 +93,7 @@ def open_record(plan: Plan, cluster: str) -> RunRecord:
         where=plan.where,
         inputs=list(plan.inputs),
         exposures=plan.exposures,
-        calibs={str(d): ref.uuid for d, ref in plan.calibs.items()},
+        calibs=calib_ids(plan),
         versions=versions(),
         host=socket.gethostname(),
         user=_user(),

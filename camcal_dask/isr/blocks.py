@@ -513,7 +513,8 @@ def _checked_image(name: str, calibs: Mapping[str, xr.Dataset], config: IsrConfi
     units = calibration["image"].attrs.get("units", calibration.attrs.get("units"))
     if name == "flat" and units != "1":
         raise ConfigError(f"the flat is in {units}, expected a normalised one in units of 1; rebuild it normalised")
-    if name != "flat" and units != config.units:
+    wanted = f"{config.units}/s" if name == "dark" else config.units
+    if name != "flat" and units not in (wanted, config.units):
         raise ConfigError(
             f"the {name} is in {units}, the exposures are corrected to {config.units} (isr.gains={config.gains}); "
             f"use a {name} in {config.units} or isr.gains={'nominal' if units == 'electron' else 'none'}"

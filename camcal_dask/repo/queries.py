@@ -151,6 +151,10 @@ class ProductQueries:
         return cubes.open_products([(ref.uri, int(ref.detector)) for ref in chosen])  # type: ignore[arg-type]
 
     def _first(self, dataset_type: str, search: Names) -> dict[int | None, CalibRef]:
+        first = self._first_by_key(dataset_type, search)
+        return {ref.detector: ref for ref in self._calib_refs(dataset_type, first.values()).values()}
+
+    def _first_by_key(self, dataset_type: str, search: Names) -> dict[Key, Candidate]:
         """First of each data ID in search order; a dateless search has no use for CALIBRATION collections."""
         candidates = self._candidates(dataset_type, search)
         if dated := [c.collection for group in candidates.by_key.values() for c in group if c.collection != c.run]:
@@ -160,7 +164,37 @@ class ProductQueries:
             for (place, key), group in candidates.by_key.items():
                 if place == collection:
                     first.setdefault(key, group[0])
-        return {ref.detector: ref for ref in self._calib_refs(dataset_type, first.values()).values()}
+        return first
+
+    def first_of(
+        self, dataset_type: str, collections: Names, *, instrument: str
+    ) -> list[tuple[dict[str, Any], CalibRef]]:
+        """First dataset of each data id in search order, for products that are not looked up by exposure.
+
+        Raises
+        ------
+        RepoError
+            If a CALIBRATION collection is searched, which only an exposure can.
+        """
+        dimensions = list(self._type(dataset_type).dimensions.required)
+        first = self._first_by_key(dataset_type, collections)
+        refs = self._calib_refs(dataset_type, first.values())
+        found = [(dict(zip(dimensions, key, strict=True)), refs[c.uuid]) for key, c in first.items()]
+        return [(data_id, ref) for data_id, ref in found if data_id["instrument"] == instrument]
+
+    def detectors(self, where: str, instrument: str) -> set[int]:
+        """Ids of the detectors that an expression without exposures selects.
+
+        Raises
+        ------
+        RepoError
+            If the expression is wrong.
+        """
+        try:
+            with self.butler.query() as query:
+                return {int(i["detector"]) for i in query.where(where, instrument=instrument).data_ids(["detector"])}
+        except ValueError as error:
+            raise RepoError(f"detectors where {where!r}: {str(error).strip()}") from error
 
     def _candidates(self, dataset_type: str, collections: Names) -> Candidates:
         order = self._flatten([collections] if isinstance(collections, str) else list(collections))

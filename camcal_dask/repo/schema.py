@@ -9,6 +9,7 @@ STORAGE_CLASS = "XarrayDataset"
 RECORD_CLASS = "StructuredDataDict"
 """Butler storage class of provenance records (JSON)."""
 DETECTOR_DIMS = ("instrument", "detector")
+FILTER_DIMS = ("instrument", "detector", "physical_filter")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ DATASET_TYPES = (
     DatasetTypeSpec(
         "biasBootstrap", DETECTOR_DIMS, "combined bias made without other calibrations", is_calibration=True
     ),
+    DatasetTypeSpec(
+        "darkBootstrap", DETECTOR_DIMS, "combined dark made without other calibrations", is_calibration=True
+    ),
+    DatasetTypeSpec("dark", DETECTOR_DIMS, "combined dark", is_calibration=True),
+    DatasetTypeSpec("flatBootstrap", FILTER_DIMS, "combined flat made without other calibrations", is_calibration=True),
+    DatasetTypeSpec("flat", FILTER_DIMS, "combined flat of a filter", is_calibration=True),
+    DatasetTypeSpec("defects", DETECTOR_DIMS, "bad pixels, with the reasons", is_calibration=True),
     DatasetTypeSpec("verifyBias", ("instrument",), "statistics and verdicts of bias exposures"),
     DatasetTypeSpec("runRecord", ("instrument",), "provenance of a run", storage_class=RECORD_CLASS),
 )

@@ -1,0 +1,1 @@
+"""What a recipe's task does with a plan: one module a task."""

@@ -1,0 +1,52 @@
+"""Defects: search the combined images of one detector and write why which pixel is bad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask
+
+from camcal_dask.calibs.defects import Box, find_defects
+from camcal_dask.calibs.defects_config import DefectConfig
+from camcal_dask.campaign.plan import Plan
+from camcal_dask.campaign.quanta import Outcome
+from camcal_dask.campaign.recipe import DefectsRecipe
+from camcal_dask.campaign.tasks.product import Job
+from camcal_dask.instruments import get_instrument
+from camcal_dask.repo import products
+
+
+def run_defects(job: Job) -> Outcome:
+    """Search every detector."""
+    job.begin()
+    return job.carry_out(lambda d, index: defects_quantum(job.plan, job.uri, index, d))
+
+
+def defects_quantum(plan: Plan, uri: str, index: int, detector: int) -> Any:
+    """Graph of one detector: one task."""
+    recipe = plan.recipe
+    assert isinstance(recipe, DefectsRecipe)
+    sources = {name: ref.uri for name, ref in plan.refs(detector).items()}
+    manual = recipe.manual.get(plan.instrument.detectors[detector].full_name, ())
+    return dask.delayed(_search)(uri, index, plan.instrument.name, detector, sources, recipe.defects, manual)
+
+
+def _search(
+    uri: str,
+    index: int,
+    instrument: str,
+    detector_id: int,
+    sources: Mapping[str, str],
+    config: DefectConfig,
+    manual: Sequence[Box],
+) -> None:
+    """Find and write the defects of one detector; runs on a worker."""
+    camera = get_instrument(instrument)
+    images = {
+        name: products.open_products([(source, detector_id)]).isel(detector=0) for name, source in sources.items()
+    }
+    shape = (len(camera.amp_names), *camera.trimmed_shape)
+    found = find_defects(images, camera.detectors[detector_id], shape, config, manual)
+    record = {"boxes": found.boxes.tolist(), "n_source": found.n_source, "n_alone": found.n_alone}
+    products.write_product(uri, index, found.arrays, record)

@@ -1,0 +1,52 @@
+"""Cosmic rays of a stack: tracks across the borders of amps, hot pixels that stay."""
+
+import numpy as np
+
+from camcal_dask.calibs.cosmic_rays import CosmicRayConfig, search_detector, transient
+from camcal_dask.instruments import get_instrument
+from camcal_dask.instruments.focal_plane import assemble, split
+from camcal_dask.isr.blocks import Corrected
+
+
+class Block(Corrected):
+    """Corrected pixels with a variance of their own."""
+
+    variance = None
+
+
+def search(ccd, detector, config, mask=None):
+    shape = (16, 50, 36)
+    image = split(ccd.astype(np.float32), detector, shape, fill=np.nan)
+    block = Block(image[None, None], np.zeros((1, 1, *shape), np.int32) if mask is None else mask, None, None, None)
+    block.variance = np.full((1, 1, *shape), 25, np.float32)
+    hit = np.zeros(shape, bool)
+    hit.reshape(-1)[search_detector(block, detector, config)] = True
+    return assemble(hit, detector)
+
+
+def test_a_track_is_grown_across_the_border_of_two_amps():
+    detector = get_instrument("TinyCam").detectors[0]
+    rng = np.random.default_rng(5)
+    ccd = rng.normal(0, 5, (100, 288))
+    ccd[20, 30:42] += 700  # the border is at x = 36
+    found = search(ccd, detector, CosmicRayConfig())
+    expected = np.zeros_like(found)
+    for dy in range(-2, 3):
+        reach = int(np.sqrt(4 - dy * dy))
+        expected[20 + dy, 30 - reach : 42 + reach] = True
+    assert found[expected].all()
+    assert np.count_nonzero(found & ~expected) < 12  # noise beyond 3 sigma beside the track joins it
+
+
+def test_an_overflowing_amp_is_left_out_whole():
+    detector = get_instrument("TinyCam").detectors[0]
+    ccd = np.random.default_rng(6).normal(0, 5, (100, 288))
+    ccd[0:50:2, 0:36:2] += 1000
+    found = search(ccd, detector, CosmicRayConfig())
+    assert found[:50, :36].all()
+
+
+def test_what_is_hit_again_and_again_is_hot():
+    hits = [np.array(h, np.int64) for h in ([1, 7, 9], [7, 9], [7, 11], [7], [], [])]
+    assert [h.tolist() for h in transient(hits, CosmicRayConfig())] == [[1, 9], [9], [11], [], [], []]
+    assert [h.tolist() for h in transient(hits[:2], CosmicRayConfig())] == [[1], []]
