@@ -44,7 +44,7 @@ def test_overrides_reach_nested_keys():
         (["isr.dither"], "expected step.key=value"),
         (["description.text=1"], "'description' is a value"),
         (["task=stak"], "did you mean 'stack'?"),
-        (["isr.gains=none"], "bias is in electron, isr.gains=none makes adu"),
+        (["isr.gains=none"], "product bias is in electron, but isr.gains=none and combine.scale=unity make adu"),
         (["product=bais"], "unknown product 'bais'; did you mean 'bias'?"),
     ],
 )

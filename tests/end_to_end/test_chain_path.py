@@ -174,7 +174,7 @@ def test_defects_are_the_true_ones(repo, truth):
 
 
 def test_mixed_filters_are_refused(folder):
-    text = run(folder / "repo", "flatBootstrap", "u/biasBootstrap,TinyCam/raw/all", "u/mixed", code=1)
+    text = run(folder / "repo", "flatBootstrap", "u/biasBootstrap,u/darkBootstrap,TinyCam/raw/all", "u/mixed", code=1)
     assert "2 filters: i_39 (9), r_57 (9)" in text
     assert "-d \"physical_filter='i_39'\"" in " ".join(text.split())
 
@@ -182,7 +182,7 @@ def test_mixed_filters_are_refused(folder):
 def test_a_flat_is_looked_up_by_filter_and_a_repeated_run_skips(folder, repo):
     exposure = DAY * 100_000 + FIRST["i_39"]
     assert repo.find_calib("flatBootstrap", exposure, 2, "u/flatBootstrap").run == "u/flatBootstrap/i_39"
-    again = camcal("chain", folder / "repo", "-p", "flatBootstrap", "-i", "u/biasBootstrap,TinyCam/raw/all",
+    again = camcal("chain", folder / "repo", "-p", "flatBootstrap", "-i", "u/biasBootstrap,u/darkBootstrap,TinyCam/raw/all",
                    "-o", "u", "--cluster", "threads")  # fmt: skip
     assert again.count("4 skipped") == 2
 
