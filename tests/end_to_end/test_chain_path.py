@@ -182,8 +182,10 @@ def test_mixed_filters_are_refused(folder):
 def test_a_flat_is_looked_up_by_filter_and_a_repeated_run_skips(folder, repo):
     exposure = DAY * 100_000 + FIRST["i_39"]
     assert repo.find_calib("flatBootstrap", exposure, 2, "u/flatBootstrap").run == "u/flatBootstrap/i_39"
-    again = camcal("chain", folder / "repo", "-p", "flatBootstrap", "-i", "u/biasBootstrap,u/darkBootstrap,TinyCam/raw/all",
-                   "-o", "u", "--cluster", "threads")  # fmt: skip
+    again = camcal(
+        "chain", folder / "repo", "-p", "flatBootstrap", "-i", "u/biasBootstrap,u/darkBootstrap,TinyCam/raw/all",
+        "-o", "u", "--cluster", "threads",
+    )  # fmt: skip
     assert again.count("4 skipped") == 2
 
 
