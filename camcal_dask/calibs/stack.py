@@ -272,7 +272,7 @@ def finish_detector(slabs: list[Combined], detector: Detector) -> Finished:
     return Finished(image, variance, mask, distribution, n_bad, used.sum(axis=0, dtype=np.int32))
 
 
-def peak_bytes(rows: int, n_exposures: int, instrument: Instrument) -> int:
+def peak_bytes(rows: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0) -> int:
     """Most memory that one task of a stack takes, on top of an idle worker [byte].
 
     Parameters
@@ -280,18 +280,19 @@ def peak_bytes(rows: int, n_exposures: int, instrument: Instrument) -> int:
     rows : slab height [pixel]
     n_exposures : exposures combined
     instrument : the camera
+    calib_planes : pixel planes of the calibrations that the ISR applies, 3 each for bias, dark and flat, 1 for defects
 
     Notes
     -----
     The larger of: a slab (float32 stack, with few exposures their variances too, one raw exposure being
-    decoded, masks, result, the overscan vectors of all exposures, and the other slabs of the detector,
+    decoded, calibrations, masks, result, the overscan vectors of all exposures, and the other slabs of the detector,
     done and waiting); the overscan pass (one raw detector); the finishing of a detector (its slabs and
     the arrays they are copied to).  Code that is loaded and compiled at first use takes another 100 MiB.
     """
-    return sum(_largest(rows, n_exposures, instrument).values())
+    return sum(_largest(rows, n_exposures, instrument, calib_planes).values())
 
 
-def slab_rows_for(memory_bytes: int, n_exposures: int, instrument: Instrument) -> int:
+def slab_rows_for(memory_bytes: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0) -> int:
     """Largest slab height whose tasks fit into ``memory_bytes`` on top of an idle worker [pixel].
 
     Heights are powers of two up to 256, the rows of a chunk of the raw cube: smaller slabs decode
@@ -303,11 +304,12 @@ def slab_rows_for(memory_bytes: int, n_exposures: int, instrument: Instrument) -
         With the numbers, if even the lowest slab does not fit.
     """
     height = min(SLAB_ROWS, instrument.trimmed_shape[0])
-    while height > _SMALLEST_SLAB and peak_bytes(height, n_exposures, instrument) > memory_bytes:
+    while height > _SMALLEST_SLAB and peak_bytes(height, n_exposures, instrument, calib_planes) > memory_bytes:
         height = max(_SMALLEST_SLAB, 1 << ((height - 1).bit_length() - 1))
-    peak = peak_bytes(height, n_exposures, instrument)
+    peak = peak_bytes(height, n_exposures, instrument, calib_planes)
     if peak > memory_bytes:
-        parts = ", ".join(f"{k} {v / 2**20:.0f}" for k, v in _largest(height, n_exposures, instrument).items())
+        largest = _largest(height, n_exposures, instrument, calib_planes)
+        parts = ", ".join(f"{k} {v / 2**20:.0f}" for k, v in largest.items())
         raise PlanError(
             f"combining {n_exposures} exposures of {instrument.name} takes {peak / 2**20:.0f} MiB a task even in slabs "
             f"of {height} rows ({parts}), but {memory_bytes / 2**20:.0f} MiB are allowed; "
@@ -316,7 +318,7 @@ def slab_rows_for(memory_bytes: int, n_exposures: int, instrument: Instrument) -
     return height
 
 
-def _largest(rows: int, n_exposures: int, instrument: Instrument) -> dict[str, int]:
+def _largest(rows: int, n_exposures: int, instrument: Instrument, calib_planes: int) -> dict[str, int]:
     """Parts [byte] of the task that needs most."""
     _, n_amp, raw_height, raw_width = instrument.raw_shape
     height, width = instrument.trimmed_shape
@@ -329,6 +331,7 @@ def _largest(rows: int, n_exposures: int, instrument: Instrument) -> dict[str, i
             "stack": 4 * n_exposures * pixels * (2 if n_exposures < 5 else 1),
             "raw rows": 4 * pixels + 2 * chunk,
             "masks and result": 26 * pixels,
+            "calibrations": 4 * calib_planes * pixels,
             "overscan vectors": 2 * overscan,
             "slabs done": 12 * whole,
         },

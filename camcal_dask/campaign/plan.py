@@ -193,8 +193,9 @@ def _cost(recipe: AnyRecipe, raws: xr.DataArray, instrument: Instrument, task_me
         )
     if not isinstance(recipe, StackRecipe):
         return raws.sizes["y"], cost
-    rows = slab_rows_for(budget, raws.sizes["exposure"], instrument)
-    return rows, peak_bytes(rows, raws.sizes["exposure"], instrument)
+    planes = 3 * sum((recipe.isr.bias, recipe.isr.dark, recipe.isr.flat)) + recipe.isr.defects
+    rows = slab_rows_for(budget, raws.sizes["exposure"], instrument, planes)
+    return rows, peak_bytes(rows, raws.sizes["exposure"], instrument, planes)
 
 
 def _one_filter(raws: xr.DataArray) -> str:

@@ -222,6 +222,11 @@ def test_plan_that_cannot_fit_is_refused_with_numbers():
     assert slab_rows_for(2**30, 20, get_instrument("TinyCam")) == 50
 
 
+def test_the_plan_counts_the_calibrations_that_are_applied():
+    more = peak_bytes(256, 60, LSSTCAM, calib_planes=7) - peak_bytes(256, 60, LSSTCAM)
+    assert more == 7 * 4 * 16 * 256 * 512
+
+
 PEAK = """
     import resource, sys
     import dask, numpy as np, xarray as xr
