@@ -299,7 +299,7 @@ def chain(
 
 @main.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="camcal-demo")
-@click.option("--exposures", type=click.IntRange(min=5), default=14, help="good biases, after the contaminated first")
+@click.option("--exposures", type=click.IntRange(min=5), default=20, help="good biases, after the contaminated first")
 @click.option("--fresh", is_flag=True, help="remove an earlier demo in FOLDER first")
 @_with(cluster_options)
 def demo(folder: Path, exposures: int, fresh: bool, processes: int | None, cluster: str) -> None:
