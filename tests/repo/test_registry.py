@@ -41,7 +41,8 @@ def test_a_repository_knows_the_camera(tmp_path):
     (instrument,) = butler.query_dimension_records("instrument")
     assert (instrument.exposure_max, instrument.visit_system) == (7050123199999, 2)
     types = {t.name: t for t in butler.registry.queryDatasetTypes()}
-    assert set(types) == {"raw", "bias", "biasBootstrap", "verifyBias", "runRecord"}
+    products = {"bias", "biasBootstrap", "dark", "darkBootstrap", "flat", "flatBootstrap", "defects"}
+    assert set(types) == {"raw", "verifyBias", "runRecord"} | products
     assert types["bias"].isCalibration()
     assert set(types["raw"].dimensions.required) == {"instrument", "exposure", "detector"}
     assert types["raw"].storageClass.pytype.__name__ == "Dataset"
