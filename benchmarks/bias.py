@@ -25,12 +25,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from benchmarks._cube import open_cube, peak_mib
 from camcal_dask.calibs.products import template
 from camcal_dask.calibs.stack import CombineConfig, combine, slab_rows_for
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import DIMS, isr
 from camcal_dask.repo import cubes, products
-from camcal_dask.repo.shards import lazy_variable
 
 DETECTOR = 94
 FIRST = 2026081200001
@@ -82,7 +82,7 @@ def _cube(workdir: Path, uri: str, camera: Instrument, detector: int, exposures:
     import dask
     from distributed import Client, LocalCluster
 
-    raw = _raw(uri, camera, detector, exposures)
+    raw = open_cube(uri, camera, detector, exposures)
     rows = slab_rows_for(BUDGET, len(exposures), camera)
     seconds = []
     with (
@@ -102,7 +102,7 @@ def _cube(workdir: Path, uri: str, camera: Instrument, detector: int, exposures:
             index = list(camera.detectors).index(detector)
             client.compute(dask.delayed(products.write_product)(out, index, arrays)).result()
             seconds.append(time.perf_counter() - start)
-        peak = max(client.run(_peak_mib).values())
+        peak = max(client.run(peak_mib).values())
     n_bytes = len(exposures) * int(np.prod(camera.raw_shape[1:])) * 4
     return {
         "raw_MB_per_s": n_bytes / min(seconds) / 1e6,
@@ -112,14 +112,6 @@ def _cube(workdir: Path, uri: str, camera: Instrument, detector: int, exposures:
     }
 
 
-def _raw(uri: str, camera: Instrument, detector: int, exposures: list[int]) -> xr.DataArray:
-    n = len(exposures)
-    slots = [cubes.raw_slot(e) for e in exposures]
-    lazy = cubes.RawCubeArray([uri] * n, slots, [detector], camera.raw_shape[1:])
-    coords = {"exposure": exposures, "detector": [detector], "amp": list(camera.amp_names)}
-    return xr.DataArray(lazy_variable(DIMS, lazy), coords=coords, attrs={"instrument": camera.name})
-
-
 def _warm_up() -> None:
     """Compile or load every kernel of the path, on a worker."""
     camera = get_instrument("TinyCam")
@@ -127,12 +119,6 @@ def _warm_up() -> None:
     coords = {"exposure": range(6), "detector": [1], "amp": list(camera.amp_names)}
     raw = xr.DataArray(pixels, dims=DIMS, coords=coords, attrs={"instrument": camera.name})
     combine(isr(raw, block="slab")).compute(scheduler="sync")
-
-
-def _peak_mib() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _ccdproc_seconds(uri: str, camera: Instrument, detector: int, exposures: list[int], *, n_amp: int) -> float:

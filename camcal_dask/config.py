@@ -7,7 +7,7 @@ configuration can be a dictionary key, travel to workers and be written to prove
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -81,5 +81,6 @@ def _describe(model: type[Config], fault: Any) -> str:
 def _fields(model: Any, parents: list[Any]) -> list[str]:
     for parent in parents:
         field = getattr(model, "model_fields", {}).get(str(parent))
-        model = field.annotation if field else None
+        choices = get_args(field.annotation) or (field.annotation,) if field else ()
+        model = next((choice for choice in choices if hasattr(choice, "model_fields")), None)
     return list(getattr(model, "model_fields", {}))

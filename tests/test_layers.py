@@ -14,11 +14,13 @@ ROOT = Path(camcal_dask.__file__).parent
 LAYERS = [
     {"kernels"},
     {"instruments"},
-    {"ingest", "simulate"},
+    {"ingest", "simulate", "exchange"},
     {"repo"},
     {"isr"},
     {"calibs", "verify"},
     {"campaign"},
+    {"report"},
+    {"dashboard"},
     {"demo"},
     {"cli", "__init__"},
 ]
@@ -30,9 +32,21 @@ HOMES = {
     "zarr": {"repo"},
     "zarrs": {"repo"},
     "dask": {"repo", "isr", "calibs", "verify", "campaign"},
-    "distributed": {"repo", "campaign", "demo.py"},
+    "distributed": {"repo", "campaign", "demo"},
     "matplotlib": {"report"},
+    "obstore": {"repo"},
+    "dask_jobqueue": {"campaign"},
+    "dask_kubernetes": {"campaign"},
+    "dask_gateway": {"campaign"},
+    "bokeh": {"dashboard"},
 }
+EXTRAS = {
+    "report": ("plots",),
+    "repo": ("s3",),
+    "campaign": ("jobqueue", "kubernetes", "gateway"),
+    "dashboard": ("dashboard",),
+}
+"""Optional libraries that a layer may import, by the extra that installs them."""
 
 
 def imports(path):
@@ -68,7 +82,7 @@ def test_libraries_stay_in_their_layer(path):
         if homes is not None:
             assert any(relative == home or relative.startswith(home + "/") for home in homes), f"{relative}: {module}"
         if module.startswith("astropy.io.fits"):
-            assert part(path) in {"ingest", "simulate"}, f"{relative}: FITS belongs to ingest and simulate"
+            assert part(path) in {"ingest", "simulate", "exchange"}, f"{relative}: FITS"
         if part(path) == "kernels":
             assert module.split(".")[0] in {
                 "numpy",
@@ -91,6 +105,9 @@ def test_only_declared_libraries_are_imported(path):
     declared = {re.split(r"[<>=\[]", name)[0] for name in pyproject["project"]["dependencies"]}
     known = {"lsst-daf-butler": "lsst", "pyyaml": "yaml"}
     allowed = {known.get(name, name) for name in declared} | {"camcal_dask"} | set(sys.stdlib_module_names)
+    for extra in EXTRAS.get(part(path), ()):
+        names = pyproject["project"]["optional-dependencies"][extra]
+        allowed |= {re.split(r"[<>=\[]", name)[0].replace("-", "_") for name in names}
     allowed |= {"sqlalchemy"}  # lsst-daf-butler's own registry layer, for its exceptions
     for module in imports(path):
         assert module.split(".")[0] in allowed, f"{path}: {module} is not a declared dependency"

@@ -79,9 +79,11 @@ def search_image(name: str, product: xr.Dataset, detector: Detector, config: Def
     kind = name.split(" ")[0]
     mask = np.asarray(product["mask"].values)
     arguments: dict[str, Any] = {"no_data": assemble(mask & NO_DATA != 0, detector)}
-    image = assemble(np.asarray(product["image"].values), detector)
-    boxes = amp_boxes(detector)
+    pixels = np.asarray(product["image"].values)
+    image, boxes = assemble(pixels, detector), amp_boxes(detector)
     if kind == "bias":
+        if product.attrs["units"] == "electron":  # the threshold is in adu
+            image = assemble(_in_adu(pixels, detector), detector)
         return measure_defects(image, boxes, config.bias.search("bias"), config.bias.columns.rules(), **arguments)
     if kind == "dark":
         in_adu = product.attrs["units"].startswith("adu")
@@ -98,6 +100,13 @@ def search_image(name: str, product: xr.Dataset, detector: Detector, config: Def
         image, boxes, config.flat.search("flat"), config.flat.columns.rules(), gradient=gradient, flatness=flatness,
         **arguments,
     )  # fmt: skip
+
+
+def _in_adu(pixels: NDArray[np.float32], detector: Detector) -> NDArray[np.float32]:
+    """Amps (amp, y, x) in electron divided by the gains of the camera model."""
+    gains = np.ones((len(pixels), 1, 1), np.float32)
+    gains[: len(detector.amps), 0, 0] = [amp.gain for amp in detector.amps]
+    return pixels / gains
 
 
 def _counters(found: Mapping[str, Detection], n_amp: int) -> dict[str, NDArray[Any]]:

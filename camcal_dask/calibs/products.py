@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from camcal_dask.calibs.linearity_product import LINEARIZER
+from camcal_dask.calibs.ptc_product import PTC
+from camcal_dask.calibs.variable import Variable
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.instruments.geometry import Instrument
 from camcal_dask.kernels.defects import DEFECT_BITS
@@ -18,16 +21,6 @@ from camcal_dask.kernels.masks import MASK_PLANES
 PIXELS = ("detector", "amp", "y", "x")
 LEVELS = (0, 5, 16, 50, 84, 95, 100)
 """Percentiles kept of every amp of a combined image."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """One array of a product.  ``units`` "image" stands for the product's, "image^2" for its square."""
-
-    dims: tuple[str, ...]
-    dtype: str
-    units: str
-    doc: str
 
 
 @dataclass(frozen=True)
@@ -51,11 +44,16 @@ COMBINED: Mapping[str, Variable] = MappingProxyType(
         "mask": Variable(PIXELS, "i4", "1", "BAD: no usable input; NO_DATA: the amp has no such pixel"),
         "distribution": Variable(("detector", "amp", "level"), "f8", "image", "percentiles of the amp"),
         "n_bad": Variable(("detector", "amp"), "i4", "pixel", "pixels flagged BAD"),
+        "halves": Variable(
+            ("detector", "amp", "of_halves"), "f8", "image", "mean of even minus mean of odd inputs; NaN: not compared"
+        ),
         "n_input": Variable(("detector", "amp"), "i4", "exposure", "exposures with a usable pixel in the amp"),
     }
 )
 """Variables of every product of the combine engine."""
 
+OF_HALVES = ("mean", "noise", "expected", "n")
+"""What is kept of the comparison of the halves: `camcal_dask.kernels.moments.compare_amp`."""
 DEFECT_KINDS = ("bias", "dark", "flat")
 """Images that are searched for defects; all filters' flats count as one kind."""
 DEFECTS: Mapping[str, Variable] = MappingProxyType(
@@ -85,6 +83,9 @@ PRODUCTS: Mapping[str, Product] = MappingProxyType(
         ),
         "flat": Product("flat", "1", "combined flat, mean of the focal plane 1", COMBINED, dimensions=_BY_FILTER),
         "defects": Product("defects", "1", "bad pixels", DEFECTS),
+        "linearizerPtc": Product("linearizerPtc", "adu", "photon transfer curves before linearity", PTC),
+        "linearizer": Product("linearizer", "adu", "linearity of the amps", LINEARIZER),
+        "ptc": Product("ptc", "adu", "photon transfer curves: gains, read noise, area coefficients", PTC),
     }
 )
 
@@ -102,15 +103,31 @@ def get_product(name: str) -> Product:
     return PRODUCTS[name]
 
 
-def template(name: str, instrument: Instrument, attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """Layout of a product for all detectors of a camera, for ``create_product``; the arrays take no memory."""
+def template(
+    name: str, instrument: Instrument, attrs: Mapping[str, Any] | None = None, shared: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Layout of a product for all detectors of a camera, for ``create_product``; the arrays take no memory.
+
+    Parameters
+    ----------
+    name : str
+        Dataset type.
+    instrument : Instrument
+        The camera.
+    attrs : mapping, optional
+        Of the product.
+    shared : Dataset, optional
+        Variables without detectors that the product holds beside its own, and the sizes of dims that only it knows.
+    """
     product = get_product(name)
     sizes = dict(
         zip(PIXELS, (len(instrument.detectors), len(instrument.amp_names), *instrument.trimmed_shape), strict=True)
     )
-    labels: dict[str, list[Any]] = {"level": list(LEVELS), "reason": list(DEFECT_BITS), "kind": list(DEFECT_KINDS)}
+    labels: dict[str, list[Any]] = {"level": list(LEVELS), "of_halves": list(OF_HALVES)}
+    labels |= {"reason": list(DEFECT_BITS), "kind": list(DEFECT_KINDS)}
     labels = {k: v for k, v in labels.items() if any(k in variable.dims for variable in product.variables.values())}
     sizes |= {name: len(values) for name, values in labels.items()}
+    sizes |= {} if shared is None else {str(k): n for k, n in shared.sizes.items()}
     variables = {
         key: (
             v.dims,
@@ -120,11 +137,12 @@ def template(name: str, instrument: Instrument, attrs: Mapping[str, Any] | None 
         for key, v in product.variables.items()
     }
     times = {"exposure_time_s": product.exposure_time_s, "dark_time_s": product.dark_time_s}
-    return xr.Dataset(
+    layout = xr.Dataset(
         variables,
         {"detector": list(instrument.detectors), "amp": list(instrument.amp_names), **labels},
         {"instrument": instrument.name, "units": product.units, "description": product.doc, **times, **(attrs or {})},
     )
+    return layout if shared is None else layout.assign(shared.variables).set_coords(list(shared.coords))
 
 
 def describe(variable: Variable, units: str) -> dict[str, Any]:

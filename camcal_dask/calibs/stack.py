@@ -19,18 +19,28 @@ from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 from pydantic import Field
 
-from camcal_dask.calibs.products import COMBINED, LEVELS, describe
+from camcal_dask.calibs.products import COMBINED, LEVELS, OF_HALVES, describe
 from camcal_dask.config import Config
 from camcal_dask.errors import DataError, PlanError, nearest
 from camcal_dask.instruments.geometry import Detector, Instrument, get_instrument
 from camcal_dask.isr import steps
 from camcal_dask.isr.blocks import SLAB_ROWS, Slab, layer_of, slabs_of
 from camcal_dask.kernels.masks import BAD, CR, MASK_PLANES, NO_DATA, bits
-from camcal_dask.kernels.moments import accept, clipped_mean_stack, median, percentiles
+from camcal_dask.kernels.moments import (
+    Halves,
+    accept,
+    clipped_mean_stack,
+    compare_amp,
+    compare_halves,
+    median,
+    percentiles,
+)
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 _SMALLEST_SLAB = 8
+_HALVES_EVERY = 4
+"""Halves are compared on every fourth row: 256 000 pixels say what an amp's million says."""
 
 
 class CombineConfig(Config):
@@ -48,6 +58,8 @@ class CombineConfig(Config):
     """Planes that are cleared in the inputs first: the pixels enter and the product does not show them."""
     sample_variance_from: int = Field(5, ge=2)
     """With fewer exposures the variance follows from those of the inputs, otherwise from their scatter."""
+    compare_halves: bool = False
+    """Compare every other exposure with the rest: differ they must not by more than noise (DMTN-101 5.5-5.7)."""
 
     @pydantic.field_validator("reject_mask", "clear_mask")
     @classmethod
@@ -59,12 +71,16 @@ class CombineConfig(Config):
 
 
 class Combined(NamedTuple):
-    """Some rows of the product: float32, float32, int32 (amp, y, x), and whether (exposure, amp) had a usable pixel."""
+    """Some rows of the product: float32, float32, int32 (amp, y, x); whether (exposure, amp) had a usable pixel.
+
+    ``halves`` has arrays (amp, y, x) of every fourth row, None if not asked for.
+    """
 
     image: FloatArray
     variance: FloatArray
     mask: IntArray
     used: NDArray[np.bool_]
+    halves: Halves | None = None
 
 
 class Finished(NamedTuple):
@@ -75,6 +91,7 @@ class Finished(NamedTuple):
     mask: IntArray
     distribution: NDArray[np.float64]
     n_bad: IntArray
+    halves: NDArray[np.float64]
     n_input: IntArray
 
 
@@ -84,8 +101,8 @@ class Inputs(Protocol):
     n: int
     shape: tuple[int, int, int]
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
-        """Write image and mask of one exposure; say whether all pixels of the detector are sure to be accepted."""
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> NDArray[np.bool_]:
+        """Write image and mask of one exposure; say of which amps (amp,) all pixels are sure to be accepted."""
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance of an exposure already fetched, given its image."""
@@ -99,7 +116,7 @@ class SlabInputs:
         self._hits = hits
         self._noise: dict[int, FloatArray] = {}
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> NDArray[np.bool_]:
         """Read and correct one exposure."""
         self._noise[index], _, clean = self.slab.correct(index, image, mask)
         if self._hits is None or self._hits[index].size == 0:
@@ -108,7 +125,8 @@ class SlabInputs:
         y = y - self.slab.rows.start
         here = (y >= 0) & (y < len(self.slab.rows))
         mask[a[here], y[here], x[here]] |= CR
-        return False
+        clean[a[here]] = False
+        return clean
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance from the image and the noise found when it was fetched."""
@@ -122,10 +140,10 @@ class ArrayInputs:
         self._image, self._variance, self._mask = image, variance, mask
         self.n, self.shape = image.shape[0], image.shape[2:]
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> bool:
+    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> NDArray[np.bool_]:
         """Copy one exposure."""
         image[...], mask[...] = self._image[index, 0], self._mask[index, 0]
-        return False
+        return np.zeros(len(image), bool)
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Its variance."""
@@ -214,32 +232,64 @@ def finished_of(product: xr.Dataset) -> da.Array:
 def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...]) -> Combined:
     """Combine the exposures of one block; the scale of each exposure divides it."""
     n_pixel = int(np.prod(inputs.shape))
-    stack, mask = np.empty((inputs.n, n_pixel), np.float32), np.empty(inputs.shape, np.int32)
-    from_inputs = inputs.n < config.sample_variance_from
-    variances = np.empty((inputs.n, n_pixel), np.float32) if from_inputs else None
-    planes, used = np.zeros(inputs.shape, np.int32), np.zeros((inputs.n, inputs.shape[0]), bool)
+    stack, planes = np.empty((inputs.n, n_pixel), np.float32), np.zeros(inputs.shape, np.int32)
+    few = inputs.n < config.sample_variance_from
+    given = np.empty((inputs.n, n_pixel), np.float32) if few else None
+    divisor = 1.0
+    if len(set(scale)) == 1 and not few:  # it divides the result, once
+        divisor, scale = scale[0], (1.0,) * inputs.n
+    used = _fill(stack, given, planes, inputs, config, scale)
+    result = clipped_mean_stack(stack, given, sigma=config.sigma_clip, iterations=config.iterations)
+    if not few:
+        _single_survivors(inputs, stack, result.mean, result.variance, result.n, scale)
+    planes &= BAD
+    planes[result.n.reshape(inputs.shape) == 0] = BAD
+    mean, variance = (_divided(plane.reshape(inputs.shape), divisor**k) for k, plane in enumerate(result[:2], 1))
+    halves = None
+    if config.compare_halves:
+        n_amp, _, width = inputs.shape
+        found = compare_halves(stack, inputs.shape[1:], _HALVES_EVERY)
+        halves = Halves._make(_divided(p.reshape(n_amp, -1, width), divisor**k) for k, p in enumerate(found, 1))
+    return Combined(mean, variance, planes, used, halves)
+
+
+def _fill(  # noqa: PLR0913
+    stack: FloatArray,
+    variances: FloatArray | None,
+    planes: IntArray,
+    inputs: Inputs,
+    config: CombineConfig,
+    scale: tuple[float, ...],
+) -> NDArray[np.bool_]:
+    """Fetch and scale all exposures, NaN where rejected; gather the masks of the rest.
+
+    Returns
+    -------
+    Whether (exposure, amp) had a usable pixel.
+    """
+    used, mask = np.zeros((inputs.n, inputs.shape[0]), bool), np.empty(inputs.shape, np.int32)
     reject, keep = np.int32(bits(config.reject_mask)), np.int32(~bits(config.clear_mask))
     for e in range(inputs.n):
         image = stack[e].reshape(inputs.shape)
         clean = inputs.fetch(e, image, mask)
-        if config.clear_mask and not clean:
-            mask &= keep
         if variances is not None:
             variances[e] = inputs.variance(e, image).ravel() / np.float32(scale[e] ** 2)
-        if scale[e] != 1:
-            image /= np.float32(scale[e])
+        _divided(image, scale[e])
         for a in range(inputs.shape[0]):
-            if clean:
+            if clean[a]:
                 used[e, a] = np.isfinite(image[a, 0, 0])  # an amp that the detector lacks is NaN
-            else:
-                used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
-    result = clipped_mean_stack(stack, variances, sigma=config.sigma_clip, iterations=config.iterations)
-    if variances is None:
-        _single_survivors(inputs, stack, result.mean, result.variance, result.n, scale)
-    n = result.n.reshape(inputs.shape)
-    planes &= BAD
-    planes[n == 0] = BAD
-    return Combined(result.mean.reshape(inputs.shape), result.variance.reshape(inputs.shape), planes, used)
+                continue
+            if config.clear_mask:
+                mask[a] &= keep
+            used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
+    return used
+
+
+def _divided(values: FloatArray, divisor: float) -> FloatArray:
+    """Divide in place."""
+    if divisor != 1:
+        values /= np.float32(divisor)
+    return values
 
 
 def finish_detector(slabs: list[Combined], detector: Detector) -> Finished:
@@ -269,10 +319,24 @@ def finish_detector(slabs: list[Combined], detector: Detector) -> Finished:
     for box in inside:
         distribution[box[0]] = percentiles(image[box], np.array(LEVELS) / 100)
         n_bad[box[0]] = np.count_nonzero(mask[box] & BAD)
-    return Finished(image, variance, mask, distribution, n_bad, used.sum(axis=0, dtype=np.int32))
+    n_input = used.sum(axis=0, dtype=np.int32)
+    return Finished(image, variance, mask, distribution, n_bad, _halves(slabs, detector, n_input), n_input)
 
 
-def peak_bytes(rows: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0) -> int:
+def _halves(slabs: list[Combined], detector: Detector, n_input: IntArray) -> NDArray[np.float64]:
+    """Numbers of `OF_HALVES` of every amp, NaN if the halves were not compared."""
+    out = np.full((len(n_input), len(OF_HALVES)), np.nan)
+    compared = [slab.halves for slab in slabs if slab.halves is not None]
+    if compared:
+        whole = Halves._make(np.concatenate(planes, axis=1) for planes in zip(*compared, strict=True))
+        for amp in detector.amps:  # padding is NaN
+            out[amp.index] = compare_amp(Halves._make(plane[amp.index] for plane in whole), float(n_input[amp.index]))
+    return out
+
+
+def peak_bytes(
+    rows: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0, *, halves: bool = False
+) -> int:
     """Most memory that one task of a stack takes, on top of an idle worker [byte].
 
     Parameters
@@ -281,6 +345,7 @@ def peak_bytes(rows: int, n_exposures: int, instrument: Instrument, calib_planes
     n_exposures : exposures combined
     instrument : the camera
     calib_planes : pixel planes of the calibrations that the ISR applies, 3 each for bias, dark and flat, 1 for defects
+    halves : whether the halves of the exposures are compared
 
     Notes
     -----
@@ -289,10 +354,12 @@ def peak_bytes(rows: int, n_exposures: int, instrument: Instrument, calib_planes
     done and waiting); the overscan pass (one raw detector); the finishing of a detector (its slabs and
     the arrays they are copied to).  Code that is loaded and compiled at first use takes another 100 MiB.
     """
-    return sum(_largest(rows, n_exposures, instrument, calib_planes).values())
+    return sum(_largest(rows, n_exposures, instrument, calib_planes, halves).values())
 
 
-def slab_rows_for(memory_bytes: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0) -> int:
+def slab_rows_for(
+    memory_bytes: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0, *, halves: bool = False
+) -> int:
     """Largest slab height whose tasks fit into ``memory_bytes`` on top of an idle worker [pixel].
 
     Heights are powers of two up to 256, the rows of a chunk of the raw cube: smaller slabs decode
@@ -304,11 +371,14 @@ def slab_rows_for(memory_bytes: int, n_exposures: int, instrument: Instrument, c
         With the numbers, if even the lowest slab does not fit.
     """
     height = min(SLAB_ROWS, instrument.trimmed_shape[0])
-    while height > _SMALLEST_SLAB and peak_bytes(height, n_exposures, instrument, calib_planes) > memory_bytes:
+    while (
+        height > _SMALLEST_SLAB
+        and peak_bytes(height, n_exposures, instrument, calib_planes, halves=halves) > memory_bytes
+    ):
         height = max(_SMALLEST_SLAB, 1 << ((height - 1).bit_length() - 1))
-    peak = peak_bytes(height, n_exposures, instrument, calib_planes)
+    peak = peak_bytes(height, n_exposures, instrument, calib_planes, halves=halves)
     if peak > memory_bytes:
-        largest = _largest(height, n_exposures, instrument, calib_planes)
+        largest = _largest(height, n_exposures, instrument, calib_planes, halves)
         parts = ", ".join(f"{k} {v / 2**20:.0f}" for k, v in largest.items())
         raise PlanError(
             f"combining {n_exposures} exposures of {instrument.name} takes {peak / 2**20:.0f} MiB a task even in slabs "
@@ -318,7 +388,13 @@ def slab_rows_for(memory_bytes: int, n_exposures: int, instrument: Instrument, c
     return height
 
 
-def _largest(rows: int, n_exposures: int, instrument: Instrument, calib_planes: int) -> dict[str, int]:
+def _largest(
+    rows: int,
+    n_exposures: int,
+    instrument: Instrument,
+    calib_planes: int,
+    halves: bool,  # noqa: FBT001
+) -> dict[str, int]:
     """Parts [byte] of the task that needs most."""
     _, n_amp, raw_height, raw_width = instrument.raw_shape
     height, width = instrument.trimmed_shape
@@ -326,17 +402,18 @@ def _largest(rows: int, n_exposures: int, instrument: Instrument, calib_planes: 
     raw_detector = n_amp * raw_height * raw_width * 4
     overscan = n_exposures * n_amp * ((raw_height + width) * 4 + len(steps.STATISTICS) * 8)
     chunk = min(SLAB_ROWS, raw_height) * raw_width * 4
+    handed_on = 12 + (8 // _HALVES_EVERY if halves else 0)
     tasks: list[dict[str, int]] = [
         {
             "stack": 4 * n_exposures * pixels * (2 if n_exposures < 5 else 1),
             "raw rows": 4 * pixels + 2 * chunk,
-            "masks and result": 26 * pixels,
-            "calibrations": 4 * calib_planes * pixels,
+            "masks and result": (14 + handed_on) * pixels,
+            "calibrations": 4 * (calib_planes + 1) * pixels if calib_planes else 0,
             "overscan vectors": 2 * overscan,
-            "slabs done": 12 * whole,
+            "slabs done": handed_on * whole,
         },
         {"raw detector": raw_detector + 2 * chunk, "strips": raw_detector // 8},
-        {"slabs": 12 * whole, "arrays of a detector": 12 * whole, "distribution": whole},
+        {"slabs": handed_on * whole, "arrays of a detector": 12 * whole, "distribution": whole},
     ]
     return max(tasks, key=lambda parts: sum(parts.values()))
 
@@ -431,7 +508,7 @@ def _flatten(blocks: Any) -> Iterator[Combined]:
 
 def _dataset(corrected: xr.Dataset, finished: da.Array, config: CombineConfig, token: str) -> xr.Dataset:
     time_s = 1.0 if config.scale.endswith("_time") else 0.0
-    sizes = {**corrected.sizes, "level": len(LEVELS)}
+    sizes = {**corrected.sizes, "level": len(LEVELS), "of_halves": len(OF_HALVES)}
     units = scaled_units(corrected.attrs["units"], config.scale)
     variables = {}
     for name, variable in COMBINED.items():
@@ -452,7 +529,7 @@ def _dataset(corrected: xr.Dataset, finished: da.Array, config: CombineConfig, t
     coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
     times = {"exposure_time_s": time_s, "dark_time_s": time_s}
     attrs = {**corrected.attrs, "units": units, **times, "combine_config": config.model_dump_json()}
-    return xr.Dataset(variables, {**coords, "level": list(LEVELS)}, attrs)
+    return xr.Dataset(variables, {**coords, "level": list(LEVELS), "of_halves": list(OF_HALVES)}, attrs)
 
 
 def _field(finished: Finished, name: str) -> NDArray[Any]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camcal_dask.errors import DataError
+from camcal_dask.ingest.fits import switched_off
+from camcal_dask.instruments import Instrument
 
 
 def common_state(
@@ -45,6 +47,25 @@ def common_state(
         elif values and strict:
             raise DataError(f"{what}: {_account(keyword, values)}")
     return state
+
+
+def check_powered(headers: Mapping[int, Mapping[str, Any] | None], instrument: Instrument, *, what: str) -> None:
+    """Refuse exposures of a sensor without back-side bias (reference/isr.md step 0b); missing cards say nothing.
+
+    Raises
+    ------
+    DataError
+        Naming the exposures and what their headers say.
+    """
+    off = {
+        exposure: remark for exposure, header in headers.items() for remark in switched_off(header or {}, instrument)
+    }
+    if off:
+        exposure, remark = next(iter(off.items()))
+        raise DataError(
+            f"{what}: in {len(off)} of {len(headers)} exposures (first {exposure}) the {remark}; "
+            "leave them out with -d, or the detector, or combine them all the same with -c check_powered=false"
+        )
 
 
 def _account(keyword: str, values: Mapping[Any, Sequence[int]]) -> str:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import xarray as xr
 
 from camcal_dask.campaign.plan import TASK_BUDGET_BYTES, Plan, make_plan
-from camcal_dask.campaign.recipe import AnyRecipe, DefectsRecipe, FlatRecipe, VerifyRecipe, load_recipe
+from camcal_dask.campaign.recipe import (
+    AnyRecipe,
+    DefectsRecipe,
+    FlatRecipe,
+    LinearityRecipe,
+    PtcRecipe,
+    TableRecipe,
+    VerifyRecipe,
+    load_recipe,
+)
 from camcal_dask.campaign.run import Outcome, execute
 from camcal_dask.campaign.selection import Chosen, camera_states, choose
 from camcal_dask.campaign.shipped import shipped
-from camcal_dask.errors import CamcalError, PlanError, RunError
+from camcal_dask.errors import CamcalError, PlanError, RunError, nearest
 from camcal_dask.repo.registry import Repo
 from camcal_dask.repo.schema import raw_run
 
 if TYPE_CHECKING:
     from distributed import Client
 
+R = TypeVar("R", VerifyRecipe, TableRecipe)
 AT_MOST = 20
 """Exposures that a calibration is made from."""
 Bar = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
@@ -40,6 +51,8 @@ class ChainSettings:
     at_most: int = AT_MOST
     strict: bool = False
     """Stop when a verification fails, not only when a product does."""
+    unverified: tuple[str, ...] = ()
+    """Products whose verification is left out."""
     cluster: str = "local"
     task_memory_bytes: int = TASK_BUDGET_BYTES
 
@@ -116,6 +129,8 @@ class Chain:
 
     def _check_needs(self, recipes: Sequence[AnyRecipe]) -> None:
         made = {r.product for r in recipes}
+        if unknown := sorted(set(self.settings.unverified) - made):
+            raise PlanError(f"chain: {unknown[0]} is to be left unverified, but is not made{nearest(unknown[0], made)}")
         for recipe in recipes:
             for need in recipe.needs:
                 if need not in made and not self.repo.datasets(need, list(self.settings.inputs)):
@@ -128,25 +143,49 @@ class Chain:
         self.say(f"{recipe.product}: {recipe.description}")
         run = f"{self.settings.prefix}/{recipe.product}"
         if isinstance(recipe, DefectsRecipe):
-            return [self._make(recipe, run, "", None)]
+            return [self._make(recipe, run, "", None), *self._verify_on_commonest_filter(recipe, run)]
+        if isinstance(recipe, PtcRecipe | LinearityRecipe):  # all flats that pair: a curve has no use for a few
+            return [self._make(recipe, run, self.settings.where, None), *self._judge(recipe, run)]
         if not isinstance(recipe, FlatRecipe):
             return self._from_exposures(recipe, run, self.settings.where)
         outcomes, runs = [], []
-        for name in self._filters(recipe):
-            where = " AND ".join(f"({w})" for w in (self.settings.where, f"physical_filter = '{name}'") if w)
+        for name in sorted(self._filters(recipe)):
             runs.append(f"{run}/{name}")
-            outcomes += self._from_exposures(recipe, runs[-1], where)
+            outcomes += self._from_exposures(recipe, runs[-1], self._of_filter(name))
         self.repo.chain(run, runs)
         return outcomes
 
-    def _filters(self, recipe: AnyRecipe) -> list[str]:
-        where = " AND ".join(f"({w})" for w in (recipe.where, self.settings.where) if w)
-        raws = self.repo.raws(where, instrument=recipe.instrument, collections=list(self.settings.inputs))
-        return [str(name) for name in np.unique(raws["physical_filter"].values)]
+    def _filters(self, recipe: AnyRecipe) -> dict[str, int]:
+        """Exposures of each filter."""
+        names, counts = np.unique(self._raws(recipe, self.settings.where)["physical_filter"].values, return_counts=True)
+        return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
+
+    def _of_filter(self, name: str) -> str:
+        return _both(self.settings.where, f"physical_filter = '{name}'")
+
+    def _raws(self, recipe: AnyRecipe, where: str) -> xr.DataArray:
+        return self.repo.raws(
+            _both(recipe.where, where), instrument=recipe.instrument, collections=list(self.settings.inputs)
+        )
 
     def _from_exposures(self, recipe: AnyRecipe, run: str, where: str) -> list[Outcome]:
-        both = " AND ".join(f"({w})" for w in (recipe.where, where) if w)
-        raws = self.repo.raws(both, instrument=recipe.instrument, collections=list(self.settings.inputs))
+        chosen = self._choose(recipe, where)
+        outcomes = [self._make(recipe, run, where, chosen.exposures)]
+        found = self._verification(recipe)
+        exposures = sorted({*chosen.exposures, *chosen.kept_out})
+        return outcomes if found is None else [*outcomes, self._verify(found, run, where, exposures)]
+
+    def _verify_on_commonest_filter(self, recipe: AnyRecipe, run: str) -> list[Outcome]:
+        """Verify what was made from no exposures on those that its verification asks for, through one filter."""
+        found = self._verification(recipe)
+        if found is None:
+            return []
+        filters = self._filters(found)
+        where = self._of_filter(max(filters, key=lambda name: filters[name]))
+        return [self._verify(found, run, where, self._choose(found, where).exposures)]
+
+    def _choose(self, recipe: AnyRecipe, where: str) -> Chosen:
+        raws = self._raws(recipe, where)
         camera = self.repo.instrument(recipe.instrument)
         states = camera_states(self.repo, raws, camera)
         chosen = choose(raws, states, camera.settings.state_keywords, self.settings.at_most)
@@ -154,25 +193,36 @@ class Chain:
             self.say(f"  {reason}")
         if not chosen.exposures:
             raise PlanError(f"{recipe.product}: no exposure is left: {'; '.join(chosen.reasons)}")
-        outcomes = [self._make(recipe, run, where, chosen.exposures)]
-        return outcomes + self._verify(recipe, run, where, chosen)
+        return chosen
+
+    def _verification(self, recipe: AnyRecipe) -> VerifyRecipe | None:
+        """Shipped verification whose candidates include the product, for this product only."""
+        found = None if recipe.product in self.settings.unverified else next(_verifications(recipe, VerifyRecipe), None)
+        return None if found is None else found.chosen(recipe.product)
+
+    def _judge(self, recipe: AnyRecipe, run: str) -> list[Outcome]:
+        """Judge a product by its own numbers."""
+        outcomes = []
+        left_out = recipe.product in self.settings.unverified
+        for found in () if left_out else _verifications(recipe, TableRecipe):
+            plan = self._plan(found, f"{run}.{found.product}", "", None, (run,))
+            outcomes.append(self._execute(plan))
+            if not outcomes[-1].complete or (self.settings.strict and not outcomes[-1].passed):
+                raise RunError(f"verification of {run}: {outcomes[-1].text()}")
+        return outcomes
 
     def _make(self, recipe: AnyRecipe, run: str, where: str, exposures: Sequence[int] | None) -> Outcome:
         outcome = self._execute(self._plan(recipe, run, where, exposures, tuple(reversed(self.made))))
-        if outcome.failed:
+        if not outcome.complete:
             raise RunError(outcome.text())
         self.made.append(run)
         return outcome
 
-    def _verify(self, recipe: AnyRecipe, run: str, where: str, chosen: Chosen) -> list[Outcome]:
-        found = _verification(recipe)
-        if found is None:
-            return []
-        exposures = sorted({*chosen.exposures, *chosen.kept_out})
-        outcome = self._execute(self._plan(found, f"{run}.verify", where, exposures, (run, *reversed(self.made))))
-        if outcome.failed or (self.settings.strict and not outcome.passed):
+    def _verify(self, recipe: VerifyRecipe, run: str, where: str, exposures: Sequence[int]) -> Outcome:
+        outcome = self._execute(self._plan(recipe, f"{run}.verify", where, exposures, (run, *reversed(self.made))))
+        if not outcome.complete or (self.settings.strict and not outcome.passed):
             raise RunError(f"verification of {run}: {outcome.text()}")
-        return [outcome]
+        return outcome
 
     def _plan(
         self, recipe: AnyRecipe, run: str, where: str, exposures: Sequence[int] | None, first: tuple[str, ...]
@@ -188,12 +238,14 @@ class Chain:
         )
 
     def _execute(self, plan: Plan) -> Outcome:
-        with self.bar(plan.recipe.product, len(plan.detectors)) as advance:
+        with self.bar(plan.recipe.product, len(plan.quanta)) as advance:
             outcome = execute(
                 self.repo, plan, self.client, cluster=self.settings.cluster, progress=lambda q: advance(str(q.detector))
             )
         for line in outcome.text().splitlines():
             self.say(f"  {line}")
+        if outcome.signal is not None:
+            raise KeyboardInterrupt(outcome.signal)
         return outcome
 
 
@@ -201,19 +253,22 @@ def _load(name: str, instrument: str) -> AnyRecipe:
     recipe = load_recipe(name if name.endswith((".yaml", ".yml")) else f"{instrument}/{name}.yaml")
     if recipe.instrument != instrument:
         raise PlanError(f"chain: {name} is for {recipe.instrument}, the repository's camera is {instrument}")
-    if isinstance(recipe, VerifyRecipe):
+    if isinstance(recipe, VerifyRecipe | TableRecipe):
         raise PlanError(f"chain: {name} is a verification; these run by themselves after the product they verify")
     return recipe
 
 
-def _verification(recipe: AnyRecipe) -> VerifyRecipe | None:
-    """Shipped verification whose candidates include the product, for this product only."""
+def _verifications(recipe: AnyRecipe, kind: type[R]) -> Iterator[R]:
+    """Shipped verifications of one kind whose candidates include the product."""
     folder = shipped("pipelines", recipe.instrument)
     for path in sorted(folder.glob("verify*.yaml")) if folder else ():
         found = load_recipe(str(path))
-        if isinstance(found, VerifyRecipe) and recipe.product in found.candidates:
-            return found.model_copy(update={"candidates": (recipe.product,)})
-    return None
+        if isinstance(found, kind) and recipe.product in found.candidates:
+            yield found
+
+
+def _both(*conditions: str) -> str:
+    return " AND ".join(f"({c})" for c in conditions if c)
 
 
 def _needs_text(recipe: AnyRecipe) -> str:

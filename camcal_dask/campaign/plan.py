@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from camcal_dask.calibs.products import PRODUCTS
 from camcal_dask.calibs.stack import peak_bytes, slab_rows_for
-from camcal_dask.campaign.recipe import AnyRecipe, DefectsRecipe, FlatRecipe, StackRecipe, VerifyRecipe
+from camcal_dask.campaign.pairing import Paired, find_pairs
+from camcal_dask.campaign.quanta import Quantum
+from camcal_dask.campaign.recipe import (
+    CURVES,
+    AnyRecipe,
+    DefectsRecipe,
+    FlatRecipe,
+    LinearityRecipe,
+    PtcRecipe,
+    StackRecipe,
+    TableRecipe,
+    VerifyRecipe,
+)
 from camcal_dask.errors import PlanError, RepoError
 from camcal_dask.instruments import Instrument
+from camcal_dask.repo import products
 from camcal_dask.repo.lookup import CalibRef
-from camcal_dask.repo.registry import Repo
+from camcal_dask.repo.shards import check_format
+
+if TYPE_CHECKING:  # workers unpickle a plan, and they have no use for the Butler
+    from camcal_dask.repo.registry import Repo
 
 TASK_BUDGET_BYTES = 1_400 * 2**20
 """Memory a task is planned for when the worker would allow more: beyond it nothing gets faster."""
@@ -43,7 +59,11 @@ class Plan:
     lacking: Mapping[int, str] = field(default_factory=dict)
     """Detectors that cannot be done, with the reason."""
     physical_filter: str | None = None
-    """Of a flat."""
+    """Of a flat, or of exposures that are divided by one."""
+    paired: Paired | None = None
+    """Pairs of a photon transfer curve."""
+    elsewhere: Mapping[int, str] = field(default_factory=dict)
+    """Detectors left out because their product is there already, with its RUN (`without_existing`)."""
 
     @property
     def exposures(self) -> list[int]:
@@ -56,9 +76,26 @@ class Plan:
         assert self.raws is not None
         return self.raws
 
+    @property
+    def quanta(self) -> tuple[Quantum, ...]:
+        """Everything that will be done, in order."""
+        if self.paired is not None:
+            able = [d for d in self.detectors if d not in self.lacking]
+            pairs = [Quantum("pairs", d, pair) for d in able for pair in self.paired.pairs.pairs]
+            return (*pairs, *(Quantum("ptc", d) for d in self.detectors))
+        *before, last = _steps(self.recipe)
+        able = [d for d in self.detectors if d not in self.lacking]
+        return (*(Quantum(task, d) for task in before for d in able), *(Quantum(last, d) for d in self.detectors))
+
     def refs(self, detector: int) -> dict[str, CalibRef]:
         """Calibrations of one detector."""
         return {name: refs[detector] for name, refs in self.calibs.items() if detector in refs}
+
+    @property
+    def candidates(self) -> Mapping[int, CalibRef]:
+        """What a verification tests, by detector."""
+        assert isinstance(self.recipe, VerifyRecipe)
+        return self.calibs[self.recipe.kind]
 
     def data_id(self, detector: int) -> dict[str, Any]:
         """Butler data id of the product of one detector."""
@@ -73,7 +110,7 @@ class Plan:
     @property
     def is_calibration(self) -> bool:
         """Whether the product can be certified."""
-        return not isinstance(self.recipe, VerifyRecipe)
+        return not isinstance(self.recipe, VerifyRecipe | TableRecipe)
 
     @property
     def bytes_read(self) -> int:
@@ -83,8 +120,13 @@ class Plan:
     @property
     def bytes_written(self) -> int:
         """Bytes of the product before compression."""
-        if isinstance(self.recipe, VerifyRecipe):
+        if not self.is_calibration:
             return 0
+        if isinstance(self.recipe, LinearityRecipe):
+            return len(self.detectors) * len(self.instrument.amp_names) * (80 * len(self.exposures) + 2000)
+        if isinstance(self.recipe, PtcRecipe):
+            per_amp = len(self.exposures) // 2 * (4 * self.recipe.extract.lags**2 + 20) * 8
+            return len(self.detectors) * len(self.instrument.amp_names) * per_amp
         height, width = self.instrument.trimmed_shape
         per_pixel = 1 if isinstance(self.recipe, DefectsRecipe) else 12
         return len(self.detectors) * len(self.instrument.amp_names) * height * width * per_pixel
@@ -96,23 +138,40 @@ class Plan:
             ("pipeline", f"{self.recipe.task} -> {self.recipe.product} ({self.recipe.description})"),
             ("inputs", f"{', '.join(self.inputs)} where {self.where or 'everything'}"),
             ("output", self.output),
-            ("exposures", f"{len(exposures)}: {_span(exposures)}" if exposures else "none"),
-            ("detectors (quanta)", f"{len(detectors)}: {_span(detectors)}"),
+            ("exposures", f"{len(exposures)}: {span(exposures)}" if exposures else "none"),
+            ("detectors (quanta)", f"{len(detectors)}: {span(detectors)}"),
             ("dask tasks", f"{tasks:,}"),
             ("raw pixels", f"{self.bytes_read / 1e9:.2f} GB int32"),
             ("product", f"{self.bytes_written / 1e9:.2f} GB before compression"),
             ("block", f"{self.slab_rows} rows" if isinstance(self.recipe, StackRecipe) else "one exposure or detector"),
             ("peak memory a task", f"{self.task_bytes / 2**20:.0f} MiB"),
         ]
+        lines += [("pairs", self.paired.pairs.text())] if self.paired else []
         lines += [("filter", self.physical_filter)] if self.physical_filter else []
         for name, refs in self.calibs.items():
             runs = sorted({f"{ref.dataset_type} of {ref.run}" for ref in refs.values()})
-            lines.append(("candidate" if isinstance(self.recipe, VerifyRecipe) else name, ", ".join(runs)))
+            is_candidate = isinstance(self.recipe, VerifyRecipe | TableRecipe) and name == self.recipe.kind
+            lines.append(("candidate" if is_candidate else name, ", ".join(runs)))
+        for run in dict.fromkeys(self.elsewhere.values()):
+            mine = [d for d, name in self.elsewhere.items() if name == run]
+            lines.append(("skipped", f"{len(mine)} detectors ({span(mine)}): their {self.recipe.product} is in {run}"))
         lines += [("cannot be done", f"detector {d}: {reason}") for d, reason in self.lacking.items()]
         return lines
 
 
-def _span(ids: Sequence[int]) -> str:
+def _steps(recipe: AnyRecipe) -> tuple[str, ...]:
+    """Kinds of quanta of a recipe, one a detector each, in order; the last one makes the product."""
+    if isinstance(recipe, FlatRecipe):
+        return ("levels", "stack")
+    if isinstance(recipe, LinearityRecipe):
+        settings = recipe.linearity
+        ratios = ("ratios",) if settings.single_exposures else ()
+        return (*ratios, *(f"fit{i}" for i in range(settings.normalization.rounds)), "linearity")
+    return (recipe.task,)
+
+
+def span(ids: Sequence[int]) -> str:
+    """First and last of some ids."""
     return "none" if not ids else f"{ids[0]}" if len(ids) == 1 else f"{ids[0]} .. {ids[-1]}"
 
 
@@ -159,32 +218,106 @@ def make_plan(
     }  # fmt: skip
     if isinstance(recipe, DefectsRecipe):
         return _plan_defects(repo, recipe, base)
+    if isinstance(recipe, TableRecipe):
+        return _plan_table(repo, recipe, base)
+    if isinstance(recipe, LinearityRecipe):
+        return _plan_linearity(repo, recipe, base, task_memory_bytes)
     raws = repo.raws(both, instrument=instrument.name, collections=list(inputs) or None)
     if exposures is not None:
         raws = raws.sel(exposure=list(exposures))
+    paired = find_pairs(repo, recipe, raws) if isinstance(recipe, PtcRecipe) else None
+    if paired is not None:
+        raws = raws.sel(exposure=paired.pairs.exposures)
+    candidates: dict[str, dict[int, CalibRef]] = {}
     if isinstance(recipe, VerifyRecipe):
-        calibs = {"bias": _candidates(repo, recipe, raws, inputs)}
-        raws = raws.sel(detector=list(calibs["bias"]))
-        lacking: dict[int, str] = {}
-    else:
-        calibs, lacking = _applied(repo, recipe, raws, inputs)
+        recipe, refs = _candidates(repo, recipe, raws, inputs)
+        chosen = _of_role(raws, refs, recipe.verify.exposures)
+        candidates, raws = {recipe.kind: refs}, raws.sel(detector=list(refs), exposure=chosen)
+    one_filter = isinstance(recipe, FlatRecipe) or recipe.isr.flat
+    physical_filter = _one_filter(raws) if one_filter else None
+    calibs, lacking = _applied(repo, recipe, raws, inputs)
     rows, cost = _cost(recipe, raws, instrument, task_memory_bytes)
     return Plan(
-        **base,
+        **{**base, "recipe": recipe},
         raws=raws,
         detectors=tuple(raws["detector"].values.tolist()),
-        calibs=calibs,
+        calibs={**candidates, **calibs},
         slab_rows=rows,
         task_bytes=cost,
         lacking=lacking,
-        physical_filter=_one_filter(raws) if isinstance(recipe, FlatRecipe) else None,
+        physical_filter=physical_filter,
+        paired=paired,
     )
+
+
+def without_existing(repo: Repo, plan: Plan, collections: Sequence[str]) -> Plan:
+    """Leave out the detectors whose product one of some collections has; the plan is then as if they were not selected.
+
+    Parameters
+    ----------
+    repo : Repo
+        The repository.
+    plan : Plan
+        From `make_plan`.
+    collections : sequence of str
+        RUN or CHAINED collections, in the order they are searched.
+
+    Raises
+    ------
+    PlanError
+        For a verification: its product is one table of all detectors.
+    RepoError
+        If a collection does not exist, or is one that only an exposure can be looked up in.
+    """
+    if not collections:
+        return plan
+    product = plan.recipe.product
+    if not plan.is_calibration:
+        raise PlanError(
+            f"{product} is one table of all detectors, of which none can be left out because another run has it; leave "
+            "--skip-existing-in out (the same command skips a verification that is there), or select detectors with -d"
+        )
+    known = product in repo.dataset_types(product)  # of a type that nobody made yet there is nothing
+    found = repo.first_of(product, list(collections), instrument=plan.instrument.name) if known else []
+    runs = {int(data_id["detector"]): ref.run for data_id, ref in found if _is_of(plan, data_id)}
+    left = [d for d in plan.detectors if d not in runs]
+    return replace(
+        plan,
+        raws=None if plan.raws is None else plan.raws.sel(detector=left),
+        detectors=tuple(left),
+        calibs={name: {d: ref for d, ref in refs.items() if d not in runs} for name, refs in plan.calibs.items()},
+        lacking={d: reason for d, reason in plan.lacking.items() if d not in runs},
+        elsewhere={d: runs[d] for d in plan.detectors if d in runs},
+    )
+
+
+def _is_of(plan: Plan, data_id: Mapping[str, Any]) -> bool:
+    return dict(data_id) == plan.data_id(int(data_id["detector"]))
+
+
+def made_from(refs: Iterable[CalibRef]) -> set[int]:
+    """Exposures that calibrations were made from."""
+    return {int(e) for uri in {ref.uri for ref in refs} for e in check_format(uri, "product").get("exposures", ())}
+
+
+def _of_role(raws: xr.DataArray, refs: Mapping[int, CalibRef], wanted: str) -> list[int]:
+    """Exposures that made the candidate (internal), that did not (external), or all."""
+    exposures, made = [int(e) for e in raws["exposure"].values], made_from(refs.values())
+    chosen = [e for e in exposures if wanted == "all" or (e in made) == (wanted == "internal")]
+    if not chosen:
+        raise PlanError(
+            f"verify.exposures={wanted}: of the {len(exposures)} exposures selected, {len(made & set(exposures))} made "
+            "the candidate and none is left; select others with -d, or take -c verify.exposures=all"
+        )
+    return chosen
 
 
 def _cost(recipe: AnyRecipe, raws: xr.DataArray, instrument: Instrument, task_memory_bytes: int) -> tuple[int, int]:
     """Rows of a block and peak memory of a task."""
     budget = min(task_memory_bytes, TASK_BUDGET_BYTES)
     cost = peak_bytes(raws.sizes["y"], 1, instrument)
+    if isinstance(recipe, PtcRecipe):  # the first exposure of the pair, corrected, while the second one is
+        cost += 8 * len(instrument.amp_names) * int(np.prod(instrument.trimmed_shape))
     blocks_of_exposures = not isinstance(recipe, StackRecipe) or isinstance(recipe, FlatRecipe)
     if (blocks_of_exposures or getattr(recipe, "find_cosmic_rays", False)) and cost > task_memory_bytes:
         raise PlanError(
@@ -194,8 +327,9 @@ def _cost(recipe: AnyRecipe, raws: xr.DataArray, instrument: Instrument, task_me
     if not isinstance(recipe, StackRecipe):
         return raws.sizes["y"], cost
     planes = 3 * sum((recipe.isr.bias, recipe.isr.dark, recipe.isr.flat)) + recipe.isr.defects
-    rows = slab_rows_for(budget, raws.sizes["exposure"], instrument, planes)
-    return rows, peak_bytes(rows, raws.sizes["exposure"], instrument, planes)
+    halves = recipe.combine.compare_halves
+    rows = slab_rows_for(budget, raws.sizes["exposure"], instrument, planes, halves=halves)
+    return rows, peak_bytes(rows, raws.sizes["exposure"], instrument, planes, halves=halves)
 
 
 def _one_filter(raws: xr.DataArray) -> str:
@@ -227,11 +361,15 @@ def _applied(
     return calibs, lacking
 
 
-def _candidates(repo: Repo, recipe: VerifyRecipe, raws: xr.DataArray, inputs: Sequence[str]) -> dict[int, CalibRef]:
+def _candidates(
+    repo: Repo, recipe: VerifyRecipe, raws: xr.DataArray, inputs: Sequence[str]
+) -> tuple[VerifyRecipe, dict[int, CalibRef]]:
     """Find the candidate of each detector: of the first type that the inputs hold, one for all exposures."""
     for dataset_type in recipe.candidates:
+        if "physical_filter" in PRODUCTS[dataset_type].dimensions:
+            _one_filter(raws)
         if refs := _one_each(repo, dataset_type, recipe.instrument, raws, inputs):
-            return refs
+            return recipe.chosen(dataset_type), refs
     raise RepoError(
         f"no {' or '.join(recipe.candidates)} for exposure {raws['exposure'].values[0]} in "
         f"{', '.join(inputs) or 'no collection'}; "
@@ -277,5 +415,51 @@ def _plan_defects(repo: Repo, recipe: DefectsRecipe, base: dict[str, Any]) -> Pl
     cost = 40 * len(instrument.amp_names) * height * width
     return Plan(
         **base, raws=None, detectors=tuple(sorted(detectors)), calibs=calibs, slab_rows=height, task_bytes=cost,
+        lacking=lacking,
+    )  # fmt: skip
+
+
+def _plan_table(repo: Repo, recipe: TableRecipe, base: dict[str, Any]) -> Plan:
+    """Find the candidate of every detector: of the first type that the inputs hold."""
+    instrument, inputs = base["instrument"], list(base["inputs"])
+    for dataset_type in recipe.candidates:
+        found = repo.first_of(dataset_type, inputs, instrument=instrument.name)
+        if found:
+            break
+    else:
+        raise RepoError(
+            f"no {' or '.join(recipe.candidates)} in {', '.join(inputs) or 'no collection'}; "
+            "name the RUN of the candidate in -i"
+        )
+    refs = {int(data_id["detector"]): ref for data_id, ref in found}
+    chosen = sorted(set(refs) & repo.detectors(base["where"], instrument.name))
+    calibs = {recipe.kind: {d: refs[d] for d in chosen}}
+    return Plan(**base, raws=None, detectors=tuple(chosen), calibs=calibs, slab_rows=0, task_bytes=2**26)
+
+
+def _plan_linearity(repo: Repo, recipe: LinearityRecipe, base: dict[str, Any], task_memory_bytes: int) -> Plan:
+    """Find the curves of every detector and, for a double spline, their exposures."""
+    instrument, inputs = base["instrument"], list(base["inputs"])
+    found = repo.first_of(recipe.curves, inputs, instrument=instrument.name)
+    if not found:
+        raise RepoError(
+            f"no {recipe.curves}, which {recipe.product} is made from, in {', '.join(inputs) or 'no collection'}; "
+            "make it first and name its RUN in -i"
+        )
+    curves = {int(data_id["detector"]): ref for data_id, ref in found}
+    if not recipe.linearity.single_exposures:
+        chosen = sorted(set(curves) & repo.detectors(base["where"], instrument.name))
+        refs = {CURVES: {d: curves[d] for d in chosen}}
+        return Plan(**base, raws=None, detectors=tuple(chosen), calibs=refs, slab_rows=0, task_bytes=2**28)
+    raws = repo.raws(base["where"], instrument=instrument.name, collections=inputs or None)
+    pairs = products.open_products([(ref.uri, d) for d, ref in list(curves.items())[:1]])
+    wanted = np.concatenate([pairs["exposure_1"].values, pairs["exposure_2"].values])
+    raws = raws.sel(exposure=np.isin(raws["exposure"].values, wanted))
+    calibs, lacking = _applied(repo, recipe, raws, inputs)
+    detectors = tuple(raws["detector"].values.tolist())
+    lacking |= {d: f"no {recipe.curves} in {', '.join(inputs)}" for d in detectors if d not in curves}
+    rows, cost = _cost(recipe, raws, instrument, task_memory_bytes)
+    return Plan(
+        **base, raws=raws, detectors=detectors, calibs={CURVES: curves, **calibs}, slab_rows=rows, task_bytes=cost,
         lacking=lacking,
     )  # fmt: skip

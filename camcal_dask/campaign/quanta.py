@@ -1,24 +1,74 @@
-"""Quanta on a cluster: a bounded number at once, each with its outcome; and how a run of them ended."""
+"""Quanta: the units that a run is planned, carried out, recorded and resumed in; and how a run of them ended."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from signal import Signals
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import xarray as xr
 
-from camcal_dask.campaign.record import QuantumOutcome
 from camcal_dask.verify.judge import summary
 
-if TYPE_CHECKING:
-    from distributed import Client, Future
+Status = Literal["done", "skipped", "failed"]
+SHOWN_FAILURES = 20
+"""Failed quanta that a summary spells out."""
 
-Progress = Callable[[QuantumOutcome], None]
-IN_FLIGHT_PER_THREAD = 3
-"""Quanta submitted at once for each thread of the cluster: keeps it busy and the scheduler small."""
+
+class Quantum(NamedTuple):
+    """One unit of work: a task on a detector, of one exposure, a pair, or all of them (``exposures`` empty)."""
+
+    task: str
+    detector: int
+    exposures: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([self.task, f"detector {self.detector}", *(str(e) for e in self.exposures)])
+
+
+@dataclass(frozen=True)
+class QuantumOutcome:
+    """How one quantum ended, and what it cost."""
+
+    quantum: Quantum
+    status: Status
+    """``"skipped"``: it was there already."""
+    seconds: float = 0.0
+    reason: str = ""
+    can_pass: bool = False
+    """Of a failure: whether another try might succeed (worker lost, storage)."""
+    storage_full: bool = False
+    hung: bool = False
+    """Of a failure: it gave no result in time, and perhaps still occupies a thread of its worker."""
+    tries: int = 1
+    cpu_s: float = 0.0
+    peak_mib: float = 0.0
+    """Largest resident memory of the worker process during the quantum."""
+    began: str = ""
+    worker: str = ""
+    host: str = ""
+    trace: str = ""
+    log: tuple[str, ...] = ()
+    """Lines that the quantum logged on its worker."""
+
+    @property
+    def detector(self) -> int:
+        """Id of the detector."""
+        return self.quantum.detector
+
+
+class Result(NamedTuple):
+    """Outcome of a quantum and what it returned."""
+
+    outcome: QuantumOutcome
+    value: Any = None
+
+
+def missing(quantum: Quantum, reason: str) -> QuantumOutcome:
+    """Outcome of a quantum that cannot be done because something it needs is not there."""
+    return QuantumOutcome(quantum, "failed", reason=reason)
 
 
 @dataclass(frozen=True)
@@ -28,12 +78,18 @@ class Outcome:
     run: str
     product: str
     uri: str
-    quanta: Mapping[int, QuantumOutcome]
-    seconds: float
+    quanta: Mapping[Quantum, QuantumOutcome]
+    seconds: float = 0.0
     verdict: xr.Dataset | None = None
     """Statistics, tests and summaries of a verification."""
     failures: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Failing tests of a verification: exposure, detector, amp, test, value, limit."""
+    stopped: str = ""
+    """Why the run ended before all quanta were tried."""
+    signal: Signals | None = None
+    """What interrupted the run, if a signal did."""
+    total: int = 0
+    """Quanta of the plan."""
 
     @property
     def failed(self) -> list[QuantumOutcome]:
@@ -41,56 +97,38 @@ class Outcome:
         return [q for q in self.quanta.values() if q.status == "failed"]
 
     @property
+    def complete(self) -> bool:
+        """Whether every quantum is done."""
+        return not self.failed and not self.stopped
+
+    @property
     def passed(self) -> bool:
         """Whether all quanta are done and, for a verification, every required test passed."""
-        return not self.failed and (self.verdict is None or bool(self.verdict["run_success"]))
+        return self.complete and (self.verdict is None or bool(self.verdict["run_success"]))
 
     def text(self) -> str:
         """Return the account of the run for the terminal."""
-        count = {s: sum(q.status == s for q in self.quanta.values()) for s in ("done", "skipped", "failed")}
+        count = count_by_status(self.quanta.values())
+        count["not tried"] = max(self.total - len(self.quanta), 0)
         lines = [f"{self.product} in {self.run}: " + ", ".join(f"{n} {s}" for s, n in count.items() if n)]
         lines[0] += f" ({self.seconds:.1f} s)"
-        lines += [f"  failed: detector {q.detector}: {q.reason}" for q in self.failed]
+        lines += [f"  failed: {_short(q)}: {q.reason}" for q in self.failed[:SHOWN_FAILURES]]
+        if len(self.failed) > SHOWN_FAILURES:
+            lines.append(f"  and {len(self.failed) - SHOWN_FAILURES} more: camcal history REPO {self.run} --failed")
+        if self.stopped:
+            lines.append(f"  stopped: {self.stopped}; what is done is registered, the same command does the rest")
         if self.verdict is not None:
             lines.append(summary(self.verdict))
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Result:
-    """Outcome of a quantum and what it returned."""
-
-    outcome: QuantumOutcome
-    value: Any
-
-
-def run_quanta(client: Client, graphs: Iterator[tuple[int, Any]]) -> Iterator[Result]:
-    """Keep a bounded number of quanta on the cluster; yield each as it ends, failed ones included."""
-    from distributed import as_completed
-
-    threads = sum(client.nthreads().values())
-    flying: dict[Future, tuple[int, float]] = {}
-    ended = as_completed()
-
-    def submit() -> None:
-        for detector, graph in graphs:
-            future = client.compute(graph)
-            flying[future] = (detector, time.perf_counter())
-            ended.add(future)
-            return
-
-    for _ in range(max(2, IN_FLIGHT_PER_THREAD * threads)):
-        submit()
-    for future in ended:
-        detector, begun = flying.pop(future)
-        error = future.exception()
-        status, reason = ("done", "") if error is None else ("failed", _reason(error))
-        value = future.result() if error is None else None
-        future.release()
-        submit()
-        yield Result(QuantumOutcome(detector, status, time.perf_counter() - begun, reason), value)
+def count_by_status(outcomes: Iterable[QuantumOutcome]) -> dict[str, int]:
+    """Numbers of quanta done, skipped and failed."""
+    count = {"done": 0, "skipped": 0, "failed": 0}
+    for outcome in outcomes:
+        count[outcome.status] += 1
+    return count
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+def _short(outcome: QuantumOutcome) -> str:
+    return " ".join([f"detector {outcome.detector}", *(str(e) for e in outcome.quantum.exposures)])

@@ -16,16 +16,29 @@ import yaml
 from camcal_dask.calibs.cosmic_rays import CosmicRayConfig
 from camcal_dask.calibs.defects_config import DefectConfig
 from camcal_dask.calibs.levels import LevelConfig, VignetteConfig
+from camcal_dask.calibs.linearity_config import LinearityConfig
+from camcal_dask.calibs.linearity_product import LINEARIZER
+from camcal_dask.calibs.pairs import PairConfig
 from camcal_dask.calibs.products import PRODUCTS, get_product
+from camcal_dask.calibs.ptc import PtcExtractConfig
+from camcal_dask.calibs.ptc_product import PTC
+from camcal_dask.calibs.ptc_solve import PtcSolveConfig
 from camcal_dask.calibs.stack import CombineConfig, scaled_units
 from camcal_dask.campaign.shipped import shipped
 from camcal_dask.config import Config, apply_override, load_config
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.tables import needs as tables_needed
+from camcal_dask.kernels.photodiode import Method
+from camcal_dask.verify.criteria import CRITERIA
+from camcal_dask.verify.readout import ReadoutConfig
 from camcal_dask.verify.statistics import MeasureConfig
+from camcal_dask.verify.tables import TABLES
 
 CALIB_SWITCHES = tuple(name for name in ("bias", "dark", "flat", "defects") if name in IsrConfig.model_fields)
 """Switches of the ISR that ask for a calibration of the same name."""
+CURVES = "curves"
+"""Under this name a plan holds the photon transfer curves that a linearizer is made from."""
 
 
 class Recipe(Config):
@@ -48,13 +61,13 @@ class Recipe(Config):
 
     @property
     def applied(self) -> tuple[str, ...]:
-        """Calibrations that the ISR switches on."""
-        return tuple(name for name in CALIB_SWITCHES if getattr(self.isr, name))
+        """Calibrations that the ISR takes: images that it switches on, and tables."""
+        return (*(name for name in CALIB_SWITCHES if getattr(self.isr, name)), *tables_needed(self.isr))
 
-    def _check_calibs(self, given: tuple[str, ...] = ()) -> None:
+    def _check_calibs(self) -> None:
         """Refuse calibrations that are not applied, applied ones without a type, and mixed units."""
         expected = {"bias": self.isr.units, "dark": f"{self.isr.units}/s", "flat": "1", "defects": "1"}
-        for name in sorted(set(self.applied) - set(given) - set(self.calibs)):
+        for name in sorted(set(self.applied) - set(self.calibs)):
             raise ValueError(f"isr.{name} is on: say which dataset type it is, calibs: {{{name}: ...}}")
         for name, dataset_type in self.calibs.items():
             if name not in self.applied:
@@ -62,7 +75,7 @@ class Recipe(Config):
             if dataset_type not in PRODUCTS:
                 raise ValueError(f"calibs.{name} = {dataset_type!r}{nearest(dataset_type, PRODUCTS)}")
             units = PRODUCTS[dataset_type].units
-            if units != expected[name]:
+            if units != expected.get(name, units):
                 raise ValueError(
                     f"calibs.{name} = {dataset_type} is in {units}, but the exposures are corrected to "
                     f"{self.isr.units} (isr.gains={self.isr.gains}), which needs {expected[name]}; "
@@ -77,6 +90,8 @@ class StackRecipe(Recipe):
     combine: CombineConfig = CombineConfig()
     mixed_state: bool = False
     """Combine exposures although they were read out in different camera states."""
+    check_powered: bool = False
+    """Refuse exposures of sensors whose back-side bias was off (cameras that tell)."""
     find_cosmic_rays: bool = False
     """Search every exposure for cosmic rays first; they get the plane CR."""
     cosmic_rays: CosmicRayConfig = CosmicRayConfig()
@@ -125,39 +140,147 @@ class DefectsRecipe(Recipe):
             raise ValueError(f"task defects makes the product defects, not {self.product!r}")
         for kind, dataset_type in self.images.items():
             units = get_product_units(dataset_type)
-            allowed = {"bias": ("adu",), "dark": ("adu/s", "electron/s"), "flat": ("1",)}[kind]
+            allowed = {"bias": ("adu", "electron"), "dark": ("adu/s", "electron/s"), "flat": ("1",)}[kind]
             if units not in allowed:
                 raise ValueError(f"images.{kind} = {dataset_type} is in {units}, needs {' or '.join(allowed)}")
+        return self
+
+
+class PhotodiodeConfig(Config):
+    """How photodiode readings become charges."""
+
+    method: Method = "trimmed_sum"
+    scale: float | None = None
+    """Factor of the current, -1 upstream; None: the sign that makes light positive."""
+
+
+class PtcRecipe(Recipe):
+    """Measure pairs of flats and fit photon transfer curves."""
+
+    task: Literal["ptc"]
+    pairing: PairConfig = PairConfig()
+    stride: int = pydantic.Field(1, ge=1)
+    """Take every so many-th pair only, for a quick look."""
+    photodiode: PhotodiodeConfig = PhotodiodeConfig()
+    aux: tuple[str, ...] = ()
+    """Header keywords kept with the pairs as ``aux_<KEYWORD>``."""
+    extract: PtcExtractConfig = PtcExtractConfig()
+    solve: PtcSolveConfig = PtcSolveConfig()
+
+    @property
+    def n_parameter(self) -> int:
+        """Parameters of the fit of the variance."""
+        return self.solve.polynomial_degree + 1 if self.solve.fit_type == "POLYNOMIAL" else 3
+
+    @pydantic.model_validator(mode="after")
+    def _contract(self) -> PtcRecipe:
+        self._check_calibs()
+        if PRODUCTS[self.product].variables is not PTC:
+            raise ValueError(f"task ptc makes linearizerPtc or ptc, not {self.product!r}")
+        if self.isr.units != "adu":
+            raise ValueError(f"pairs are measured in adu, but isr.gains={self.isr.gains}; set isr.gains=none")
+        return self
+
+
+class LinearityRecipe(Recipe):
+    """Make linearizers from photon transfer curves, and for a double spline from the exposures of these."""
+
+    task: Literal["linearity"]
+    curves: str = "linearizerPtc"
+    """Dataset type of the photon transfer curves."""
+    linearity: LinearityConfig = LinearityConfig()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Dataset types that must be there before this recipe runs."""
+        return (self.curves, *super().needs)
+
+    @pydantic.model_validator(mode="after")
+    def _contract(self) -> LinearityRecipe:
+        self._check_calibs()
+        if PRODUCTS[self.product].variables is not LINEARIZER:
+            raise ValueError(f"task linearity makes the product linearizer, not {self.product!r}")
+        if self.isr.units != "adu" or self.isr.linearity:
+            raise ValueError(
+                "amp ratios are measured in adu and without linearity; set isr.gains=none, linearity=false"
+            )
         return self
 
 
 class VerifyConfig(Config):
     """What is measured and how it is judged."""
 
-    tests: str = "bias"
-    """Name of a table of tests (`camcal_dask.verify.criteria`)."""
+    tests: str = ""
+    """Name of a table of tests (`camcal_dask.verify.criteria`); default: that of the candidate's kind."""
     thresholds: dict[str, float] = {}
     """Thresholds that replace those of the table, by test id."""
     known_bad: tuple[tuple[str, str], ...] | None = None
     """(detector name, amp) that are measured and shown but do not count; default: the camera's list."""
     measure: MeasureConfig = MeasureConfig()
+    exposures: Literal["all", "internal", "external"] = "all"
+    """Of those selected: all, those that made the candidate, or only others (does it still hold on other dates?)."""
+    readout: ReadoutConfig = ReadoutConfig()
+    """Statistics of the raw exposures: read noise by boxes, charge-transfer inefficiency."""
+    raft: Literal["none", "overscan", "image"] = "none"
+    """Correlate amps with those of their raft: in the overscan of the last exposure, or the image of the first pair."""
 
 
 class VerifyRecipe(Recipe):
     """Apply a candidate calibration to exposures and judge what is left."""
 
     task: Literal["verify"]
-    candidates: tuple[str, ...]
-    """Dataset types to test, the first one found in ``-i`` is the candidate; its unit decides the ISR's."""
+    kind: str
+    """What the candidate is: the name by which the ISR takes it, and that of its tests."""
+    candidates: dict[str, dict[str, str]]
+    """Dataset types to test, with the other calibrations that are applied beside each: ``{dark: {bias: bias}}``.
+    The first one found in ``-i`` is the candidate."""
     verify: VerifyConfig = VerifyConfig()
 
+    def chosen(self, candidate: str) -> VerifyRecipe:
+        """Return the recipe of one candidate: the ISR applies it and the calibrations beside it, in their unit."""
+        beside = self.candidates[candidate]
+        applied = {self.kind: candidate, **beside}
+        in_adu = any(get_product_units(dataset_type).startswith("adu") for dataset_type in applied.values())
+        gains = "none" if in_adu else "nominal" if self.isr.gains == "none" else self.isr.gains
+        switches = dict.fromkeys((name for name in CALIB_SWITCHES if name in applied), True)
+        isr = IsrConfig.model_validate({**self.isr.model_dump(), **switches, "gains": gains})
+        return self.model_copy(update={"candidates": {candidate: beside}, "calibs": beside, "isr": isr})
 
-AnyRecipe = StackRecipe | FlatRecipe | DefectsRecipe | VerifyRecipe
+    @pydantic.model_validator(mode="after")
+    def _contract(self) -> VerifyRecipe:
+        if self.kind not in CRITERIA:
+            raise ValueError(f"kind: there are no tests for {self.kind!r}{nearest(self.kind, CRITERIA)}")
+        for candidate, beside in self.candidates.items():
+            self.chosen(candidate).model_copy(update={"calibs": {self.kind: candidate, **beside}})._check_calibs()
+        return self
+
+
+class TableRecipe(Recipe):
+    """Judge a calibration that is a table by its own numbers."""
+
+    task: Literal["verify_table"]
+    kind: str
+    """What is judged (`camcal_dask.verify.tables.TABLES`), and the name of its tests."""
+    candidates: tuple[str, ...]
+    """Dataset types to test; the first one found in ``-i`` is the candidate."""
+    verify: VerifyConfig = VerifyConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _contract(self) -> TableRecipe:
+        if self.kind not in TABLES:
+            raise ValueError(f"kind: there is no table for {self.kind!r}{nearest(self.kind, TABLES)}")
+        return self
+
+
+AnyRecipe = StackRecipe | FlatRecipe | DefectsRecipe | PtcRecipe | LinearityRecipe | VerifyRecipe | TableRecipe
 _TASKS: dict[str, type[Recipe]] = {
     "stack": StackRecipe,
     "flat": FlatRecipe,
     "defects": DefectsRecipe,
+    "ptc": PtcRecipe,
+    "linearity": LinearityRecipe,
     "verify": VerifyRecipe,
+    "verify_table": TableRecipe,
 }
 
 

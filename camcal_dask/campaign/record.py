@@ -1,4 +1,4 @@
-"""What a run did: command, recipe, inputs, calibrations, versions, host, times, outcome of every quantum."""
+"""What a run did: command, recipe, inputs, calibrations, versions, host, cluster, times, outcomes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from camcal_dask.campaign.plan import Plan
@@ -19,41 +20,52 @@ from camcal_dask.campaign.plan import Plan
 PACKAGES = ("camcal_dask", "numpy", "numba", "dask", "distributed", "xarray", "zarr", "zarrs", "lsst-daf-butler")
 
 
-@dataclass(frozen=True)
-class QuantumOutcome:
-    """How one quantum (a detector of the run) ended."""
-
-    detector: int
-    status: str
-    """``"done"``, ``"skipped"`` (was there already) or ``"failed"``."""
-    seconds: float = 0.0
-    reason: str = ""
-
-
 @dataclass
 class RunRecord:
-    """Provenance of one run, written beside its products."""
+    """Provenance of one attempt of a run, written when it begins and again when it ends."""
 
     run: str
     provenance_id: str
     command: list[str]
     recipe: dict[str, Any]
+    """Resolved: with all imports, overrides and defaults."""
     where: str
     inputs: list[str]
     exposures: list[int]
+    detectors: list[int]
     calibs: dict[str, dict[str, str]]
+    """Ids of the calibrations: by name, then detector."""
     versions: dict[str, str]
     host: str
     user: str
     cluster: str
     started: str
+    asked: dict[str, Any] = field(default_factory=dict)
+    """Pipeline and overrides as the user gave them."""
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    """Of a photon transfer curve."""
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    """Detectors that were left out because a RUN has their product."""
+    product: str = ""
+    uri: str = ""
+    folder: str = ""
+    """Working directory of the command."""
+    scheduler: str = ""
+    workers: int = 0
+    threads: int = 0
+    state: str = "running"
+    """running (or killed), done, failed (finished with failures), stopped, interrupted."""
+    stopped: str = ""
     ended: str = ""
-    quanta: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+    cpu_s: float = 0.0
+    peak_mib: float = 0.0
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    """The first failed quanta; all are in the files of outcomes."""
 
-    def close(self, outcomes: Mapping[int, QuantumOutcome]) -> dict[str, Any]:
-        """Add the outcomes and the time; return the whole as plain values."""
-        self.ended = now()
-        self.quanta = [asdict(outcomes[detector]) for detector in sorted(outcomes)]
+    def plain(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
         return asdict(self)
 
 
@@ -70,6 +82,7 @@ def provenance_id(plan: Plan) -> str:
         "calibs": calib_ids(plan),
         "version": version("camcal_dask"),
     }
+    what |= {"pairs": plan.paired.digest()} if plan.paired else {}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -83,8 +96,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def open_record(plan: Plan, cluster: str) -> RunRecord:
-    """Begin the record of a run."""
+def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord:
+    """Begin the record of an attempt."""
     return RunRecord(
         run=plan.output,
         provenance_id=provenance_id(plan),
@@ -93,12 +106,18 @@ def open_record(plan: Plan, cluster: str) -> RunRecord:
         where=plan.where,
         inputs=list(plan.inputs),
         exposures=plan.exposures,
+        detectors=list(plan.detectors),
         calibs=calib_ids(plan),
         versions=versions(),
         host=socket.gethostname(),
         user=_user(),
         cluster=cluster,
         started=now(),
+        asked=dict(asked),
+        pairs=list(plan.paired.pairs.pairs) if plan.paired else [],
+        elsewhere={str(d): run for d, run in plan.elsewhere.items()},
+        product=plan.recipe.product,
+        folder=str(Path.cwd()),
     )
 
 

@@ -1,142 +1,100 @@
-"""Where a run is run: cluster profiles (``cluster/*.yaml``) and the dask client they make."""
+"""The dask client that a profile (`camcal_dask.campaign.profile`) makes."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from dask.utils import parse_bytes
-
-from camcal_dask.campaign.shipped import shipped
-from camcal_dask.config import Config, load_config
-from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.campaign import backends
+from camcal_dask.campaign.profile import Profile, load_profile, seconds
+from camcal_dask.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from distributed import Client
 
+__all__ = ["Profile", "connect", "load_profile"]
+
 CONNECT_TIMEOUT_S = 10
 """Patience with a scheduler that does not answer."""
-MEMORY_SHARE = 0.8
-"""Part of the machine's memory that workers may use together."""
-
-
-class Profile(Config):
-    """A cluster profile: what kind of workers, how many, how large."""
-
-    kind: Literal["threads", "local", "address"] = "local"
-    workers: int | Literal["auto"] = "auto"
-    """Number of workers; ``auto`` is one a core."""
-    threads_per_worker: int = 1
-    memory_per_worker: str = "auto"
-    """Limit of one worker, such as ``"4 GiB"``; ``auto`` shares 80 % of the machine."""
-    scratch_directory: str | None = None
-    address: str | None = None
-    """Scheduler of a running cluster, for ``kind: address``."""
-
-    def n_workers(self) -> int:
-        """Return the number of workers."""
-        return _cores() if self.workers == "auto" else self.workers
-
-    def worker_memory_bytes(self) -> int:
-        """Return the memory limit of one worker [byte]."""
-        if self.memory_per_worker != "auto":
-            return int(parse_bytes(self.memory_per_worker))
-        processes = 1 if self.kind == "threads" else self.n_workers()
-        return int(MEMORY_SHARE * _machine_memory_bytes() / processes)
-
-    def task_memory_bytes(self) -> int:
-        """Return the memory that one task may use [byte]: tasks of a worker run side by side."""
-        threads = self.n_workers() if self.kind == "threads" else self.threads_per_worker
-        return self.worker_memory_bytes() // threads
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _machine_memory_bytes() -> int:
-    from distributed.system import MEMORY_LIMIT  # honours cgroup limits
-
-    return int(MEMORY_LIMIT)
-
-
-def load_profile(spec: str, processes: int | None = None) -> Profile:
-    """Read a profile: a shipped name, a YAML file, or the address of a scheduler.
-
-    Parameters
-    ----------
-    spec : str
-        ``"local"``, ``"threads"``, a path, or ``tcp://host:port``.
-    processes : int, optional
-        Number of workers, replacing the profile's.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such profile or its keys are not valid.
-    """
-    if "://" in spec:
-        return Profile(kind="address", address=spec)
-    path = shipped("cluster", spec if spec.endswith((".yaml", ".yml")) else f"{spec}.yaml")
-    if path is None:
-        folder = shipped("cluster", "")
-        names = [p.stem for p in folder.glob("*.yaml")] if folder else []
-        raise ConfigError(f"no cluster profile {spec!r}{nearest(spec, names)} (or give a YAML file or tcp://host:port)")
-    values: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
-    profile = load_config(Profile, values, str(path))
-    return profile if processes is None else profile.model_copy(update={"workers": processes})
 
 
 @contextlib.contextmanager
 def connect(profile: Profile) -> Iterator[Client]:
-    """Start (or reach) the workers of a profile and yield a client; local workers end with the block.
+    """Start (or reach) the workers of a profile and yield a client; what was started ends with the block.
 
     Raises
     ------
     ConfigError
-        If the scheduler of an ``address`` profile does not answer.
+        If the cluster cannot be started, or the scheduler of an ``address`` profile does not answer.
+    RunError
+        If no worker comes within ``startup_timeout``.
     """
     import dask
-    from distributed import Client, LocalCluster
+    import distributed  # noqa: F401 -- its defaults must be there first: what is set before them is lost with the block
 
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": 3,
         # Large pages for the buffers of a detector: ingest spends 9 % less.  glibc only; ignored elsewhere.
         "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        **{f"distributed.nanny.pre-spawn-environ.{n}": v for n, v in profile.worker_environment().items()},
     }
+    makers = {"address": _reach, "threads": _local, "local": _local}
+    with dask.config.set(settings), makers.get(profile.kind, _started)(profile) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def _local(profile: Profile) -> Iterator[Client]:
+    from distributed import Client, LocalCluster
+
     if profile.scratch_directory:
         Path(profile.scratch_directory).mkdir(parents=True, exist_ok=True)
-    with dask.config.set(settings):
-        if profile.kind == "address":
-            with _reach(profile) as client:
-                yield client
-            return
-        threads = profile.kind == "threads"
-        with (
-            LocalCluster(
-                n_workers=1 if threads else profile.n_workers(),
-                threads_per_worker=profile.n_workers() if threads else profile.threads_per_worker,
-                processes=not threads,
-                memory_limit=profile.worker_memory_bytes(),
-                local_directory=profile.scratch_directory,
-                dashboard_address="127.0.0.1:0",
-                host=None if threads else "127.0.0.1",
-                silence_logs=logging.CRITICAL,  # quanta report their own failures; shutdown is not one
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+    threads = profile.kind == "threads"
+    n_workers = profile.adaptive.minimum if profile.adaptive else profile.n_workers()
+    with LocalCluster(
+        n_workers=1 if threads else n_workers,
+        threads_per_worker=profile.n_workers() if threads else profile.threads_per_worker,
+        processes=not threads,
+        memory_limit=profile.worker_memory_bytes(),
+        local_directory=profile.scratch_directory,
+        dashboard_address="127.0.0.1:0",
+        host=None if threads else "127.0.0.1",
+        silence_logs=logging.CRITICAL,  # quanta report their own failures; shutdown is not one
+    ) as cluster:
+        if profile.adaptive is not None:
+            cluster.adapt(minimum=profile.adaptive.minimum, maximum=profile.adaptive.maximum)
+        with Client(cluster) as client:
             yield client
 
 
-def _reach(profile: Profile) -> Client:
+@contextlib.contextmanager
+def _started(profile: Profile) -> Iterator[Client]:
+    """Client of a cluster elsewhere, when its first worker has come."""
+    from distributed import Client
+
+    with backends.start(profile) as cluster, Client(cluster) as client:
+        try:
+            if profile.adaptive is None or profile.adaptive.minimum > 0:
+                client.wait_for_workers(1, timeout=seconds(profile.startup_timeout))
+        except TimeoutError:
+            raise RunError(
+                f"no worker of the {profile.kind} cluster came within {profile.startup_timeout}: is the queue full, or "
+                "does a worker die at its start?  camcal cluster render shows the job; the job's log says why; "
+                "startup_timeout in the profile is the patience"
+            ) from None
+        yield client
+
+
+@contextlib.contextmanager
+def _reach(profile: Profile) -> Iterator[Client]:
     from distributed import Client
 
     try:
-        return Client(profile.address, timeout=CONNECT_TIMEOUT_S)
+        client = Client(profile.address, timeout=CONNECT_TIMEOUT_S)
     except OSError as error:
         raise ConfigError(f"no dask scheduler answers at {profile.address} ({error}); is the cluster up?") from None
+    with client:
+        yield client

@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,8 @@ class Container:
     ----------
     path : str or PathLike
         Plain or gzip-compressed FITS; told apart by content, not by name.
+    stored : bytes, optional
+        Content of the file, if it was fetched from elsewhere; ``path`` only names it then.
 
     Raises
     ------
@@ -69,10 +71,10 @@ class Container:
         If the file cannot be read.  Every other fault is raised by the property that meets it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], stored: bytes | None = None) -> None:
         self.path = os.fspath(path)
         try:
-            self._stored = Path(path).read_bytes()
+            self._stored = Path(path).read_bytes() if stored is None else stored
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from error
 
@@ -184,7 +186,7 @@ def unpack(container: Container, instrument: Instrument | None = None) -> RawFil
     detector = instrument.detectors[identity.detector]
     with _named(container.path):
         check_sensor(container.header, detector, file=container.path)
-        remarks = _check_names(container, detector) + _health(container.header, instrument)
+        remarks = _check_names(container, detector) + switched_off(container.header, instrument)
         check_sensor(container.hdus[1].header, detector, file=container.path)
         amps = _read_amps(container, detector, instrument.raw_shape[2:])
     return RawFile(container.path, identity, container.header, amps, container.content_hash, tuple(remarks))
@@ -218,8 +220,8 @@ def _value(card: fits.Card) -> object:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def _health(header: dict[str, object], instrument: Instrument) -> list[str]:
-    """Remark on a sensor that was switched off: its file looks valid (raw_format.md hazard 21)."""
+def switched_off(header: Mapping[str, object], instrument: Instrument) -> list[str]:
+    """Remark on a sensor that was switched off: its file looks valid (raw_format.md hazard 21); else nothing."""
     if instrument.name not in _BACK_BIASED:
         return []
     state, volts = header.get("HVBIAS"), header.get("BSSVBS")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -240,10 +242,20 @@ def _restore(
     return Instrument(name, settings, MappingProxyType(detectors), MappingProxyType(filters))
 
 
+def _folders() -> dict[str, Traversable]:
+    """Folders of tables by camera: those of the package, then those in the folders of CAMCAL_INSTRUMENTS."""
+    own = [Path(text) for text in os.environ.get("CAMCAL_INSTRUMENTS", "").split(os.pathsep) if text]
+    found = (p for root in (files("camcal_dask.instruments"), *own) for p in root.iterdir())
+    cameras: dict[str, Traversable] = {}
+    for folder in found:
+        if folder.joinpath("instrument.yaml").is_file():
+            cameras.setdefault(folder.name, folder)
+    return cameras
+
+
 def instrument_names() -> tuple[str, ...]:
-    """Names of the cameras that the package has tables for."""
-    root = files("camcal_dask.instruments")
-    return tuple(sorted(p.name for p in root.iterdir() if p.joinpath("instrument.yaml").is_file()))
+    """Names of the cameras that there are tables for, in the package or in a folder of ``CAMCAL_INSTRUMENTS``."""
+    return tuple(sorted(_folders()))
 
 
 @functools.cache
@@ -255,9 +267,10 @@ def get_instrument(name: str) -> Instrument:
     ConfigError
         If there is no camera of that name, or its tables are not consistent.
     """
-    if name not in instrument_names():
-        raise ConfigError(f"unknown instrument {name!r}{nearest(name, instrument_names())}")
-    return load_instrument(files("camcal_dask.instruments").joinpath(name))
+    folders = _folders()
+    if name not in folders:
+        raise ConfigError(f"unknown instrument {name!r}{nearest(name, folders)}")
+    return load_instrument(folders[name])
 
 
 def load_instrument(folder: Traversable) -> Instrument:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import dask
@@ -126,15 +127,15 @@ class Slab:
         image: NDArray[np.float32],
         mask: NDArray[np.int32],
         variance: NDArray[np.float32] | None = None,
-    ) -> tuple[NDArray[np.float32], steps.Overscan, bool]:
+    ) -> tuple[NDArray[np.float32], steps.Overscan, NDArray[np.bool_]]:
         """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
 
         ``variance`` is written if given, as interpolation needs it.
 
         Returns
         -------
-        noise (amp,) float32, the read-noise term of the variance; the overscan, arrays (amp, ...); and
-        whether all pixels of the detector are finite and without mask planes.
+        noise (amp,) float32, the read-noise term of the variance; the overscan, arrays (amp, ...); and (amp,) bool,
+        whether all pixels that the detector has there are finite and without mask planes.
         """
         source, config = self.source, self.source.config
         tables = source.prepared(self.detector)
@@ -148,7 +149,7 @@ class Slab:
         n_missing = steps.correct_rows(raw, self.rows.start, self.rows.stop, overscan, config, image, mask, tables)
         if config.whole_ccd:
             whole.mask_shapes(image, mask, raw.detector, config, tables)
-        self._calibrate(index, image, mask, raw.detector, finite=not n_missing and tables.plain)
+        quiet = self._calibrate(index, image, mask, raw.detector, finite=not n_missing and tables.plain)
         if config.whole_ccd:
             whole.correct_light(image, mask, raw.detector, config, tables)
         self._divide_flat(index, image, mask, raw.detector, noise)
@@ -157,23 +158,43 @@ class Slab:
         if config.whole_ccd:
             offsets = whole.finish(image, variance, mask, raw.detector, config)
             overscan.statistics[: len(offsets), steps.AMP_OFFSET] = offsets
-        untouched = tables.plain and not config.whole_ccd and all(plane is None for plane in self.planes)
-        clean = untouched and n_missing == 0 and not np.nan_to_num(overscan.statistics[:, steps.STATUS]).any()
+        plain = tables.plain and n_missing == 0 and not config.whole_ccd and self.planes.flat is None
+        clean = quiet & (np.nan_to_num(overscan.statistics[:, steps.STATUS]) == 0) & plain
         return noise, overscan, clean
+
+    @cached_property
+    def _flags(self) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """What the calibrations add to the mask of each of several exposures, and the amps that they leave alone."""
+        where = get_instrument(self.source.instrument).detectors[self._detector_id], self.rows.start
+        flags, planes = np.zeros(self.shape, np.int32), self.planes.of_detector()
+        steps.add_flags(flags, planes, *where, self.source.config)
+        return flags, steps.quiet_amps(flags, planes, *where)
 
     def _calibrate(
         self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32], detector: Detector, *, finite: bool
-    ) -> None:
-        """Bias, dark, defects, non-finite mask; ``finite``: the image is known to have no other pixels."""
-        y0, (bias, dark, _, defects) = self.rows.start, self.planes.of_detector()
+    ) -> NDArray[np.bool_]:
+        """Bias, dark, defects, non-finite mask; ``finite``: the image is known to have no other pixels.
+
+        Returns
+        -------
+        (amp,) bool, amps that are known to be left without flags and finite if they were.
+        """
+        planes, config, y0 = self.planes.of_detector(), self.source.config, self.rows.start
+        bias, dark, _, _ = planes
         if bias is not None:
-            steps.subtract_bias(image, mask, bias)
+            steps.subtract(image, bias)
         if dark is not None:
-            steps.subtract_bias(image, mask, dark, self._dark_scale(index))
-        if defects is not None:
-            steps.mask_defects(mask, defects, detector, y0)
-        if self.source.config.nan_mask and not (finite and bias is None and dark is None):
-            steps.mask_nan(image, mask, bias, detector, y0, dark)
+            steps.subtract(image, dark, self._dark_scale(index))
+        if len(self.exposures) == 1:
+            quiet = np.zeros(len(mask), bool)
+            steps.add_flags(mask, planes, detector, y0, config)
+        else:
+            flags, quiet = self._flags
+            for a in np.flatnonzero(~quiet):
+                mask[a] |= flags[a]
+        if config.nan_mask:
+            steps.mask_nan(image, mask, detector, y0, quiet if finite else None)
+        return quiet
 
     def _divide_flat(
         self,
@@ -244,7 +265,8 @@ def isr(
 
         Tables (detector, amp) unless said otherwise:
 
-        - ``ptc``: gain [electron / adu], noise [electron], turnoff [adu]; overscan_median, overscan_median_sigma [adu].
+        - ``ptc``: gain [electron / adu], noise [electron], turnoff [adu]; overscan_median_level,
+          overscan_median_sigma [adu].
         - ``gain_correction``: adjustment [1].
         - ``crosstalk``: linear, quadratic (detector, source, target), optionally valid, fit_gain (detector, amp);
           ``attrs["units"]`` adu or electron, of the signal.
@@ -323,12 +345,14 @@ def isr(
     return _dataset(raw, source, corrected, vectors)
 
 
-def slabs_of(corrected: xr.Dataset) -> da.Array | None:
+def slabs_of(corrected: xr.Dataset, *, whole_ccd: bool = False) -> da.Array | None:
     """Recipes behind a Dataset from `isr`, one `Slab` a block; None if its pixels were touched since, or need a CCD.
 
-    A consumer wired to this array reads, corrects and reduces in one task a block.
+    A consumer wired to this array reads, corrects and reduces in one task a block.  With ``whole_ccd``, recipes of
+    exposures that need a CCD too: their variance may not follow from the image, so the consumer must not ask for it.
     """
-    return _behind(corrected, _SLAB)
+    found = _behind(corrected, _SLAB)
+    return _behind(corrected, _WHOLE) if found is None and whole_ccd else found
 
 
 def blocks_of(corrected: xr.Dataset) -> da.Array | None:

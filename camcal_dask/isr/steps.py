@@ -422,39 +422,52 @@ class Planes(NamedTuple):
         return Planes(bias, dark, flat, None if self.defects is None else self.defects[index])
 
 
-def subtract_bias(image: FloatArray, mask: NDArray[np.int32], bias: Plane, scale: float = 1.0) -> None:
-    """Subtract the combined bias, or ``scale`` times the dark, in place and add its mask planes (isr.md 2.10).
+def subtract(image: FloatArray, plane: Plane, scale: float = 1.0) -> None:
+    """Subtract the combined bias, or ``scale`` times the dark, in place (isr.md 2.10).
 
-    Its variance enters through `variance_plane`.
+    Its mask planes enter through `add_flags`, its variance through `variance_plane`.
     """
     for a in range(image.shape[0]):
-        calibrate.subtract_plane(image[a], mask[a], bias.image[a], bias.mask[a], np.float32(scale))
+        calibrate.subtract_plane(image[a], plane.image[a], np.float32(scale))
 
 
-def mask_defects(mask: NDArray[np.int32], defects: NDArray[np.int32], detector: Detector, y0: int) -> None:
-    """Flag the pixels of a defect map as BAD (step 21), in place; rows start at ``y0`` of the trimmed amps."""
+def add_flags(mask: NDArray[np.int32], planes: Planes, detector: Detector, y0: int, config: IsrConfig) -> None:
+    """Mask planes of bias and dark, BAD where a defect is (step 21), UNMASKEDNAN where a variance is not finite (22).
+
+    In place; arrays (amp, y, x) that start at row ``y0`` of the trimmed amps.  The padding of smaller amps
+    stays NO_DATA alone.
+    """
+    subtracted = [plane for plane in (planes.bias, planes.dark) if plane is not None]
+    for plane in subtracted:
+        mask |= plane.mask
     for a, height, width in _areas(mask, detector, y0):
-        calibrate.flag_defects(mask[a], defects[a], height, width)
+        if planes.defects is not None:
+            calibrate.flag_defects(mask[a], planes.defects[a], height, width)
+        for plane in subtracted if config.nan_mask else ():
+            calibrate.flag_not_finite(plane.variance[a], mask[a], height, width)
+
+
+def quiet_amps(flags: NDArray[np.int32], planes: Planes, detector: Detector, y0: int) -> NDArray[np.bool_]:
+    """Amps (amp,) that the calibrations flag nothing of, and whose bias and dark are finite."""
+    images = [plane.image for plane in (planes.bias, planes.dark) if plane is not None]
+    quiet = np.zeros(len(flags), bool)
+    for a, height, width in _areas(flags, detector, y0):
+        box = np.s_[a, :height, :width]
+        quiet[a] = not flags[box].any() and all(np.isfinite(image[box]).all() for image in images)
+    return quiet
 
 
 def mask_nan(
-    image: FloatArray,
-    mask: NDArray[np.int32],
-    bias: Plane | None,
-    detector: Detector,
-    y0: int,
-    dark: Plane | None = None,
+    image: FloatArray, mask: NDArray[np.int32], detector: Detector, y0: int, skip: NDArray[np.bool_] | None = None
 ) -> None:
-    """Flag pixels whose image or variance so far is not finite as UNMASKEDNAN (step 22), in place.
+    """Flag pixels that are not finite as UNMASKEDNAN (step 22), in place.
 
     Only pixels that the detector has: the padding of smaller amps stays NO_DATA alone.  The arrays
-    start at row ``y0`` of the trimmed amps.
+    start at row ``y0`` of the trimmed amps; amps of ``skip`` are known to be finite.
     """
     for a, height, width in _areas(mask, detector, y0):
-        calibrate.flag_not_finite(image[a], mask[a], height, width)
-        for plane in (bias, dark):
-            if plane is not None:
-                calibrate.flag_not_finite(plane.variance[a], mask[a], height, width)
+        if skip is None or not skip[a]:
+            calibrate.flag_not_finite(image[a], mask[a], height, width)
 
 
 def mask_negative_variance(variance: FloatArray, mask: NDArray[np.int32], detector: Detector, y0: int) -> None:

@@ -102,7 +102,7 @@ def _needs_of_gains(config: IsrConfig) -> dict[str, Need]:
         "gain": by_ptc,
         "turnoff": by_ptc and turnoff,
         "noise": config.read_noise == "ptc",
-        "overscan_median": config.overscan_level_threshold < np.inf,
+        "overscan_median_level": config.overscan_level_threshold < np.inf,
         "overscan_median_sigma": config.overscan_level_threshold < np.inf,
     }
     linearizer = {
@@ -196,7 +196,7 @@ def _prepare(detector: Detector, tables: Tables, config: IsrConfig) -> Prepared:
     bad |= np.array([_names(detector, amp)[0] in config.bad_amps for amp in amps])
     to_electron = np.ones(n) if config.units == "electron" else _electron_per_adu(detector, tables)
     noise = tables.get("ptc", "noise")
-    level, sigma = (tables.get("ptc", v) for v in ("overscan_median", "overscan_median_sigma"))
+    level, sigma = (tables.get("ptc", v) for v in ("overscan_median_level", "overscan_median_sigma"))
     return Prepared(
         gain=gain,
         to_electron=to_electron,
@@ -285,7 +285,7 @@ def _linearity(detector: Detector, tables: Tables, config: IsrConfig, gain: Floa
         scale = gain
     elif tables.units["linearizer"] == "electron" and config.units == "adu":
         scale = 1 / _electron_per_adu(detector, tables, ("linearizer", "input_gain"))
-    types = [str(t) for t in values["type"][:n]]
+    types = [str(t) if isinstance(t, str) else linearity.TYPES[int(t)] for t in values["type"][:n].tolist()]
     return linearity.make_linearity(types, values["coefficients"][:n], table=values.get("table"), scale=scale)
 
 

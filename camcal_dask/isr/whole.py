@@ -107,7 +107,8 @@ def finish(
         offsets = amp_offset.measure_amp_offsets(pixels, flags, boxes, max_offset=config.amp_offset_max).pedestals
     if config.amp_offsets == "apply":
         amp_offset.apply_amp_offsets(pixels, offsets, boxes)
-    _put_back(image, pixels, detector)
+    if config.fill_bad_regions or config.interpolate or config.amp_offsets == "apply":
+        _put_back(image, pixels, detector)
     return offsets
 
 

@@ -34,13 +34,12 @@ def flag_and_scale(image, mask, saturated, suspect, gain):  # type: ignore[no-un
 
 
 @numba.njit(nogil=True, cache=True)
-def subtract_plane(image, mask, plane, flags, scale):  # type: ignore[no-untyped-def]
-    """Subtract ``scale`` (float32) times a calibration and OR its mask."""
+def subtract_plane(image, plane, scale):  # type: ignore[no-untyped-def]
+    """Subtract ``scale`` (float32) times a calibration."""
     for y in range(image.shape[0]):
-        row, bits, value, more = image[y], mask[y], plane[y], flags[y]
+        row, value = image[y], plane[y]
         for x in range(row.shape[0]):
             row[x] -= scale * value[x]
-            bits[x] |= more[x]
 
 
 @numba.njit(nogil=True, cache=True)

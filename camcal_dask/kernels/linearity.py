@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camcal_dask.errors import DataError, nearest
+from camcal_dask.kernels.akima import akima_slopes
 
 FloatArray = NDArray[np.float64]
 
@@ -36,7 +37,6 @@ SPLINE_MARGIN, DOUBLE_SPLINE_MARGIN = 0.1, 0.01
 _MAX_BUCKETS = 8192
 _RUN = 96
 _MAX_BLENDED = 6
-_SAME_SLOPE = 1e-9
 
 
 class Pieces(NamedTuple):
@@ -190,34 +190,6 @@ def _double_spline(index: int, row: FloatArray) -> list[tuple[FloatArray, FloatA
         if n:
             parts.append((row[start : start + n], row[start + n : start + 2 * n]))
     return parts
-
-
-def akima_slopes(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Derivatives of the classic Akima spline (1970) at its nodes.
-
-    Parameters
-    ----------
-    x, y : (n,) nodes in rising order, and values; n >= 2.
-
-    Returns
-    -------
-    (n,) slopes. With chord slopes m extended by two on each side at constant second difference,
-    s = (|m4-m3| m2 + |m2-m1| m3) / (|m4-m3| + |m2-m1|); where both differences vanish, (m2+m3)/2.
-    """
-    chord = np.diff(y) / np.diff(x)
-    if len(chord) == 1:
-        return np.full(2, chord[0])
-    before = 2 * chord[0] - chord[1]
-    after = 2 * chord[-1] - chord[-2]
-    m = np.concatenate([[2 * before - chord[0], before], chord, [after, 2 * after - chord[-1]]])
-    change = np.abs(np.diff(m))
-    right, left = change[2:], change[:-2]
-    total = right + left
-    slopes: FloatArray = 0.5 * (m[1:-2] + m[2:-1])
-    curved = total > _SAME_SLOPE * total.max()
-    weighted = right * m[1:-2] + left * m[2:-1]
-    slopes[curved] = weighted[curved] / total[curved]
-    return slopes
 
 
 def akima_pieces(x: FloatArray, y: FloatArray, margin: float = 0.0) -> Pieces:

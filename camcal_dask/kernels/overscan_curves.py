@@ -12,7 +12,7 @@ from numpy.polynomial import Chebyshev, Legendre, Polynomial
 from numpy.typing import NDArray
 
 from camcal_dask.errors import ConfigError, nearest
-from camcal_dask.kernels.linearity import akima_slopes
+from camcal_dask.kernels.akima import akima_slopes
 from camcal_dask.kernels.moments import clip_statistics, median
 
 Floats = NDArray[np.float64]

@@ -12,36 +12,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from camcal_dask.kernels.linearity import akima_slopes
+from camcal_dask.kernels.akima import akima_slopes, slopes_jacobian, spline_basis
 
 FloatArray = NDArray[np.float64]
 
 _FLOOR = 1e-9  # |residual| below which the L1 weight stops growing, in units of the median absolute value
 _STEPS = 60
-
-
-def spline_basis(nodes: FloatArray, r: FloatArray) -> FloatArray:
-    """Return the matrix (m, 2 n) that takes node values and slopes to the cubic spline at ``r`` (m,).
-
-    Positions beyond the nodes are moved to the nearest node.
-    """
-    n = len(nodes)
-    at = np.clip(r, nodes[0], nodes[-1])
-    k = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, n - 2)
-    step = nodes[k + 1] - nodes[k]
-    t = (at - nodes[k]) / step
-    basis = np.zeros((len(r), 2 * n))
-    row = np.arange(len(r))
-    basis[row, k] = (1 + 2 * t) * (1 - t) ** 2
-    basis[row, k + 1] = t * t * (3 - 2 * t)
-    basis[row, n + k] = t * (1 - t) ** 2 * step
-    basis[row, n + k + 1] = t * t * (t - 1) * step
-    return basis
-
-
-def akima_spline(nodes: FloatArray, values: FloatArray, r: FloatArray) -> FloatArray:
-    """Evaluate the Akima spline through (nodes, values) at ``r`` (m,), constant beyond the nodes."""
-    return np.asarray(spline_basis(nodes, r) @ np.concatenate([values, akima_slopes(nodes, values)]))
 
 
 def fit_radial_l1(r: FloatArray, values: FloatArray, nodes: FloatArray) -> FloatArray:
@@ -65,7 +41,7 @@ def fit_radial_l1(r: FloatArray, values: FloatArray, nodes: FloatArray) -> Float
     # The weights are sharpened in steps: at once, they would stick at the first points a trial curve happens to meet.
     smooth = max(float(np.median(np.abs(residual))), floor)
     for _ in range(_STEPS):
-        jacobian = basis @ _slopes_jacobian(nodes, p)
+        jacobian = basis @ slopes_jacobian(nodes, p)
         weight = 1 / np.maximum(np.abs(residual), smooth)
         normal = jacobian.T @ (weight[:, None] * jacobian)
         step = np.linalg.lstsq(normal, jacobian.T @ (weight * residual), rcond=1e-12)[0]
@@ -124,14 +100,6 @@ def _start(r: FloatArray, values: FloatArray, nodes: FloatArray) -> FloatArray:
     everything = float(np.median(values))
     parts = (values[nearest == k] for k in range(len(nodes)))
     return np.array([np.median(part) if part.size else everything for part in parts])
-
-
-def _slopes_jacobian(nodes: FloatArray, p: FloatArray) -> FloatArray:
-    """Derivatives (2 n, n) of values and slopes by the values; central differences, the slopes are nearly linear."""
-    n = len(p)
-    h = 1e-5 * max(float(np.abs(np.diff(p)).max()), 1e-6)
-    columns = [(akima_slopes(nodes, p + h * unit) - akima_slopes(nodes, p - h * unit)) / (2 * h) for unit in np.eye(n)]
-    return np.vstack([np.eye(n), np.column_stack(columns)])
 
 
 def _descend(

@@ -1,7 +1,6 @@
 """The few file operations of the repository; everything is addressed by URI strings.
 
-Paths and ``file://`` URIs work today.  An object store needs exactly these functions
-(a PUT is atomic there, so staging falls away) and ``cubes._store``.
+A URI is a path, ``file://...`` or ``s3://bucket/path`` (`objects`); the callers do not care which.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import os
 import re
 import shutil
-import time
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from camcal_dask.errors import RepoError
+from camcal_dask.repo import objects
 
 _SCRATCH = re.compile(r"\..+\.[0-9a-f]{32}")
 
@@ -36,12 +36,14 @@ def local_path(uri: str | os.PathLike[str]) -> Path:
         return Path(text)
     parts = urlsplit(text)
     if parts.scheme != "file":
-        raise RepoError(f"{text}: {parts.scheme}:// storage is not supported yet; use a path that all workers can see")
+        raise RepoError(f"{text}: {parts.scheme}:// cannot hold a repository; use a path or s3://bucket/path")
     return Path(unquote(parts.path))
 
 
 def absolute(uri: str | os.PathLike[str]) -> str:
-    """Return the URI in the form that every worker understands: an absolute path."""
+    """Return the URI in the form that every worker understands: an absolute path, or the object's URI."""
+    if objects.is_object(text := os.fspath(uri)):
+        return objects.normal(text)
     return os.path.abspath(local_path(uri))  # noqa: PTH100 -- resolve() would follow a site's symbolic links
 
 
@@ -57,11 +59,25 @@ def parent(uri: str) -> str:
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
+    if objects.is_object(uri):
+        return objects.exists(uri)
     return local_path(uri).exists()
+
+
+def size(uri: str) -> int:
+    """Bytes of a file; -1 if it is not there."""
+    if objects.is_object(uri):
+        return objects.size(uri)
+    try:
+        return local_path(uri).stat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def names(uri: str) -> list[str]:
     """Sorted names inside a folder; empty if it does not exist."""
+    if objects.is_object(uri):
+        return objects.names(uri)
     try:
         return sorted(os.listdir(local_path(uri)))  # noqa: PTH208 -- names are what we need
     except FileNotFoundError:
@@ -70,7 +86,34 @@ def names(uri: str) -> list[str]:
 
 def remove(uri: str) -> None:
     """Remove a file, if it is there."""
-    local_path(uri).unlink(missing_ok=True)
+    if objects.is_object(uri):
+        objects.remove(uri)
+    else:
+        local_path(uri).unlink(missing_ok=True)
+
+
+def read_bytes(uri: str) -> bytes | None:
+    """Content of a file; None if there is none."""
+    if objects.is_object(uri):
+        return objects.read(uri)
+    try:
+        return local_path(uri).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def read_text(uri: str) -> str | None:
+    """Text of a file; None if there is none."""
+    content = read_bytes(uri)
+    return None if content is None else content.decode()
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder and all in it, if it is there."""
+    if objects.is_object(uri):
+        objects.remove_tree(uri)
+        return
+    shutil.rmtree(local_path(uri), ignore_errors=True)
 
 
 def read_json(uri: str) -> dict[str, Any] | None:
@@ -81,29 +124,49 @@ def read_json(uri: str) -> dict[str, Any] | None:
     RepoError
         If the file is not JSON.
     """
-    path = local_path(uri)
-    try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
+    text = read_text(uri)
+    if text is None:
         return None
+    try:
+        value: dict[str, Any] = json.loads(text)
     except ValueError as error:
-        raise RepoError(f"{path}: not a JSON file ({error}); remove it and repeat the step that wrote it") from error
+        raise RepoError(f"{uri}: not a JSON file ({error}); remove it and repeat the step that wrote it") from error
     return value
 
 
 def write_json(uri: str, value: Mapping[str, Any]) -> None:
     """Write a JSON object so that readers see the old file, the new one, or none: never a part."""
-    path = local_path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(uri, json.dumps(value).encode())
+
+
+def write_bytes(uri: str, value: bytes) -> None:
+    """Write a file so that readers see the old one, the new one, or none: never a part."""
+    if objects.is_object(uri):
+        objects.write(uri, value)
+        return
     with staging(uri) as stage:
-        text = stage / "value.json"
-        text.write_text(json.dumps(value))
-        text.replace(path)
+        part = stage / "value"
+        part.write_bytes(value)
+        part.replace(local_path(uri))
+
+
+def move_in(path: Path, uri: str) -> None:
+    """Give a finished file of a scratch folder its name: readers see the old one, the new one, or none."""
+    if objects.is_object(uri):
+        objects.write(uri, path)
+        return
+    target = local_path(uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
 
 
 @contextlib.contextmanager
 def staging(uri: str) -> Iterator[Path]:
-    """Private scratch folder on the file system of ``uri`` (its sibling), removed afterwards."""
+    """Private scratch folder, removed afterwards; on the file system of ``uri`` (its sibling) if that is local."""
+    if objects.is_object(uri):
+        with tempfile.TemporaryDirectory(prefix="camcal-") as name:
+            yield Path(name)
+        return
     target = local_path(uri)
     stage = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     stage.mkdir(parents=True)
@@ -115,12 +178,27 @@ def staging(uri: str) -> Iterator[Path]:
 
 def sweep(uri: str, older_than_s: float = 86400.0) -> None:
     """Remove scratch folders that killed processes left beside ``uri``."""
+    if objects.is_object(uri):
+        return
     folder = local_path(uri).parent
+    if not folder.is_dir():
+        return
+    now = _server_time(folder)
     for name in names(str(folder)):
         path = folder / name
         with contextlib.suppress(FileNotFoundError):
-            if _SCRATCH.fullmatch(name) and time.time() - path.stat().st_mtime > older_than_s:
+            if _SCRATCH.fullmatch(name) and now - path.stat().st_mtime > older_than_s:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _server_time(folder: Path) -> float:
+    """Time by the clock that stamps the files of a folder, which need not be this host's."""
+    stamp = folder / f".stamp.{uuid.uuid4().hex}"
+    stamp.touch()
+    try:
+        return stamp.stat().st_mtime
+    finally:
+        stamp.unlink()
 
 
 def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:
@@ -129,6 +207,10 @@ def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:
     With ``overwrite`` an existing folder is moved away first; only then is there an instant
     without either.
     """
+    if objects.is_object(uri):
+        if overwrite:
+            objects.remove_tree(uri)
+        return objects.upload(stage, uri, new=not overwrite)
     target = local_path(uri)
     with staging(uri) as trash:
         if overwrite:
@@ -141,3 +223,45 @@ def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:
                 raise
             return False
     return True
+
+
+# ---------------------------------------------------------------------------- claims
+
+
+def claim(uri: str, text: str) -> bool:
+    """Write a short text under a name that nobody has, in one exclusive operation; False if it is taken.
+
+    A local claim is a symbolic link whose target is the text: exclusive on every file system that workers share,
+    without a second write, and it survives a crash.
+    """
+    if objects.is_object(uri):
+        return objects.write(uri, text.encode(), new=True)
+    path = local_path(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.symlink_to(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+def claimed(uri: str) -> str | None:
+    """Text of a claim; None if there is none."""
+    if objects.is_object(uri):
+        return read_text(uri)
+    try:
+        return str(local_path(uri).readlink())
+    except FileNotFoundError:
+        return None
+
+
+def seize(uri: str, text: str) -> None:
+    """Claim whatever stands."""
+    if objects.is_object(uri):
+        objects.write(uri, text.encode())
+        return
+    path = local_path(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    scratch.symlink_to(text)
+    scratch.replace(path)

@@ -10,7 +10,19 @@ from lsst.resources import ResourcePath
 
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes, selection
+from camcal_dask.repo import cubes, objects, selection
+
+
+def datastore_path(uri: str) -> str:
+    """Path under which the Butler's datastore keeps a cube: it must exist, and an object store has no folders."""
+    return f"{uri}/{objects.LAST}" if objects.is_object(uri) and not uri.endswith(".json") else uri
+
+
+def cube_uri(path: ResourcePath) -> str:
+    """URI of the cube (or record) behind `datastore_path`."""
+    if path.isLocal:
+        return str(path.ospath).rstrip("/")
+    return str(path).removesuffix(f"/{objects.LAST}").rstrip("/")
 
 
 class CubeFormatter(FormatterV2):
@@ -29,7 +41,8 @@ class CubeFormatter(FormatterV2):
             ``raw`` (amp, y, x) of one exposure and detector; the variables of a product (amp, y, x ...)
             of one detector; or a whole statistics cube.
         """
-        path = (uri.ospath if uri.isLocal else str(uri)).rstrip("/")
+        # Not ``uri``: of an object store the Butler may pass a local copy of the one file it knows.
+        path = cube_uri(self.file_descriptor.location.uri)
         kind = cubes.cube_kind(path)
         if kind == "raw":
             return self._raw(path)

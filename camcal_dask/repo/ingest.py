@@ -14,6 +14,7 @@ import itertools
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ from dask.system import CPU_COUNT
 
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.ingest.header import ExposureRecord
+from camcal_dask.ingest.photodiode import is_reading
 from camcal_dask.repo.ingest_file import FileResult, ingest_file
+from camcal_dask.repo.photodiode import ingest_readings
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -62,6 +65,8 @@ class IngestSummary:
     remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     raw_bytes: int = 0
     seconds: float = 0.0
+    readings: Counter[str] = field(default_factory=Counter)
+    """Photodiode readings by status."""
 
     @property
     def mb_per_s(self) -> float:
@@ -91,13 +96,16 @@ class IngestSummary:
             f"{self.replaced} replaced, {len(self.failed)} failed; "
             f"{self.raw_bytes / 1e6:.0f} MB of raw pixels, {self.mb_per_s:.0f} MB/s"
         ]
+        if self.readings:
+            counts = ", ".join(f"{n} {status}" for status, n in sorted(self.readings.items()))
+            lines.append(f"{self.readings.total()} photodiode readings: {counts}")
         lines += [f"failed: {reason}" for _, reason in sorted(self.failed.items())]
         lines += [f"remark: {path}: {'; '.join(remarks)}" for path, remarks in sorted(self.remarks.items())]
         return "\n".join(lines)
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Raw files among files, folders (searched to the bottom) and glob patterns.
+    """Raw files and photodiode readings among files, folders (searched to the bottom) and glob patterns.
 
     Returns
     -------
@@ -124,14 +132,20 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 def _expand(path: str) -> list[str]:
+    if "://" in path:  # of another repository (`camcal_dask.repo.foreign`)
+        return [path]
     if Path(path).is_dir():
-        names = [os.path.join(folder, n) for folder, _, names in os.walk(path) for n in names if n.endswith(SUFFIXES)]  # noqa: PTH118
+        names = [os.path.join(folder, n) for folder, _, names in os.walk(path) for n in names if _is_ours(n)]  # noqa: PTH118
     elif glob.has_magic(path) and not Path(path).exists():
-        names = [n for n in glob.glob(path, recursive=True) if n.endswith(SUFFIXES)]  # noqa: PTH207 -- absolute too
+        names = [n for n in glob.glob(path, recursive=True) if _is_ours(n)]  # noqa: PTH207 -- absolute too
     else:
         names = [path]
     # Not resolve(): a site's symbolic links are the names people know.
     return [os.path.abspath(n) for n in sorted(names) if GUIDER not in n]  # noqa: PTH100
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith(SUFFIXES) or is_reading(name)
 
 
 # ---------------------------------------------------------------------------- on the client
@@ -145,7 +159,7 @@ def ingest(
     replace: bool = False,
     progress: Progress | None = None,
 ) -> IngestSummary:
-    """Ingest raw files; may be repeated, interrupted, and run by several processes at once.
+    """Ingest raw files, then photodiode readings; may be repeated, interrupted, and run by several processes at once.
 
     Parameters
     ----------
@@ -178,7 +192,8 @@ def ingest(
         raise RepoError(f"{repo.root}: opened for reading; ingest needs open_repo(root, writeable=True)")
     summary, registrar, call = IngestSummary(), _Registrar(repo), uuid.uuid4().hex
     instruments = repo.instruments
-    tasks = ((repo.root, instruments, path, replace, call) for path in found)
+    readings = [path for path in found if is_reading(path)]
+    tasks = ((repo.root, instruments, path, replace, call) for path in found if not is_reading(path))
     with _executor(client) as (executor, threads):
         for answer in _run(executor, tasks, _TASKS_PER_THREAD * threads):
             result = registrar.settle(answer)
@@ -186,6 +201,11 @@ def ingest(
                 progress(result)
             summary.add_all(registrar.add(result))
         summary.add_all(registrar.flush())
+    for path, (status, reason) in ingest_readings(repo, readings, replace=replace).items():
+        summary.readings[status] += 1
+        summary.failed |= {path: reason} if reason else {}
+        if progress is not None:
+            progress(FileResult(path, status, reason))
     summary.seconds = time.perf_counter() - begin
     return summary
 

@@ -24,8 +24,8 @@ from camcal_dask.errors import CamcalError, DataError
 from camcal_dask.ingest.fits import Container, RawFile, unpack
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes
-from camcal_dask.repo.claims import Claim
+from camcal_dask.repo import cubes, foreign
+from camcal_dask.repo.claims import Claim, raw_claim
 
 Status = Literal["ingested", "skipped", "replaced", "failed"]
 
@@ -68,7 +68,7 @@ def ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool,
 
 
 def _ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool, call: str) -> FileResult:
-    container = Container(path)
+    container = Container(path, foreign.fetch(path) if "://" in path else None)
     record, detector = container.identity.record, container.identity.detector
     if record.instrument not in instruments:
         raise DataError(
@@ -77,10 +77,9 @@ def _ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool
         )
     target = _Target(root, record, detector, path, container.content_hash, replace, call)
     before = target.manifest()
-    if before is not None and before["content_hash"] == target.content_hash and target.claim.holder() is None:
+    there = before is not None and before["content_hash"] == target.content_hash and target.claim.holder() is None
+    if before is not None and there and (not replace or target.keep()):
         remarks = tuple(before.get("remarks", ()))
-        if replace:  # so that no other file of this call takes its place
-            cubes.write_raw_manifest(target.uri, target.slot, detector, before | {"call": call})
         return FileResult(path, "skipped", record=record, detector=detector, remarks=remarks)
     target.check(before)
     raw = unpack(container, get_instrument(record.instrument))
@@ -125,7 +124,7 @@ class _Target:
 
     @property
     def claim(self) -> Claim:
-        return Claim(self.uri, self.slot, self.detector)
+        return raw_claim(self.uri, self.slot, self.detector)
 
     @property
     def _ours(self) -> _Holder:
@@ -140,6 +139,21 @@ class _Target:
             holder = _Holder(manifest["content_hash"], manifest["call"], manifest["file"])
             if not self._may_replace(holder):
                 raise self._refusal(holder, "was ingested")
+
+    def keep(self) -> bool:
+        """Mark what stands as this call's, so that no other file of it takes its place; False if it has changed.
+
+        Done under the claim: unclaimed, the old manifest could be written over that of a file replacing it just now.
+        """
+        self._take()
+        try:
+            manifest = self.manifest()
+            if manifest is None or manifest["content_hash"] != self.content_hash:
+                return False
+            cubes.write_raw_manifest(self.uri, self.slot, self.detector, manifest | {"call": self.call})
+            return True
+        finally:
+            self.claim.release(str(self._ours))
 
     def write(self, raw: RawFile) -> Status:
         """Claim, pixels, manifest, release."""

@@ -7,8 +7,9 @@ others.  So one bad detector costs nobody else, and a killed run is resumed by r
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +21,8 @@ from xarray.core import indexing
 from zarr.storage import LocalStore
 
 from camcal_dask.errors import DataError, RepoError
-from camcal_dask.repo import files
+from camcal_dask.repo import files, statistics
+from camcal_dask.repo.kept import forget, kept
 from camcal_dask.repo.shards import (
     FORMAT,
     Selection,
@@ -28,14 +30,20 @@ from camcal_dask.repo.shards import (
     create_array,
     cube_kind,
     lazy_variable,
+    metadata_text,
     opened,
     pick,
     plain,
     publish,
     read_into,
+    shard_path,
     span,
     write_shard,
+    zarr_store,
 )
+
+_SIZES = "camcal_bytes"
+"""Key of a marker: bytes of every shard."""
 
 
 class ShardedArray(BackendArray):
@@ -51,11 +59,20 @@ class ShardedArray(BackendArray):
         Shape of one detector.
     dtype : np.dtype
         Of the pixels.
+    keep : bool
+        Whole detectors stay in memory, read-only, for the next time; see `camcal_dask.repo.kept`.
     """
 
     def __init__(
-        self, name: str, parts: Sequence[tuple[str, int]], inner: tuple[int, ...], dtype: np.dtype[Any]
+        self,
+        name: str,
+        parts: Sequence[tuple[str, int]],
+        inner: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        keep: bool = False,
     ) -> None:
+        self.keep = keep
         self.uris = tuple(dict.fromkeys(uri for uri, _ in parts))
         self.places = np.array([(self.uris.index(uri), index) for uri, index in parts], dtype=np.int32)
         self.name, self.shape, self.dtype = name, (len(parts), *inner), dtype
@@ -68,11 +85,21 @@ class ShardedArray(BackendArray):
         spans = [span(k, n) for k, n in zip(key, self.shape, strict=True)]
         places = self.places[spans[0][0]][spans[0][1]]
         inner = tuple(part for part, _ in spans[1:])
+        if self.keep and len(places) == 1 and inner == tuple(slice(0, n) for n in self.shape[1:]):
+            uri, index = places[0].tolist()
+            array = files.join(self.uris[uri], self.name)
+            out = kept(array, index, lambda: self._read(array, index))[None]
+            return pick(out, key, [None, *(local for _, local in spans[1:])])
         out = np.empty((len(places), *(part.stop - part.start for part in inner)), dtype=self.dtype)
         for i, (uri, index) in enumerate(places.tolist()):
             array = files.join(self.uris[uri], self.name)
-            read_into(array, (index, *inner), out[i], f"detector index {index}")
+            read_into(array, (index, *inner), out[i, ...], f"detector index {index}")
         return pick(out, key, [None, *(local for _, local in spans[1:])])
+
+    def _read(self, array: str, index: int) -> npt.NDArray[Any]:
+        out = np.empty(self.shape[1:], dtype=self.dtype)
+        read_into(array, (index, *(slice(0, n) for n in out.shape)), out, f"detector index {index}")
+        return out
 
 
 # ---------------------------------------------------------------------------- product cubes
@@ -170,9 +197,49 @@ def write_product(
                 f"{uri}: {name!r} of detector index {detector_index} is {values.dtype} {values.shape}, "
                 f"the product has {array.dtype} {array.shape[1:]}"
             )
+    forget(uri)
     for name, values in arrays.items():
         write_shard(files.join(uri, name), (detector_index, *(0 for _ in values.shape)), values[None])
-    files.write_json(_marker(uri, detector_index), dict(record or {}))
+    sizes = {name: files.size(shard) for name, shard in _shards(uri, detector_index, arrays).items()}
+    files.write_json(_marker(uri, detector_index), {**(record or {}), _SIZES: sizes})
+
+
+def _shards(uri: str, detector_index: int, arrays: Iterable[str]) -> dict[str, str]:
+    """Files of one detector by variable."""
+    ranks = {name: opened(files.join(uri, name)).ndim for name in arrays}
+    return {
+        name: shard_path(files.join(uri, name), (detector_index, *([0] * (rank - 1)))) for name, rank in ranks.items()
+    }
+
+
+def damaged(uri: str, indices: Iterable[int]) -> list[int]:
+    """Those of some finished detectors (indices) whose files are gone or not as long as they were written."""
+    names = check_format(uri, "product")["camcal_sharded"]
+    found = []
+    for index in indices:
+        sizes = (files.read_json(_marker(uri, index)) or {}).get(_SIZES, {})
+        shards = _shards(uri, index, names)
+        if any(files.size(shards[name]) != size for name, size in sizes.items()):
+            found.append(index)
+    return found
+
+
+def amend(uri: str, attributes: Mapping[str, Any]) -> None:
+    """Replace some attributes of a cube."""
+    target = files.join(uri, "zarr.json")
+    document = files.read_json(target)
+    if document is None:
+        raise RepoError(f"{uri}: no such cube")
+    document["attributes"] |= plain(attributes)
+    files.write_json(target, document)
+    forget_opened(uri)
+
+
+def discard(uri: str) -> None:
+    """Remove a product or small cube with its markers; what refers to it must have been forgotten before."""
+    files.remove_folder(files.parent(_marker(uri, 0)))
+    files.remove_folder(uri)
+    forget_opened(uri)
 
 
 def _marker(uri: str, detector_index: int) -> str:
@@ -187,13 +254,14 @@ def finished(uri: str) -> list[int]:
 
 def finished_detectors(uri: str) -> list[int]:
     """Ids of the detectors that are completely written."""
-    ids = _base(uri)["detector"].values.tolist()
+    ids = _base_once(uri)["detector"].values.tolist()
     return [ids[index] for index in finished(uri)]
 
 
 def product_record(uri: str, detector_index: int) -> dict[str, Any] | None:
     """What `write_product` was given as ``record``; None if the detector is not finished."""
-    return files.read_json(_marker(uri, detector_index))
+    record = files.read_json(_marker(uri, detector_index))
+    return None if record is None else {k: v for k, v in record.items() if k != _SIZES}
 
 
 def check_whole(uri: str, detectors: Sequence[int]) -> None:
@@ -234,13 +302,15 @@ def open_product(uri: str) -> xr.Dataset:
     return whole.isel(detector=done).assign(_lazy([(uri, index) for index in done]))
 
 
-def open_products(parts: Sequence[tuple[str, int]]) -> xr.Dataset:
+def open_products(parts: Sequence[tuple[str, int]], *, keep: bool = False) -> xr.Dataset:
     """Open detectors of several products (calibrations of different runs) as one lazy Dataset.
 
     Parameters
     ----------
     parts : sequence of (uri, detector id)
         In the order wanted.
+    keep : bool
+        Detectors that are read whole stay in this process, read-only, for the next reader.
 
     Returns
     -------
@@ -252,14 +322,14 @@ def open_products(parts: Sequence[tuple[str, int]]) -> xr.Dataset:
     RepoError
         If a detector is not finished in its product, or the layouts differ.
     """
-    whole = {uri: _base(uri) for uri in dict.fromkeys(uri for uri, _ in parts)}
+    whole = {uri: _base_once(uri).copy() for uri in dict.fromkeys(uri for uri, _ in parts)}
     ids = {uri: base["detector"].values.tolist() for uri, base in whole.items()}
     done = {uri: {ids[uri][index] for index in finished(uri)} for uri in whole}
     for uri, detector in parts:
         if detector not in done[uri]:
             raise RepoError(f"{uri}: detector {detector} is not finished there; run the pipeline again to resume it")
     places = [(uri, ids[uri].index(detector)) for uri, detector in parts]
-    lazy = _lazy(places)
+    lazy = _lazy(places, keep=keep)
     if len(whole) == 1:
         return next(iter(whole.values())).isel(detector=[index for _, index in places]).assign(lazy)
     shared = {dim for v in lazy.values() for dim in v.dims}
@@ -282,7 +352,21 @@ def _base(uri: str) -> xr.Dataset:
     return _from_zarr(uri, drop=check_format(uri, "product")["camcal_sharded"])
 
 
-def _lazy(parts: Sequence[tuple[str, int]]) -> dict[str, xr.Variable]:
+@functools.lru_cache(maxsize=64)
+def _base_once(uri: str) -> xr.Dataset:
+    """The same, read once: it takes 50 ms, which every quantum would spend on each of its calibrations."""
+    return _base(uri)
+
+
+def forget_opened(uri: str = "") -> None:
+    """Forget what this process opened, and what it read of a product or of all: somebody else may write from now on."""
+    opened.cache_clear()
+    metadata_text.cache_clear()
+    _base_once.cache_clear()
+    forget(uri)
+
+
+def _lazy(parts: Sequence[tuple[str, int]], *, keep: bool = False) -> dict[str, xr.Variable]:
     """Lazy variables over parts of one or several products of the same layout."""
     first, *others = dict.fromkeys(uri for uri, _ in parts)
     layout = _layout(first)
@@ -291,7 +375,7 @@ def _lazy(parts: Sequence[tuple[str, int]]) -> dict[str, xr.Variable]:
             raise RepoError(f"{uri}: layout {found} differs from {layout} of {first}; select one of them")
     variables = {}
     for name, (dims, shape, dtype) in layout.items():
-        lazy = ShardedArray(name, parts, shape[1:], np.dtype(dtype))
+        lazy = ShardedArray(name, parts, shape[1:], np.dtype(dtype), keep=keep)
         attrs = opened(files.join(first, name)).attrs.asdict()
         variables[name] = lazy_variable(dims, lazy, attrs)
     return variables
@@ -318,9 +402,10 @@ def write_dataset(uri: str, dataset: xr.Dataset, *, overwrite: bool = False) -> 
     RepoError
         If something is there and ``overwrite`` is not set.
     """
-    stamped = dataset.assign_attrs({"camcal_kind": "dataset", "camcal_format": FORMAT})
+    index = {statistics.INDEX: statistics.index_of(dataset)}
+    stamped = dataset.assign_attrs({"camcal_kind": "dataset", "camcal_format": FORMAT, **index})
     with files.staging(uri) as stage:
-        _to_zarr(stamped, stage / "cube")
+        _to_zarr(stamped, stage / "cube", chunked=True)
         if not publish(stage / "cube", uri, overwrite=overwrite):
             raise RepoError(f"{uri}: exists already; choose another output collection")
 
@@ -331,20 +416,29 @@ def open_dataset(uri: str) -> xr.Dataset:
     return _from_zarr(uri)
 
 
-def _to_zarr(dataset: xr.Dataset, path: Any) -> None:
-    """Write with xarray; text as variable-length strings, the only kind with a zarr v3 specification."""
+def _to_zarr(dataset: xr.Dataset, path: Any, *, chunked: bool = False) -> None:
+    """Write with xarray; text as variable-length strings, the only kind with a zarr v3 specification.
+
+    ``chunked`` cuts the arrays as queries read them (`statistics.chunks_of`).
+    """
     texts = {n: v.astype(np.dtypes.StringDType()) for n, v in dataset.variables.items() if v.dtype.kind in "OU"}
     ready = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
     ready = ready.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
     ready.attrs = plain(dataset.attrs)
+    chunks = {
+        n: statistics.chunks_of(v.dims, v.shape, v.dtype.itemsize)
+        for n, v in ready.data_vars.items()
+        if chunked and v.ndim
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="zarr")
-        ready.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+        encoding = {name: {"chunks": shape} for name, shape in chunks.items()}
+        ready.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
 
 
 def _from_zarr(uri: str, drop: Sequence[str] = ()) -> xr.Dataset:
     dataset = xr.open_zarr(
-        files.local_path(uri), chunks=None, consolidated=False, zarr_format=3, drop_variables=list(drop)
+        zarr_store(uri, read_only=True), chunks=None, consolidated=False, zarr_format=3, drop_variables=list(drop)
     ).load()
     texts = {n: _fixed_text(v) for n, v in dataset.variables.items() if v.dtype.kind == "T"}
     dataset = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})

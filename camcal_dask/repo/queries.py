@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import xarray as xr
 
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import Instrument
-from camcal_dask.repo import cubes
+from camcal_dask.kernels.photodiode import Method
+from camcal_dask.repo import cubes, photodiode, schema, statistics
+from camcal_dask.repo.formatter import cube_uri
 from camcal_dask.repo.lookup import (
     CalibRef,
     Candidate,
@@ -40,12 +44,61 @@ class ProductQueries:
     def _flatten(self, collections: Sequence[str]) -> list[str]:
         raise NotImplementedError
 
+    def collections(self, glob: str = "*", kind: str | None = None) -> list[Any]:
+        """Collections whose name matches (`Repo.collections`)."""
+        raise NotImplementedError
+
     def datasets(self, dataset_type: str, collections: Names) -> list[CalibRef]:
         """Everything of one type in some collections (by detector, then collection)."""
         found = self._candidates(dataset_type, collections)
         chosen = {c.uuid: c for group in found.by_key.values() for c in group}
         refs = self._calib_refs(dataset_type, chosen.values())
         return sorted(refs.values(), key=lambda ref: (-1 if ref.detector is None else ref.detector, ref.run))
+
+    def dataset_types(self, glob: str = "*") -> list[str]:
+        """Names of the registered dataset types that match, sorted."""
+        return sorted(t.name for t in self.butler.registry.queryDatasetTypes(glob))
+
+    def is_calibration(self, dataset_type: str) -> bool:
+        """Whether datasets of a type can be certified."""
+        return bool(self._type(dataset_type).isCalibration())
+
+    def is_statistics(self, dataset_type: str) -> bool:
+        """Whether datasets of a type are numbers of many detectors in one cube: those of verifications."""
+        kind = self._type(dataset_type)
+        return kind.storageClass_name == schema.STORAGE_CLASS and "detector" not in kind.dimensions
+
+    def types_in(self, collection: str) -> list[str]:
+        """Names of the dataset types that a collection holds, sorted.
+
+        Raises
+        ------
+        RepoError
+            If there is no such collection.
+        """
+        (name, *_) = self._flatten([collection])
+        return sorted(self.butler.collections.get_info(name, include_summary=True).dataset_types or ())
+
+    def runs_in(self, collection: str) -> list[str]:
+        """RUN collections in a CHAINED collection, or of what a CALIBRATION collection has certified."""
+        found = []
+        for name in self._flatten([collection]):
+            info = self.butler.collections.get_info(name, include_summary=True)
+            if info.type.name == "CALIBRATION":
+                found += [one.run for kind in info.dataset_types or () for one in self.certified(kind, name)]
+            else:
+                found.append(name)
+        return list(dict.fromkeys(found))
+
+    def runs_of(self, uuids: Iterable[str]) -> list[str]:
+        """RUN collections of some datasets, sorted; those that are no longer registered are left out."""
+        found = (self.butler.get_dataset(uuid.UUID(name)) for name in set(uuids))
+        return sorted({ref.run for ref in found if ref is not None})
+
+    def certified(self, dataset_type: str, collections: Names) -> list[Candidate]:
+        """Datasets of one type with their validity ranges [TAI ns], in the CALIBRATION collections among these."""
+        groups = self._candidates(dataset_type, collections).by_key.values()
+        return [one for group in groups for one in group if one.collection != one.run]
 
     def find_calib(
         self, dataset_type: str, exposure: int, detector: int, collections: Names, *, instrument: str | None = None
@@ -150,6 +203,45 @@ class ProductQueries:
         chosen = [refs[d] for d in (wanted or sorted(refs))]  # type: ignore[arg-type]
         return cubes.open_products([(ref.uri, int(ref.detector)) for ref in chosen])  # type: ignore[arg-type]
 
+    def stats(
+        self, dataset_type: str = "verifyBias", runs: Names = "*", *, instrument: str | None = None, **labels: Any
+    ) -> xr.Dataset:
+        """Open statistics of any number of runs and nights as one lazy Dataset.
+
+        Parameters
+        ----------
+        dataset_type : str
+            For example ``"verifyBias"``.
+        runs : str or list of str
+            Names of RUN or CHAINED collections, with ``*`` and ``?``; default: all there are.
+        instrument : str, optional
+            Needed if the repository has several.
+        labels : optional
+            Values of coordinates to keep, ``vendor="ITL"``, ``day_obs=slice(20260801, 20260831)``,
+            see `camcal_dask.repo.statistics.choose`.
+
+        Returns
+        -------
+        Dataset
+            Numbers (exposure, detector, amp), verdicts (exposure, test, detector, amp), with the coordinates run,
+            day_obs, mjd, physical_filter ..., detector_name, raft, slot, vendor, amp (see
+            `camcal_dask.repo.statistics.open_cubes`).  An exposure that several runs verified is there several times.
+
+        Raises
+        ------
+        RepoError
+            If no run has such statistics, or nothing has the labels.
+        """
+        wanted = [runs] if isinstance(runs, str) else list(runs)
+        order = dict.fromkeys(c.name for glob in wanted for c in self.collections(glob) if c.kind != "CALIBRATION")
+        refs = self.datasets(dataset_type, list(order)) if order else []
+        cubes_ = [statistics.open_cube(ref.uri, ref.run) for ref in refs]
+        camera = None if instrument is None else self.instrument(instrument).name
+        cubes_ = [cube for cube in cubes_ if camera in (None, cube.attrs.get("instrument"))]
+        if not cubes_:
+            raise RepoError(f"no {dataset_type} in {', '.join(wanted)}; it is in: {self._names(dataset_type)}")
+        return statistics.choose(statistics.open_cubes(cubes_), **labels)
+
     def _first(self, dataset_type: str, search: Names) -> dict[int | None, CalibRef]:
         first = self._first_by_key(dataset_type, search)
         return {ref.detector: ref for ref in self._calib_refs(dataset_type, first.values()).values()}
@@ -182,6 +274,19 @@ class ProductQueries:
         found = [(dict(zip(dimensions, key, strict=True)), refs[c.uuid]) for key, c in first.items()]
         return [(data_id, ref) for data_id, ref in found if data_id["instrument"] == instrument]
 
+    def by_id(self, ids: Iterable[str]) -> dict[str, CalibRef]:
+        """Datasets by their ids; those that the registry no longer has are absent."""
+        by_type: dict[str, list[Candidate]] = {}
+        for text in dict.fromkeys(ids):
+            ref = self.butler.get_dataset(UUID(text))
+            if ref is not None:
+                candidate = Candidate(tuple(ref.dataId.required_values), ref.run, ref.run, text, None, None, ref)
+                by_type.setdefault(ref.datasetType.name, []).append(candidate)
+        found: dict[str, CalibRef] = {}
+        for dataset_type, candidates in by_type.items():
+            found |= self._calib_refs(dataset_type, candidates)
+        return found
+
     def detectors(self, where: str, instrument: str) -> set[int]:
         """Ids of the detectors that an expression without exposures selects.
 
@@ -195,6 +300,53 @@ class ProductQueries:
                 return {int(i["detector"]) for i in query.where(where, instrument=instrument).data_ids(["detector"])}
         except ValueError as error:
             raise RepoError(f"detectors where {where!r}: {str(error).strip()}") from error
+
+    def exposure_records(self, where: str, bind: Mapping[str, Any], instrument: str) -> list[Any]:
+        """Records of the registered exposures that satisfy an expression."""
+        with self.butler.query() as query:
+            found = query.where(where, bind=dict(bind), instrument=instrument)
+            return list(found.dimension_records("exposure"))
+
+    def photodiode(
+        self,
+        exposures: Iterable[int],
+        method: Method = "trimmed_sum",
+        *,
+        scale: float | None = None,
+        instrument: str | None = None,
+    ) -> xr.DataArray:
+        """Photodiode charge of exposures.
+
+        Parameters
+        ----------
+        exposures : iterable of int
+            Registered ids.
+        method : str
+            ``trimmed_sum``, ``direct_sum``, ``charge_sum`` or ``mean`` (`camcal_dask.kernels.photodiode.charge`).
+        scale : float, optional
+            Factor of the current, -1 upstream; default: the sign that makes light positive.
+        instrument : str, optional
+            Needed if the repository has several.
+
+        Returns
+        -------
+        xr.DataArray
+            ``photo_charge`` (exposure) float64 [C]; NaN where no reading was ingested.
+        """
+        camera, wanted = self.instrument(instrument).name, [int(e) for e in exposures]
+        times = {r.id: r.exposure_time for r in self._exposure_rows(camera, wanted)} if method == "mean" else {}
+        return photodiode.charges(self._readings(camera, wanted), wanted, method, scale=scale, exposure_times=times)
+
+    def _readings(self, instrument: str, exposures: list[int]) -> dict[int, str]:
+        run = schema.photodiode_run(instrument)
+        if not exposures or run not in self.butler.collections.query("*"):
+            return {}
+        refs = self.butler.query_datasets(
+            photodiode.DATASET_TYPE, run, where="exposure IN (wanted)", bind={"wanted": sorted(set(exposures))},
+            instrument=instrument, explain=False, limit=None,
+        )  # fmt: skip
+        uris = self.butler.get_many_uris(refs)
+        return {int(ref.dataId["exposure"]): cube_uri(uris[ref].primaryURI) for ref in refs}
 
     def _candidates(self, dataset_type: str, collections: Names) -> Candidates:
         order = self._flatten([collections] if isinstance(collections, str) else list(collections))
@@ -212,17 +364,14 @@ class ProductQueries:
         uris = self.butler.get_many_uris([c.ref for c in chosen])
         result = {}
         for candidate in chosen:
-            primary = uris[candidate.ref].primaryURI
-            uri = primary.ospath.rstrip("/") if primary.isLocal else str(primary).rstrip("/")
+            uri = cube_uri(uris[candidate.ref].primaryURI)
             detector = dict(zip(dimensions, candidate.key, strict=True)).get("detector")
             result[candidate.uuid] = CalibRef(uri, candidate.run, candidate.uuid, detector, dataset_type)
         return result
 
     def _exposure_rows(self, instrument: str, exposures: Iterable[int]) -> list[Any]:
         wanted = sorted({int(e) for e in exposures})
-        with self.butler.query() as query:
-            found = query.where("exposure IN (wanted)", bind={"wanted": wanted}, instrument=instrument)
-            rows = list(found.dimension_records("exposure"))
+        rows = self.exposure_records("exposure IN (wanted)", {"wanted": wanted}, instrument)
         if lacking := sorted(set(wanted) - {row.id for row in rows}):
             raise RepoError(f"{self.root}: exposure {lacking[0]} of {instrument} is not registered; ingest it first")
         return rows

@@ -36,10 +36,10 @@ from sqlalchemy.exc import DBAPIError
 from camcal_dask.errors import RepoError, nearest
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
-from camcal_dask.repo import cubes, expression, files, records, schema, selection
+from camcal_dask.repo import cubes, expression, files, objects, records, schema, selection
 from camcal_dask.repo.connection import registry_url, remedy
-from camcal_dask.repo.formatter import CubeFormatter
-from camcal_dask.repo.lookup import open_bounds, overlapping
+from camcal_dask.repo.formatter import CubeFormatter, datastore_path
+from camcal_dask.repo.lookup import Candidates, open_bounds, overlapping
 from camcal_dask.repo.queries import Names, ProductQueries
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = N
     Parameters
     ----------
     root : str
-        Folder that all workers can see.
+        Folder that all workers can see, or ``s3://bucket/path``.
     instrument : str
         Camera to register with all its detectors and filters.
     registry : str, optional
@@ -87,6 +87,7 @@ def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = N
     camera = get_instrument(instrument)
     root = files.absolute(root)
     url = None if registry is None else registry_url(registry)
+    _reachable(root)
     if not Butler.has_repo_config(root):
         _make(root, url)
     elif url is not None and url != (found := Config(files.join(root, "butler.yaml"))["registry", "db"]):
@@ -105,6 +106,7 @@ def open_repo(root: str, *, writeable: bool = False) -> Repo:
         If there is none, or its registry cannot be reached.
     """
     root = files.absolute(root)
+    _reachable(root)
     if not Butler.has_repo_config(root):
         raise RepoError(f"{root}: not a repository (no butler.yaml); make one with: camcal create {root}")
     try:
@@ -113,7 +115,21 @@ def open_repo(root: str, *, writeable: bool = False) -> Repo:
         raise RepoError(f"{root}: registry cannot be opened: {remedy(error)}") from error
 
 
+def _reachable(root: str) -> None:
+    """Tell the Butler's storage layer where an object store is; a wrong key or address ends here, by name."""
+    if objects.is_object(root):
+        objects.endpoint()
+        try:
+            objects.exists(root)
+        except OSError as error:
+            raise RepoError(f"storage cannot be reached: {error}") from error
+
+
 def _make(root: str, url: str | None) -> None:
+    if objects.is_object(root) and url is None:
+        raise RepoError(
+            f"{root}: SQLite cannot live on an object store; give --registry postgresql://user@host/database"
+        )
     if files.names(root):
         raise RepoError(f"{root}: folder is not empty and not a repository; choose another one")
     config = Config(
@@ -194,6 +210,16 @@ class Repo(ProductQueries):
             self.butler.collections.register(schema.raw_run(instrument.name))
 
         self._patiently(insert, f"registering {instrument.name}")
+
+    def register_run(self, run: str) -> None:
+        """Make a RUN collection; may be repeated.
+
+        Raises
+        ------
+        RepoError
+            If the name is that of a collection of another kind.
+        """
+        self._patiently(lambda: self.butler.collections.register(run), f"RUN {run}")
 
     def register_dataset_type(self, name: str, dimensions: Sequence[str], is_calibration: bool) -> None:
         """Register a type of cube; may be repeated with the same definition.
@@ -286,26 +312,58 @@ class Repo(ProductQueries):
         RepoError
             If a detector of the cube is not finished, or the path or type is unknown.
         """
-        wanted = [dict(data_id) for data_id in data_ids]
-        uri = files.absolute(uri)
-        cubes.check_whole(uri, [d["detector"] for d in wanted if "detector" in d])
+        return self.register_all(run, dataset_type, {uri: list(data_ids)})
+
+    def register_all(self, run: str, dataset_type: str, places: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+        """Register several cubes or records of one type, as `register_product`; ``places``: path -> data IDs."""
+        wanted = {files.absolute(uri): [dict(d) for d in data_ids] for uri, data_ids in places.items()}
+        for uri, ids in wanted.items():
+            cubes.check_whole(uri, [d["detector"] for d in ids if "detector" in d])
         kind = self._type(dataset_type)
 
         def insert() -> list[str]:
             self.butler.collections.register(run)
-            refs = [self._ref(kind, run, data_id) for data_id in wanted]
-            known = {str(ref.id) for ref in self._query_refs(dataset_type, run)}
-            missing = [d for d, ref in zip(wanted, refs, strict=True) if str(ref.id) not in known]
-            self._ingest(dataset_type, run, {uri: missing} if missing else {})
-            return [str(ref.id) for ref in refs]
+            refs = {uri: [self._ref(kind, run, d) for d in ids] for uri, ids in wanted.items()}
+            known = {ref.id for ref in self._query_refs(dataset_type, run)}
+            missing = {
+                uri: [d for d, ref in zip(ids, refs[uri], strict=True) if ref.id not in known]
+                for uri, ids in wanted.items()
+            }
+            self._ingest(dataset_type, run, {uri: ids for uri, ids in missing.items() if ids})
+            return [str(ref.id) for group in refs.values() for ref in group]
 
         return self._patiently(insert, f"registering {dataset_type} in {run}")
+
+    def forget_product(self, run: str, dataset_type: str) -> int:
+        """Take all datasets of a type out of a RUN; the cubes stay.  Return how many there were.
+
+        Raises
+        ------
+        RepoError
+            If one of them is certified: a calibration in use must not vanish or change.
+        """
+        if not self.collections(run):
+            return 0
+        refs = self._query_refs(dataset_type, run)
+        mine = {str(ref.id) for ref in refs}
+        for collection in self.collections(kind="CALIBRATION") if refs else ():
+            there = _ranges(self._candidates(dataset_type, collection.name))
+            if mine & {uuid for uuid, _, _ in there}:
+                raise RepoError(
+                    f"{dataset_type} of {run} is certified in {collection.name}; it must not be replaced: "
+                    "choose another output collection, or decertify it first"
+                )
+        self._patiently(
+            lambda: self.butler.pruneDatasets(refs, disassociate=True, unstore=True, purge=True),
+            f"forgetting {dataset_type} of {run}",
+        )
+        return len(refs)
 
     def _ingest(self, dataset_type: str, run: str, data_ids: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         kind = self._type(dataset_type)
         formatter = JsonFormatter if kind.storageClass_name == schema.RECORD_CLASS else CubeFormatter
         datasets = [
-            FileDataset(path=uri, refs=[self._ref(kind, run, d) for d in ids], formatter=formatter)
+            FileDataset(path=datastore_path(uri), refs=[self._ref(kind, run, d) for d in ids], formatter=formatter)
             for uri, ids in data_ids.items()
         ]
         try:
@@ -503,9 +561,10 @@ class Repo(ProductQueries):
 
         def insert() -> list[str]:
             self.butler.collections.register(collection, type=CollectionType.CALIBRATION)
-            done = self._certified(dataset_type, collection)
+            there = self._candidates(dataset_type, collection)  # once: another client may certify the same now
+            done = _ranges(there)
             fresh = [r for r in refs if (str(r.id), *open_bounds(timespan)) not in done]
-            if clash := overlapping(fresh, timespan, self._candidates(dataset_type, collection), collection):
+            if clash := overlapping(fresh, timespan, there, collection):
                 raise RepoError(clash)
             self.butler.registry.certify(collection, fresh, timespan)
             return [str(r.id) for r in refs]
@@ -522,10 +581,6 @@ class Repo(ProductQueries):
             raise RepoError(f"{run}: holds no {dataset_type}; it is in {self._names(dataset_type)}")
         return refs
 
-    def _certified(self, dataset_type: str, collection: str) -> set[tuple[str, int | None, int | None]]:
-        found = self._candidates(dataset_type, collection)
-        return {(c.uuid, c.begin, c.end) for group in found.by_key.values() for c in group}
-
     def _flatten(self, collections: Sequence[str]) -> list[str]:
         """Search order without chains."""
         order: list[str] = []
@@ -541,6 +596,11 @@ class Repo(ProductQueries):
 
 
 # ---------------------------------------------------------------------------- small translations
+
+
+def _ranges(found: Candidates) -> set[tuple[str, int | None, int | None]]:
+    """Datasets found, with their validity."""
+    return {(c.uuid, c.begin, c.end) for group in found.by_key.values() for c in group}
 
 
 def _span(begin: int | None, end: int | None) -> Timespan:

@@ -36,7 +36,19 @@ DATASET_TYPES = (
     DatasetTypeSpec("flatBootstrap", FILTER_DIMS, "combined flat made without other calibrations", is_calibration=True),
     DatasetTypeSpec("flat", FILTER_DIMS, "combined flat of a filter", is_calibration=True),
     DatasetTypeSpec("defects", DETECTOR_DIMS, "bad pixels, with the reasons", is_calibration=True),
+    DatasetTypeSpec("linearizerPtc", DETECTOR_DIMS, "photon transfer curves before linearity", is_calibration=True),
+    DatasetTypeSpec("linearizer", DETECTOR_DIMS, "linearity of the amps", is_calibration=True),
+    DatasetTypeSpec("verifyLinearizer", ("instrument",), "numbers and verdicts of linearizers"),
+    DatasetTypeSpec("ptc", DETECTOR_DIMS, "photon transfer curves", is_calibration=True),
+    DatasetTypeSpec(
+        "photodiode", ("instrument", "exposure"), "samples of a photodiode reading", storage_class=RECORD_CLASS
+    ),
     DatasetTypeSpec("verifyBias", ("instrument",), "statistics and verdicts of bias exposures"),
+    DatasetTypeSpec("verifyDark", ("instrument",), "statistics and verdicts of dark exposures"),
+    DatasetTypeSpec("verifyFlat", ("instrument",), "statistics and verdicts of flat exposures of a filter"),
+    DatasetTypeSpec("verifyDefects", ("instrument",), "statistics and verdicts of exposures with the defects masked"),
+    DatasetTypeSpec("verifyPtc", ("instrument",), "numbers and verdicts of photon transfer curves"),
+    DatasetTypeSpec("verifyGain", ("instrument",), "numbers and verdicts of gains of single pairs"),
     DatasetTypeSpec("runRecord", ("instrument",), "provenance of a run", storage_class=RECORD_CLASS),
 )
 """Dataset types that every repository has from the start."""
@@ -80,3 +92,8 @@ RAW_COORDS = (
 def raw_run(instrument: str) -> str:
     """RUN collection of an instrument's raws."""
     return f"{instrument}/raw/all"
+
+
+def photodiode_run(instrument: str) -> str:
+    """RUN collection of an instrument's photodiode readings."""
+    return f"{instrument}/calib/photodiode"

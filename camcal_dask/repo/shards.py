@@ -21,12 +21,13 @@ import xarray as xr
 import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
 from camcal_dask.errors import DataError, RepoError
-from camcal_dask.repo import files
+from camcal_dask.repo import files, objects
 
 Selection = tuple["int | slice | npt.NDArray[np.int64]", ...]
 
@@ -63,8 +64,15 @@ def open_array(uri: str, mode: str = "r") -> zarr.Array:
     with _opening:  # zarr's configuration is global
         _prime_threads(os.getpid())
         with zarr.config.set({"threading.max_workers": 1}):
-            store = LocalStore(files.local_path(uri), read_only=mode == "r")
+            store = zarr_store(uri, read_only=mode == "r")
             return zarr.open_array(store, mode=cast(Any, mode), config={"write_empty_chunks": True})
+
+
+def zarr_store(uri: str, *, read_only: bool) -> Store:
+    """Store of a zarr group or array, wherever it lies."""
+    if objects.is_object(uri):
+        return objects.zarr_store(uri, read_only=read_only)
+    return LocalStore(files.local_path(uri), read_only=read_only)
 
 
 @functools.lru_cache(maxsize=256)
@@ -127,15 +135,17 @@ def write_shard(array_uri: str, index: Sequence[int], block: npt.NDArray[Any]) -
     cube and renamed into place.  zarr itself writes in place: a second writer or a kill would
     leave half a shard.
     """
-    target = files.local_path(shard_path(array_uri, index))
     meta = json.loads(metadata_text(array_uri))
     meta["shape"] = meta["chunk_grid"]["configuration"]["chunk_shape"]
     meta["chunk_key_encoding"] = {"name": "default", "configuration": {"separator": "."}}
     with files.staging(files.parent(array_uri)) as stage:
         (stage / "zarr.json").write_text(json.dumps(meta))
         open_array(str(stage), "r+")[...] = block
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (stage / ".".join(["c", *("0" for _ in index)])).replace(target)
+        written = stage / ".".join(["c", *("0" for _ in index)])
+        if written.exists():
+            files.move_in(written, shard_path(array_uri, index))
+        else:  # nothing but fill values, which is what an absent shard reads as
+            files.remove(shard_path(array_uri, index))
 
 
 def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:
@@ -149,10 +159,10 @@ def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:
 @functools.lru_cache(maxsize=256)
 def metadata_text(array_uri: str) -> str:
     """Text of an array's ``zarr.json``."""
-    try:
-        return files.local_path(files.join(array_uri, "zarr.json")).read_text()
-    except FileNotFoundError:
-        raise RepoError(f"{array_uri}: no such cube; create it before writing") from None
+    text = files.read_text(files.join(array_uri, "zarr.json"))
+    if text is None:
+        raise RepoError(f"{array_uri}: no such cube; create it before writing")
+    return text
 
 
 def read_into(array_uri: str, selection: tuple[slice | int, ...], out: npt.NDArray[Any], what: str) -> None:

@@ -78,6 +78,30 @@ class Truth:
         """One table of all detectors, for example ``gain``: (detector, amp)."""
         return np.stack([self.detector(d).tables[name] for d in self.detectors])
 
+    def dark_rate(self, detector_id: int, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Dark current with hot pixels and columns [electron/s], (amp, y, x) as a product; NaN beyond the amps."""
+        known, box = self.detector(detector_id).defects, self.instrument.detectors[detector_id].amps[0].data
+        rate = np.full(shape, self.config.dark.rate_e_per_s)
+        for (a, x), extra in zip(known.columns, known.column_rate, strict=True):
+            rate[a, :, x - box.x0] += extra
+        for (a, y, x), extra in zip(known.hot, known.hot_rate, strict=True):
+            rate[a, y - box.y0, x - box.x0] += extra
+        rate[:, box.height :], rate[:, :, box.width :] = np.nan, np.nan
+        return rate
+
+    def light_response(self, detector_id: int, physical_filter: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Response to light through a filter, about 1, (amp, y, x) as a product; NaN beyond the amps."""
+        known = np.asarray(self.detector(detector_id).response[physical_filter], float)
+        missing = [(0, n - have) for n, have in zip(shape, known.shape, strict=True)]
+        return np.pad(known, missing, constant_values=np.nan)
+
+    def bad_pixels(
+        self, detector_id: int, physical_filter: str, shape: tuple[int, ...], *, hot: float, cold: float
+    ) -> npt.NDArray[np.bool_]:
+        """Pixels with more dark current than ``hot`` [electron/s] or less response than ``cold``, (amp, y, x)."""
+        bad = self.dark_rate(detector_id, shape) > hot
+        return bad | (self.light_response(detector_id, physical_filter, shape) < cold)
+
     def photodiode(self) -> dict[int, float]:
         """True photodiode charge [coulomb] of lit exposures by ``ExposureSpec.key``."""
         return {e.key: photodiode_charge(self.config, e) for e in self.exposures if e.lit}

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from camcal_dask.verify import eo_criteria
 from camcal_dask.verify.criterion import Criterion
+from camcal_dask.verify.linearity import LINEARIZER
+from camcal_dask.verify.ptc_criteria import GAIN, PTC
 
 _NOISE_ERROR = "1 / sqrt(2 * n_good)"
 """Relative standard error of the standard deviation of n Gaussian values."""
@@ -84,17 +87,6 @@ BIAS = (
         dmtn="4.4",
         error="1 / sqrt(2 * n_good)",
     ),
-    Criterion("bias.processing", "PROCESSING", "force_failure", 0.0, True, "cp_verify", "amp was processed", op="=="),
-    Criterion(
-        id="bias.rn_consistent",
-        name="READ_NOISE_CONSISTENT",
-        value="(gain * read_noise_adu - read_noise) / read_noise",
-        threshold=0.05,
-        required=False,
-        source="cp_verify",
-        doc="noise of the serial overscan against the read noise",
-        error="overscan_error",
-    ),
     Criterion(
         id="bias.noise_low",
         name="NOISE_LOW",
@@ -157,8 +149,9 @@ BIAS = (
         "operational limit of a dead amp [electron]",
         op=">",
     ),
-    Criterion("bias.shifts", "BIAS_SHIFT", "bias_shift_count", 0.0, False, "ours", "steps of the bias level", op="=="),
-    Criterion("bias.masked", "MASKED", "n_masked / n_pixel", 0.3, False, "ours", "too few pixels to judge by"),
+    *_overscan("bias"),
+    *_common("bias"),
+    *eo_criteria.BIAS,
 )
 
 DARK = (
@@ -209,13 +202,13 @@ DARK = (
     Criterion(
         id="dark.leak",
         name="LEAK",
-        value="abs(mean) * to_electron",
+        value="abs(median) * to_electron",
         threshold=0.04,
         required=True,
         source="ours",
-        doc="residual level [electron] above 0.04 electron/s, the light leak seen (reference 7.11), and 0.18 sigma",
+        doc="median residual [electron] above 0.04 electron/s, the light leak seen (reference 7.11), and 0.18 sigma",
         scale="dark_seconds",
-        error="(mean_error + 0.03 * dark_sigma) * to_electron",
+        error="(1.25 * mean_error + 0.03 * dark_sigma) * to_electron",
     ),
     Criterion(
         id="dark.structure",
@@ -261,10 +254,11 @@ DARK = (
     ),
     *_overscan("dark"),
     *_common("dark"),
+    *eo_criteria.DARK,
 )
 
-_FLAT_ERROR = "sqrt(2 / n_good)"
-"""Relative standard error of a variance."""
+_FLAT_ERROR = "sqrt(2 / n_good) + 0.15 * flat_spread"
+"""Relative standard error of a variance, and what vignetting within the amp leaves unknown of the expected one."""
 _RATE = "mean_over_detectors(mean_over_amps(mean_per_s))"
 
 FLAT = (
@@ -382,6 +376,7 @@ FLAT = (
         level="exposure",
     ),
     *_common("flat"),
+    *eo_criteria.FLAT,
 )
 
 DEFECTS = (
@@ -472,7 +467,16 @@ DEFECTS = (
 )
 
 CRITERIA: Mapping[str, tuple[Criterion, ...]] = MappingProxyType(
-    {"bias": BIAS, "dark": DARK, "flat": FLAT, "defects": DEFECTS}
+    {
+        "bias": BIAS,
+        "dark": DARK,
+        "flat": FLAT,
+        "defects": DEFECTS,
+        "ptc": (*PTC, *eo_criteria.PTC),
+        "gain": GAIN,
+        "linearizer": LINEARIZER,
+        "persistence": (*eo_criteria.PERSISTENCE, *_common("persistence")),
+    }
 )
 """Tests of each calibration type."""
 

@@ -26,10 +26,16 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError, nearest
 
-Level = Literal["amp", "detector", "exposure"]
+Level = Literal["amp", "detector", "exposure", "run"]
 LEVEL_DIMS: Mapping[Level, tuple[str, ...]] = MappingProxyType(
-    {"amp": ("exposure", "detector", "amp"), "detector": ("exposure", "detector"), "exposure": ("exposure",)}
+    {
+        "amp": ("exposure", "detector", "amp"),
+        "detector": ("exposure", "detector"),
+        "exposure": ("exposure",),
+        "run": ("detector", "amp"),
+    }
 )
+"""Whose result a test is; ``run``: that of an amp over all exposures, or of the calibration itself."""
 
 SIGNIFICANCE = 6.0
 """Standard errors that never fail a test: 3024 amps x 20 exposures x 10 tests fail by chance once in 1000 runs."""
@@ -52,7 +58,7 @@ class Criterion:
     op : ``<``, ``<=``, ``==``, ``>=`` or ``>``.
     scale, error : expressions, see the module; no error for lower limits.
     required_upstream : whether upstream's verdict hangs on it, where that differs from ``required``.
-    level : whose result it is; a detector or exposure test reduces with ``mean_over_amps(...)`` and the like.
+    level : whose result it is (`LEVEL_DIMS`); tests above the amp reduce with ``mean_over_amps(...)`` and the like.
     """
 
     id: str

@@ -34,7 +34,10 @@ RUBIN_AMPS_PER_DETECTOR = 8
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
     {"<": operator.lt, "<=": operator.le, "==": operator.eq, ">=": operator.ge, ">": operator.gt}
 )
-_PREFIX: Mapping[Level, str] = MappingProxyType({"amp": "", "detector": "detector_", "exposure": "exposure_"})
+PREFIX: Mapping[Level, str] = MappingProxyType(
+    {"amp": "", "detector": "detector_", "exposure": "exposure_", "run": "run_"}
+)
+"""Of the names of what a verdict says at each level."""
 
 
 def judge(
@@ -67,7 +70,8 @@ def judge(
     -------
     Dataset
         ``value``, ``limit``, ``margin`` float64 and ``status`` int8 (1 pass, 0 fail, -1 not evaluated), dims
-        (test, exposure, detector, amp); the same named ``detector_*`` and ``exposure_*`` for tests of these levels.
+        (test, exposure, detector, amp); the same named ``detector_*``, ``exposure_*`` and ``run_*`` for tests of
+        these levels (`camcal_dask.verify.criterion.LEVEL_DIMS`).
         ``amp_success``, ``detector_success``, ``exposure_success``, ``run_success`` bool: no required test failed
         there or below, known-bad amps left out above the amp.  ``n_failed`` (exposure, detector) amps.  ``margin``
         is the signed distance to the limit in units of the limit, negative when failed.  The references of
@@ -78,14 +82,15 @@ def judge(
     if isinstance(criteria, str):
         raise ConfigError(f"no tests for calibration {criteria!r}{nearest(criteria, CRITERIA)}")
     criteria = with_thresholds(criteria, thresholds or {})
-    statistics = complete(statistics.compute())
+    coordinates = _coordinates(statistics, role, first_in_set)
+    statistics = complete(statistics.compute().assign_coords(coordinates))
     exists = statistics["n_pixel"] > 0 if "n_pixel" in statistics else None
     bad = _known_bad(statistics, known_bad)
-    verdict = xr.Dataset(coords=_coordinates(statistics, role, first_in_set))
+    verdict = xr.Dataset(coords=coordinates)
     for level in LEVEL_DIMS:
         rows = tuple(c for c in criteria if c.level == level)
         if rows or level == "amp":
-            judged = statistics if level == "amp" else _counted(statistics, exists, bad)
+            judged = statistics if "amp" in LEVEL_DIMS[level] else _counted(statistics, exists, bad)
             verdict = verdict.merge(_judge_level(judged, rows, level, exists))
     verdict["known_bad"] = bad
     verdict = verdict.assign(_success(verdict))
@@ -138,12 +143,14 @@ def _judge_level(
         arrays["value"][i], arrays["limit"][i] = value, limit
         arrays["margin"][i] = _margin(value, limit, criterion.op)
         status[i] = _status(value, limit, criterion)
-        if level == "amp" and exists is not None:
-            status[i][~exists.transpose(*dims).values] = NOT_EVALUATED
-    prefix = _PREFIX[level]
+        if "amp" in dims and exists is not None:
+            there = exists if level == "amp" else exists.any("exposure")
+            status[i][~there.transpose(*dims).values] = NOT_EVALUATED
+    prefix = PREFIX[level]
     test = f"{prefix}test"
     columns = ("name", "dmtn", "op", "threshold", "required", "source", "upstream")
-    coords = {f"{test}_{c}": (test, [getattr(row, c) for row in criteria]) for c in columns}
+    types = {"required": bool, "upstream": bool}
+    coords = {f"{test}_{c}": (test, np.array([getattr(r, c) for r in criteria], types.get(c))) for c in columns}
     variables = {f"{prefix}{name}": ((test, *dims), array) for name, array in arrays.items()}
     variables[f"{prefix}status"] = ((test, *dims), status)
     return xr.Dataset(variables, {test: [row.id for row in criteria], **coords})
@@ -208,7 +215,7 @@ def detector_names(dataset: xr.Dataset) -> list[str]:
 
 def _required_failures(verdict: xr.Dataset, level: Level) -> xr.DataArray:
     """Where any required test of the level failed."""
-    prefix = _PREFIX[level]
+    prefix = PREFIX[level]
     if f"{prefix}status" not in verdict:
         return xr.DataArray(False)
     failed = verdict[f"{prefix}status"] == FAIL
@@ -225,7 +232,7 @@ def _success(verdict: xr.Dataset) -> dict[str, xr.DataArray]:
         "amp_success": ~amp,
         "detector_success": ~detector,
         "exposure_success": ~exposure,
-        "run_success": ~exposure.any(),
+        "run_success": ~(exposure.any() | (_required_failures(verdict, "run") & ~verdict["known_bad"]).any()),
         "n_failed": counted.sum("amp"),
     }
     return {name: array.drop_vars([c for c in array.coords if c not in array.dims]) for name, array in found.items()}
@@ -270,7 +277,7 @@ def rubin(verdict: xr.Dataset) -> Policy:
     """Automatic verdict as upstream gives it: its tests only, an advisory failure counted in failed amps."""
     counts = []
     for level in ("amp", "detector", "exposure"):
-        prefix = _PREFIX[level]  # type: ignore[index]
+        prefix = PREFIX[level]  # type: ignore[index]
         if f"{prefix}status" not in verdict:
             continue
         test = f"{prefix}test"
@@ -310,9 +317,9 @@ def failures(verdict: xr.Dataset, *, required_only: bool = False) -> pd.DataFram
     -------
     DataFrame
         exposure, detector (full name), amp, test (id), name, value, limit, margin, required, known_bad, first_in_set;
-        detector is empty in tests of an exposure, amp in tests of a detector.
+        detector is empty in tests of an exposure, amp in tests of a detector; exposure is 0 in tests of a run.
     """
-    tables = [_failures_of_level(verdict, level) for level in LEVEL_DIMS if f"{_PREFIX[level]}status" in verdict]
+    tables = [_failures_of_level(verdict, level) for level in LEVEL_DIMS if f"{PREFIX[level]}status" in verdict]
     table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     order = ["exposure", "_detector", "_amp", "_test"]
     table = table.sort_values(order, kind="stable").drop(columns=["_detector", "_amp", "_test"])
@@ -322,17 +329,20 @@ def failures(verdict: xr.Dataset, *, required_only: bool = False) -> pd.DataFram
 
 
 def _failures_of_level(verdict: xr.Dataset, level: Level) -> pd.DataFrame:
-    prefix, dims = _PREFIX[level], LEVEL_DIMS[level]
+    prefix, dims = PREFIX[level], LEVEL_DIMS[level]
     test = f"{prefix}test"
     where = np.nonzero((verdict[f"{prefix}status"].transpose(test, *dims) == FAIL).values)
     index = dict(zip((test, *dims), where, strict=True))
     n = len(where[0])
     none = np.full(n, -1)
     at_detector, at_amp = index.get("detector", none), index.get("amp", none)
+    at_exposure = index.get("exposure", none)
+    exposures = np.array([*verdict["exposure"].values, 0])
+    first = np.array([*verdict["first_in_set"].values.astype(bool), False])
     labels, amps = np.array([*detector_names(verdict), ""]), np.array([*verdict["amp"].values.astype(str), ""])
     return pd.DataFrame(
         {
-            "exposure": verdict["exposure"].values[index["exposure"]],
+            "exposure": exposures[at_exposure],
             "detector": labels[at_detector],
             "amp": amps[at_amp],
             "test": verdict[test].values[where[0]],
@@ -340,7 +350,7 @@ def _failures_of_level(verdict: xr.Dataset, level: Level) -> pd.DataFrame:
             **{c: verdict[f"{prefix}{c}"].transpose(test, *dims).values[where] for c in ("value", "limit", "margin")},
             "required": verdict[f"{test}_required"].values[where[0]].astype(bool),
             "known_bad": verdict["known_bad"].values[at_detector, at_amp] & (at_amp >= 0),
-            "first_in_set": verdict["first_in_set"].values[index["exposure"]].astype(bool),
+            "first_in_set": first[at_exposure],
             "_detector": at_detector,
             "_amp": at_amp,
             "_test": where[0],
@@ -355,8 +365,7 @@ def summary(verdict: xr.Dataset, *, max_lines: int = 12) -> str:
     rest, then advice.  ``max_lines`` is the number of lines of each part.
     """
     failed = _required_failures(verdict, "amp") & ~verdict["known_bad"]
-    judged = (verdict["status"] != NOT_EVALUATED).any("test") & ~verdict["known_bad"]
-    bad = (failed.sum(["detector", "amp"]) > 0.5 * judged.sum(["detector", "amp"])).values
+    bad = bad_exposures(verdict)
     n_good = int((~bad).sum())
     permanent = failed.isel(exposure=~bad).all("exposure").values & (n_good > 0)
     table = failures(verdict)
@@ -377,6 +386,14 @@ def summary(verdict: xr.Dataset, *, max_lines: int = 12) -> str:
     if n_known:
         lines.append(f"  not judged: {n_known} known-bad amp{'s' * (n_known > 1)} fail as known")
     return "\n".join(lines)
+
+
+def bad_exposures(verdict: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Return which exposures are bad as a whole, (exposure,): over half of the judged amps fail a required test."""
+    failed = _required_failures(verdict, "amp") & ~verdict["known_bad"]
+    judged = (verdict["status"] != NOT_EVALUATED).any("test") & ~verdict["known_bad"]
+    bad = failed.sum(["detector", "amp"]) > 0.5 * judged.sum(["detector", "amp"])
+    return np.asarray(bad.transpose("exposure").values, bool)
 
 
 def _headline(verdict: xr.Dataset, failed: xr.DataArray) -> str:
@@ -411,15 +428,18 @@ def _amp_line(key: tuple[str, str], rows: pd.DataFrame, n_exposure: int, permane
     n = rows["exposure"].nunique()
     if permanent:
         return f"  bad amp {place}: fails in all {n} exposures: {_worst_by_test(rows)}"
+    if (rows["exposure"] == 0).all():
+        return f"  {place}: fails over all exposures: {_worst_by_test(rows)}"
     which = f" (exposure {rows['exposure'].iloc[0]})" if n == 1 else ""
     return f"  {place}: fails in {n} of {n_exposure} exposures{which}: {_worst_by_test(rows)}"
 
 
 def _advice_line(name: str, rows: pd.DataFrame) -> str:
     worst = rows.iloc[int(rows["margin"].argmin())]
+    what, when = ("amps", "") if worst["exposure"] == 0 else ("amp images", f" exposure {worst['exposure']}")
     return (
-        f"  advisory {name}: {len(rows)} amp images; worst {worst['detector']} {worst['amp']} exposure "
-        f"{worst['exposure']}: {worst['value']:.3g} (limit {worst['limit']:.3g})"
+        f"  advisory {name}: {len(rows)} {what}; worst {worst['detector']} {worst['amp']}{when}: "
+        f"{worst['value']:.3g} (limit {worst['limit']:.3g})"
     )
 
 

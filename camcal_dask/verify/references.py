@@ -24,12 +24,16 @@ FloatArray = npt.NDArray[np.float64]
 BF_DEFICIT_PER_ELECTRON = 4.6e-6
 """Largest |a00| of the bands of both vendors (reference 1.7): variance = mu (1 - |a00| mu) with a00 at most this."""
 
-MASTERS: Mapping[str, tuple[str, str]] = {
-    "bias": ("", "bias_variance"),
+MASTERS: Mapping[str, tuple[str, ...]] = {
+    "bias": ("bias_variance",),
     "dark": ("dark_level", "dark_variance"),
-    "flat": ("", "flat_variance"),
+    "flat": ("flat_inverse", "flat_inverse_square", "flat_variance"),
 }
-"""Calibration -> names of the medians of its image and variance that enter the expected noise."""
+"""Calibration -> names of the numbers of it that enter the expected noise, see `masters`."""
+SPLIT = ("split_mean", "split_noise", "split_expected", "split_n")
+"""Comparison of the calibrations of the even and of the odd inputs."""
+_LIT = 0.1
+"""Pixels of a flat below this fraction of the median of the amp are left out."""
 
 DERIVED: Mapping[str, tuple[str, str]] = {
     "mean_per_s": ("image/s", "mean divided by the exposure time"),
@@ -39,6 +43,7 @@ DERIVED: Mapping[str, tuple[str, str]] = {
     "dark_seconds": ("s", "dark time, the exposure time where it is unknown"),
     "dark_sigma": ("image", "expected standard deviation of a dark residual"),
     "shot_variance": ("image^2", "Poisson variance of the mean signal, or that of the photon transfer curve"),
+    "flat_spread": ("1", "relative scatter of 1 / flat over the amp: vignetting, which no single variance describes"),
     "flat_variance_expected": ("image^2", "expected variance of a flat: shot noise, read noise, calibrations"),
     "bf_allowance": ("1", "part of the shot variance that the brighter-fatter effect may take away"),
 }
@@ -87,44 +92,61 @@ def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int]) -> dict[
     Returns
     -------
     dict of (detector, amp) float64
-        Medians over the amp by the names of `MASTERS`: variance of the bias [image^2], image and variance of the
-        dark [image/s, (image/s)^2], variance of the normalised flat [1].
+        By the names of `MASTERS`: medians of the variance of the bias [image^2], of the image and the variance of
+        the dark [image/s, (image/s)^2]; of the flat F with variance V the means of 1 / F and 1 / F^2 and the
+        median of V / F^2.
     """
     found = {}
-    for name, (level, variance) in MASTERS.items():
-        if name not in calibs:
-            continue
-        for source, target in (("image", level), ("variance", variance)):
-            if target and source in calibs[name]:
-                found[target] = _amp_medians(calibs[name][source].sel(detector=list(detectors)))
+    for name, numbers in MASTERS.items():
+        if name in calibs:
+            calib = calibs[name].sel(detector=list(detectors))
+            planes = [calib[v].chunk({"detector": 1, "amp": -1, "y": -1, "x": -1}) for v in ("image", "variance")]
+            data = da.map_blocks(
+                _master_block, *(p.data for p in planes), name, dtype=np.float64, meta=np.empty((0,) * 4),
+                chunks=(planes[0].data.chunks[0], planes[0].data.chunks[1], (len(numbers),), (1,)),
+            )  # fmt: skip
+            coords = {d: calib[d].values for d in ("detector", "amp")}
+            for i, number in enumerate(numbers):
+                found[number] = xr.DataArray(data[:, :, i, 0], coords, ("detector", "amp"))
     return found
 
 
-def _amp_medians(pixels: xr.DataArray) -> xr.DataArray:
-    chunked = pixels.chunk({"detector": 1, "amp": -1, "y": -1, "x": -1})
-    data = da.map_blocks(_median_block, chunked.data, drop_axis=(2, 3), dtype=np.float64, meta=np.empty((0, 0)))
-    return xr.DataArray(data, {d: pixels[d].values for d in ("detector", "amp")}, ("detector", "amp"))
-
-
-def _median_block(pixels: npt.NDArray[np.float32]) -> FloatArray:
-    out = np.empty(pixels.shape[:2])
-    for index in np.ndindex(*out.shape):
-        out[index] = moments.median(pixels[index])
+def _master_block(image: npt.NDArray[np.float32], variance: npt.NDArray[np.float32], name: str) -> FloatArray:
+    """Numbers of `MASTERS` of every amp, (detector, amp, number, 1)."""
+    out = np.full((*image.shape[:2], len(MASTERS[name]), 1), np.nan)
+    for index in np.ndindex(*image.shape[:2]):
+        numbers = _flat_numbers if name == "flat" else _medians
+        out[index][:, 0] = numbers(image[index], variance[index])[-len(MASTERS[name]) :]
     return out
+
+
+def _medians(image: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]) -> tuple[float, ...]:
+    return moments.median(image), moments.median(variance)
+
+
+def _flat_numbers(image: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]) -> tuple[float, ...]:
+    lit = image > _LIT * moments.median(image)
+    if not lit.any():
+        return math.nan, math.nan, math.nan
+    inverse = 1 / image[lit].astype(np.float64)
+    square = inverse * inverse
+    return inverse.mean(), square.mean(), moments.median((variance[lit] * square).astype(np.float32))
 
 
 def complete(statistics: xr.Dataset) -> xr.Dataset:
     """Add the numbers of `DERIVED` to measured statistics (computed, in memory).
 
     A calibration that was not given to `camcal_dask.verify.statistics.measure` adds no variance.  With F the read
-    noise of a corrected pixel (``noise_expected``), g' = ``to_electron``, t the dark time, mu the mean:
+    noise of a corrected pixel (``noise_expected``), g' = ``to_electron``, t the dark time, mu the mean, and f the flat
+    that the exposure was divided by (1 without one; <> is the mean over the amp):
 
-        dark_sigma^2           = F^2 + V_bias + D t / g' + t^2 V_dark           (reference 1.4)
-        flat_variance_expected = V(mu) + F^2 + V_bias + mu^2 V_flat            (reference 1.5, 10.X')
+        dark_sigma^2           = F^2 + V_bias + D t / g' +- t^2 V_dark                          (reference 1.4)
+        flat_variance_expected = V(mu) <1/f> + (F^2 + V_bias) <1/f^2> +- mu^2 V_flat / f^2      (reference 1.5, 10.X')
 
     V(mu) is ``ptc_variance`` if the statistics have it.  Without a photon transfer curve it is Poisson, mu / g',
     of which the brighter-fatter effect may take up to the fraction ``bf_allowance`` = `BF_DEFICIT_PER_ELECTRON` mu g'
-    (23 % at 50 000 electrons); with one the allowance is zero.
+    (23 % at 50 000 electrons); with one the allowance is zero.  An exposure that made the dark or flat (the
+    coordinate ``role``) is no independent of it: x - mean(x) scatters less than x, hence minus there.
     """
     if not {"mean", "noise", "noise_expected", "to_electron"} <= set(statistics.data_vars):
         return statistics
@@ -134,20 +156,24 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
     dark_time = dark_time.where(dark_time > 0, exposure_time)
     seconds = xr.zeros_like(template) + dark_time.fillna(0.0)
     electron = statistics["to_electron"]
-    base = statistics["noise_expected"] ** 2 + _or_zero(statistics, "bias_variance")
-    signal = np.maximum(_or_zero(statistics, "dark_level"), 0.0) * seconds / electron
-    dark = base + signal + seconds**2 * _or_zero(statistics, "dark_variance")
+    sign = _sign_of_masters(statistics)
+    base = statistics["noise_expected"] ** 2 + _or(statistics, "bias_variance", 0.0)
+    signal = np.maximum(_or(statistics, "dark_level", 0.0), 0.0) * seconds / electron
+    dark = base + signal + sign * seconds**2 * _or(statistics, "dark_variance", 0.0)
     mean = np.maximum(template, 0.0)
     has_ptc = "ptc_variance" in statistics
-    shot = statistics["ptc_variance"] if has_ptc else mean / electron
+    inverse, square = (_or(statistics, f"flat_{name}", 1.0) for name in ("inverse", "inverse_square"))
+    shot = (statistics["ptc_variance"] if has_ptc else mean / electron) * inverse
+    flat = shot + base * square + sign * mean**2 * _or(statistics, "flat_variance", 0.0)
     derived = {
         **{f"{n}_per_s": statistics[n] / exposure_time for n in ("mean", "median", "noise") if n in statistics},
         "mean_per_dark_s": template / dark_time,
         "dark_seconds": seconds,
-        "dark_sigma": np.sqrt(dark),
+        "dark_sigma": np.sqrt(np.maximum(dark, 0.0)),
         "shot_variance": shot,
-        "flat_variance_expected": shot + base + mean**2 * _or_zero(statistics, "flat_variance"),
-        "bf_allowance": xr.zeros_like(template) if has_ptc else BF_DEFICIT_PER_ELECTRON * mean * electron,
+        "flat_spread": np.sqrt(np.maximum(square / inverse**2 - 1, 0.0)),
+        "flat_variance_expected": flat,
+        "bf_allowance": xr.zeros_like(template) if has_ptc else BF_DEFICIT_PER_ELECTRON * mean * electron / inverse,
     }
     unit = statistics.attrs.get("units", "")
     return statistics.assign({name: _described(name, array, template, unit) for name, array in derived.items()})
@@ -167,8 +193,16 @@ def _seconds(statistics: xr.Dataset, name: str) -> xr.DataArray:
     return time.where(time > 0).reset_coords(drop=True)
 
 
-def _or_zero(statistics: xr.Dataset, name: str) -> Any:
-    return statistics.get(name, 0.0)
+def _or(statistics: xr.Dataset, name: str, default: float) -> Any:
+    return statistics.get(name, default)
+
+
+def _sign_of_masters(statistics: xr.Dataset) -> Any:
+    """Sign with which the variance of a dark or flat adds to that of an exposure: -1 for those that made it."""
+    if "role" not in statistics.coords:
+        return 1.0
+    made = (statistics["role"] == "construction").reset_coords(drop=True)
+    return xr.where(made, -1.0, 1.0)
 
 
 def split_statistics(even: xr.Dataset, odd: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -187,15 +221,20 @@ def split_statistics(even: xr.Dataset, odd: xr.Dataset) -> dict[str, xr.DataArra
     """
     difference = (even["image"] - odd["image"]).transpose("detector", "amp", "y", "x")
     variance = (even["variance"] + odd["variance"]).transpose(*difference.dims)
-    out = np.full((4, difference.sizes["detector"], difference.sizes["amp"]), np.nan)
-    for d in range(out.shape[1]):
-        pixels, expected = difference[d].values, variance[d].values
-        for a in range(out.shape[2]):
-            clipped = moments.clip_statistics(pixels[a], sigma=5.0)
-            out[:, d, a] = clipped.mean, clipped.stdev, math.sqrt(moments.median(expected[a])), clipped.n
-    coords = {dim: difference[dim].values for dim in ("detector", "amp")}
-    names = ("split_mean", "split_noise", "split_expected", "split_n")
-    return {n: xr.DataArray(v, coords, ("detector", "amp")) for n, v in zip(names, out, strict=True)}
+    out = np.full((*difference.shape[:2], len(SPLIT)), np.nan)
+    for d, a in np.ndindex(*out.shape[:2]):
+        pixels = moments.Halves(difference[d, a].values, variance[d, a].values)
+        out[d, a] = moments.compare_amp(pixels, math.inf)
+    return _split(xr.DataArray(out, {d: difference[d].values for d in ("detector", "amp")}, ("detector", "amp", "of")))
+
+
+def split_of(calib: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Return the same as a calibration has it of its own halves; nothing if they were not compared."""
+    return _split(calib["halves"].drop_vars("of_halves", errors="ignore")) if "halves" in calib else {}
+
+
+def _split(numbers: xr.DataArray) -> dict[str, xr.DataArray]:
+    return {name: numbers[..., i] for i, name in enumerate(SPLIT)}
 
 
 def _supplied(corrected: xr.Dataset, name: str, nominal: xr.DataArray) -> xr.DataArray:

@@ -29,7 +29,7 @@ from camcal_dask.verify.block import (
     measure_block,
     packed_layout,
 )
-from camcal_dask.verify.references import expectations, masters
+from camcal_dask.verify.references import expectations, masters, split_of
 
 __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]
 
@@ -59,7 +59,8 @@ def measure(
         nominal ones.
     config : MeasureConfig, optional
     calib : Dataset, optional
-        The calibration under test; its ``distribution`` (detector, amp, level) and identity are copied.
+        The calibration under test; its ``distribution`` (detector, amp, level), the comparison of its halves and its
+        identity are copied.
     calibs : mapping of name to Dataset, optional
         All calibrations that were applied; their noise enters what is expected, see `references.masters`.
 
@@ -81,6 +82,7 @@ def measure(
     if calib is not None and "distribution" in calib:
         chosen = calib["distribution"].reindex(detector=corrected["detector"].values)
         result["calib_distribution"] = chosen.drop_vars([c for c in chosen.coords if c not in chosen.dims])
+    result = result.assign({} if calib is None else split_of(calib.sel(detector=detectors)))
     identity = {k: v for k, v in (calib.attrs if calib is not None else {}).items() if k in ("uuid", "run")}
     result.attrs = {
         "instrument": corrected.attrs["instrument"],

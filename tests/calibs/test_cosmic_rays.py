@@ -6,6 +6,7 @@ from camcal_dask.calibs.cosmic_rays import CosmicRayConfig, search_detector, tra
 from camcal_dask.instruments import get_instrument
 from camcal_dask.instruments.focal_plane import assemble, split
 from camcal_dask.isr.blocks import Corrected
+from camcal_dask.kernels.defects import grow
 
 
 class Block(Corrected):
@@ -50,3 +51,37 @@ def test_what_is_hit_again_and_again_is_hot():
     hits = [np.array(h, np.int64) for h in ([1, 7, 9], [7, 9], [7, 11], [7], [], [])]
     assert [h.tolist() for h in transient(hits, CosmicRayConfig())] == [[1, 9], [9], [11], [], [], []]
     assert [h.tolist() for h in transient(hits[:2], CosmicRayConfig())] == [[1], []]
+
+
+def simulated_tracks(rng, shape, n, length=12.0, charge=700.0):
+    """Charge [electron] of straight tracks, 700 electrons a pixel of path, lengths exponential."""
+    ccd = np.zeros(shape)
+    for _ in range(n):
+        y, x, angle = rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), rng.uniform(0, 2 * np.pi)
+        s = np.arange(0, 1 + rng.exponential(length), 0.1)
+        at = (y + s * np.sin(angle)).astype(int), (x + s * np.cos(angle)).astype(int)
+        inside = (at[0] >= 0) & (at[0] < shape[0]) & (at[1] >= 0) & (at[1] < shape[1])
+        np.add.at(ccd, tuple(a[inside] for a in at), 0.1 * charge)
+    return ccd
+
+
+def test_completeness_and_false_alarms():
+    """40 darks with 8 tracks each, read noise 5 electrons: of the hit pixels above 10 sigma, and of the clean ones."""
+    detector, rng = get_instrument("TinyCam").detectors[0], np.random.default_rng(7)
+    hit = missed = clean = alarms = 0
+    for _ in range(40):
+        charge = simulated_tracks(rng, (100, 288), 8)
+        found = search(charge + rng.normal(0, 5, charge.shape), detector, CosmicRayConfig())
+        hit += np.count_nonzero(charge > 50)
+        missed += np.count_nonzero((charge > 50) & ~found)
+        far = ~grow(charge > 0, 4)
+        clean += np.count_nonzero(far)
+        alarms += np.count_nonzero(found & far)
+    assert hit > 3000
+    assert missed / hit < 0.002  # completeness
+    assert alarms / clean < 2e-5  # false alarms
+
+
+def test_noise_alone_raises_no_alarm():
+    detector, rng = get_instrument("TinyCam").detectors[0], np.random.default_rng(8)
+    assert not any(search(rng.normal(0, 5, (100, 288)), detector, CosmicRayConfig()).any() for _ in range(40))

@@ -1,7 +1,8 @@
 import pytest
 
-from camcal_dask.calibs.state import common_state
+from camcal_dask.calibs.state import check_powered, common_state
 from camcal_dask.errors import DataError
+from camcal_dask.instruments import get_instrument
 
 
 def test_shared_cards_are_returned_and_absent_ones_left_out():
@@ -17,3 +18,11 @@ def test_different_states_are_refused_by_name():
     assert "bias, detector 94 (R22_S11)" in message
     assert "SEQFILE is 'a' in 1 (first 11), 'b' in 2 (first 12)" in message
     assert common_state(headers, ["SEQFILE"], what="bias", strict=False) == {}
+
+
+def test_a_sensor_without_back_bias_is_refused_where_the_camera_tells():
+    headers = {1: {"HVBIAS": "ON", "BSSVBS": 50.0}, 2: {"HVBIAS": "OFF"}, 3: {"BSSVBS": 1.0}, 4: {}, 5: None}
+    with pytest.raises(DataError, match=r"dark: in 2 of 5 exposures \(first 2\) the sensor was switched off: .*'OFF'"):
+        check_powered(headers, get_instrument("LSSTCam"), what="dark")
+    check_powered({1: headers[1], 4: {}}, get_instrument("LSSTCam"), what="dark")
+    check_powered(headers, get_instrument("LATISS"), what="dark")

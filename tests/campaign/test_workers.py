@@ -1,8 +1,18 @@
+import pkgutil
+import subprocess
+import sys
+
 import pytest
 
-from camcal_dask.campaign import workers
+from camcal_dask.campaign import tasks, workers
+from camcal_dask.campaign.plan import make_plan
+from camcal_dask.campaign.recipe import load_recipe
+from camcal_dask.campaign.run import execute
 from camcal_dask.campaign.workers import Profile, connect, load_profile
 from camcal_dask.errors import ConfigError
+from camcal_dask.repo.registry import open_repo
+
+from .conftest import make_bias
 
 
 def test_shipped_profiles_load():
@@ -40,3 +50,26 @@ def test_a_silent_scheduler_is_reported(monkeypatch):
     profile = Profile(kind="address", address="tcp://127.0.0.1:9")
     with pytest.raises(ConfigError, match="no dask scheduler answers at tcp://127.0.0.1:9"), connect(profile):
         pass
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_workers_have_no_use_for_the_butler(biases):
+    """What a worker unpickles must not import the registry's library: it costs seconds of every worker's start."""
+    with connect(Profile(workers=1, memory_per_worker="1 GiB")) as client, open_repo(biases, writeable=True) as repo:
+        assert make_bias(repo, "u/process", client, where="detector = 1").complete
+        verify = load_recipe("TinyCam/verifyBias.yaml")
+        inputs = ["u/process", "TinyCam/raw/all"]
+        plan = make_plan(repo, verify, inputs=inputs, output="u/process.verify", where="detector = 1")
+        assert execute(repo, plan, client).complete
+        (loaded,) = client.run(lambda: list(sys.modules)).values()
+    assert "camcal_dask.campaign.tasks.verify" in loaded
+    assert not [name for name in loaded if name.startswith("lsst")]
+
+
+def test_no_task_imports_the_butler():
+    """The same of all tasks, without a cluster."""
+    modules = [f"camcal_dask.campaign.tasks.{m.name}" for m in pkgutil.iter_modules(tasks.__path__)]
+    code = f"import sys, {', '.join(modules)}; print([m for m in sys.modules if m.startswith('lsst')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

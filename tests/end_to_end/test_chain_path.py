@@ -9,12 +9,13 @@ from click.testing import CliRunner
 from camcal_dask.cli import main
 from camcal_dask.instruments.focal_plane import assemble
 from camcal_dask.kernels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
-from camcal_dask.kernels.masks import BAD
+from camcal_dask.kernels.masks import BAD, NO_DATA, bits
 from camcal_dask.kernels.regions import boxes_to_mask
 from camcal_dask.repo import products
 from camcal_dask.repo.registry import open_repo
 from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, load_truth, schedule, simulate
 from camcal_dask.simulate.config import CosmicRays, Crosstalk, SerialCti
+from camcal_dask.verify.judge import NOT_EVALUATED, PASS
 
 DAY = 20260812
 N, FLAT_S, DARK_S = 9, 10.0, 60.0
@@ -67,36 +68,53 @@ def image(repo, product, run, detector):
     return repo.open(product, run=run, detector=detector).isel(detector=0).load()
 
 
-def true_dark(truth, detector, shape):
-    """Dark current [electron/s] with hot pixels and columns; NaN where the amp has no pixel."""
-    known = truth.detector(detector).defects
-    rate = np.full(shape, truth.config.dark.rate_e_per_s)
-    box = truth.instrument.detectors[detector].amps[0].data
-    for (a, x), extra in zip(known.columns, known.column_rate, strict=True):
-        rate[a, :, x - box.x0] += extra
-    for (a, y, x), extra in zip(known.hot, known.hot_rate, strict=True):
-        rate[a, y - box.y0, x - box.x0] += extra
-    rate[:, box.height :], rate[:, :, box.width :] = np.nan, np.nan
-    return rate
-
-
-def true_response(truth, detector, shape):
-    """Response to light through r; NaN where the amp has no pixel."""
-    known = np.asarray(truth.detector(detector).response["r_57"], float)
-    missing = [(0, n - have) for n, have in zip(shape, known.shape, strict=True)]
-    return np.pad(known, missing, constant_values=np.nan)
-
-
 def test_the_order_follows_from_the_needs_and_the_choice_is_explained(folder):
     text = (folder / "chain.txt").read_text()
     at = {name: text.index(f"\n{name}: ") for name in CHAIN.split(",")}
     assert at["biasBootstrap"] < min(at["darkBootstrap"], at["flatBootstrap"])
     assert at["defects"] > max(at["darkBootstrap"], at["flatBootstrap"])
-    assert at["bias"] < at["dark"]
+    assert max(at["bias"], at["defects"]) < at["dark"]
     first = DAY * 100_000 + FIRST["dark"]
     assert f"1 left out: the first of their set, kept for the verification ({first})" in text
     assert f"{N - 1} chosen: {first + 1} .. {first + N - 1}" in text
-    assert "verifyBias in u/biasBootstrap.verify" in text
+    for product in CHAIN.split(","):
+        kind = product.removesuffix("Bootstrap")
+        runs = [f"u/{product}/{f}" for f in ("r_57", "i_39")] if kind == "flat" else [f"u/{product}"]
+        for run_of_it in runs:
+            assert f"verify{kind.capitalize()} in {run_of_it}.verify: 4 done" in text
+
+
+def test_verifications_apply_the_candidate_and_what_belongs_beside_it(repo):
+    flat = repo.open("verifyFlat", run="u/flat/r_57.verify")
+    assert flat.attrs["calibration"] == "flat"
+    assert flat.attrs["candidate"] == ["flat"]
+    assert set(flat.attrs["calibs"]) == {"flat", "bias", "dark", "defects"}
+    assert flat.attrs["units"] == "electron"
+    assert flat["role"].values.tolist() == ["verification"] + ["construction"] * (N - 1)
+    assert flat["first_in_set"].values.tolist() == [True] + [False] * (N - 1)
+    assert flat["run_success"]  # vignetted amps included
+    bootstrap = repo.open("verifyDark", run="u/darkBootstrap.verify")
+    assert bootstrap.attrs["candidate"] == ["darkBootstrap"]
+    assert bootstrap.attrs["units"] == "adu"
+    dark = repo.open("verifyDark", run="u/dark.verify")
+    halves = dark["status"].sel(test=["dark.split_mean", "dark.split_noise"])
+    assert (halves != NOT_EVALUATED).any(("exposure", "test")).all()
+    assert (halves == PASS).mean() > 0.9
+    defects = repo.open("verifyDefects", run="u/defects.verify")
+    assert defects["run_success"]
+    assert set(np.unique(defects["physical_filter"].values)) == {"i_39"}
+    assert (defects["n_defect"].isel(exposure=0) > 0).all()
+
+
+def test_noise_of_an_exposure_that_made_the_flat_is_less_than_of_another(repo):
+    """x - mean(x) of n exposures scatters by (n - 1)/n, an independent one by (n + 1)/n."""
+    flat = repo.open("verifyFlat", run="u/flat/r_57.verify").isel(detector=[0, 1])
+    excess = (flat["noise"] ** 2 - flat["flat_variance_expected"]) / flat["shot_variance"]
+    made, other = excess.groupby("role").median(...).values  # alphabetical: construction, verification
+    assert abs(made - other) < 0.06
+    assert -0.12 < min(made, other) <= max(made, other) < 0.02  # the brighter-fatter effect takes up to 9 %
+    expected = (flat["flat_variance_expected"] / flat["shot_variance"]).groupby("role").median(...)
+    assert expected.diff("role") > 1 / (N - 1)
 
 
 def test_dark_is_the_true_dark_current(repo, truth):
@@ -104,7 +122,7 @@ def test_dark_is_the_true_dark_current(repo, truth):
         dark = image(repo, "dark", "u/dark", detector)
         gains = np.array([amp.gain for amp in truth.instrument.detectors[detector].amps])
         true = truth.detector(detector).tables["gain"]
-        expected = true_dark(truth, detector, dark["image"].shape) * (gains / true)[:, None, None]
+        expected = truth.dark_rate(detector, dark["image"].shape) * (gains / true)[:, None, None]
         inside = np.isfinite(expected)
         assert dark.attrs["units"] == dark["image"].attrs["units"] == "electron/s"
         assert not (dark["mask"].values[inside] & BAD).any()
@@ -130,11 +148,11 @@ def test_flat_is_the_true_response_and_keeps_the_throughput(repo, truth):
         assert flat.attrs["physical_filter"] == "r_57"
         if detector == 2:  # at the edge of the field: half dark
             continue
-        response = true_response(truth, detector, flat["image"].shape)
+        response = truth.light_response(detector, "r_57", flat["image"].shape)
         ratio = flat["image"].values / response
         amp_level = np.nanmedian(ratio, axis=(1, 2), keepdims=True)
         # hot pixels stay in a flat that no dark was subtracted from
-        good = (response > 0.8 * np.nanmedian(response)) & (true_dark(truth, detector, response.shape) < 1)
+        good = (response > 0.8 * np.nanmedian(response)) & (truth.dark_rate(detector, response.shape) < 1)
         error = (np.sqrt(flat["variance"].values) / flat["image"].values)[good]
         left = (ratio / amp_level - 1)[good]
         before = (flat["image"].values / np.nanmedian(flat["image"].values, axis=(1, 2), keepdims=True) - 1)[good]
@@ -152,16 +170,48 @@ def test_flat_is_the_true_response_and_keeps_the_throughput(repo, truth):
     assert means[2] < 0.6
 
 
-def test_defects_are_the_true_ones(repo, truth):
+LIGHT = bits(["NO_DATA", "VIGNETTED", "PARTLY_VIGNETTED"])
+
+
+@pytest.mark.parametrize(
+    ("product", "place", "planes"),
+    [
+        ("bias", "u/bias", BAD),
+        ("dark", "u/dark", BAD),
+        ("flatBootstrap", "u/flatBootstrap/r_57", BAD),
+        ("flat", "u/flat/r_57", BAD | LIGHT),
+    ],
+)
+def test_masks_of_products_hold_only_what_they_may(repo, product, place, planes):
+    """isr.md 7.10: BAD, and in final flats what says where no light falls; padding is NO_DATA."""
+    for detector in range(4):
+        found = image(repo, product, place, detector)
+        padding, mask = np.isnan(found["image"].values), found["mask"].values
+        assert not (mask[~padding] & ~planes).any()
+        assert (mask[padding] & NO_DATA).all()
+        attrs = found["mask"].attrs
+        meanings = dict(zip(attrs["flag_meanings"].split(), attrs["flag_masks"], strict=True))
+        assert (meanings["BAD"], meanings["NO_DATA"]) == (BAD, NO_DATA)
+
+
+@pytest.fixture(scope="module")
+def remeasured(folder):
+    run(folder / "repo", "defectsAfterFlats", "u/bias,u/dark,u/flat", "u/defects.final")
+    return "u/defects.final"
+
+
+@pytest.mark.parametrize("after_flats", [False, True])
+def test_defects_are_the_true_ones(repo, truth, remeasured, after_flats):
+    place = remeasured if after_flats else "u/defects"
     found, known, ignore = [], [], []
-    uri = repo.datasets("defects", "u/defects")[0].uri
+    uri = repo.datasets("defects", place)[0].uri
     for detector in range(4):
         camera = truth.instrument.detectors[detector]
-        defects = image(repo, "defects", "u/defects", detector)
+        defects = image(repo, "defects", place, detector)
         bits = assemble(defects["defects"].values, camera)
         shape = defects["defects"].shape
-        hot, cold = true_dark(truth, detector, shape) > 3.0, true_response(truth, detector, shape) < 0.7
-        known.append(assemble(hot | cold, camera))
+        hot = truth.dark_rate(detector, shape) > 3.0
+        known.append(assemble(truth.bad_pixels(detector, "r_57", shape, hot=3.0, cold=0.7), camera))
         found.append((bits & (DARK | FLAT | COLUMN)) > 0)
         ignore.append((bits & EDGE) > 0)
         record = products.product_record(uri, detector)
@@ -171,6 +221,21 @@ def test_defects_are_the_true_ones(repo, truth):
     assert recovery.n_known > 500
     assert recovery.completeness > 0.97
     assert recovery.purity > 0.95
+
+
+def test_worker_processes_make_the_same_bits(folder, repo):
+    products_made = "biasBootstrap,darkBootstrap,flatBootstrap,defects"
+    where = f"detector IN (0, 3) AND exposure.seq_num <= {3 * N}"  # one filter
+    text = camcal("chain", folder / "repo", "-p", products_made, "-o", "p", "--cluster", "local", "-j", 2, "-d", where)
+    assert "verifyDefects in p/defects.verify: 2 done" in text
+    for product, place in (("darkBootstrap", "darkBootstrap"), ("flatBootstrap", "flatBootstrap/r_57")):
+        for detector in (0, 3):
+            here, there = (image(repo, product, f"{prefix}/{place}", detector) for prefix in "pu")
+            for name in ("image", "variance", "mask", "halves") if product == "darkBootstrap" else ("mask",):
+                np.testing.assert_array_equal(here[name], there[name])
+            # the scales of the flats are those of two detectors instead of four
+            ratio = (here["image"] / there["image"]).values
+            assert np.nanstd(ratio) / np.nanmean(ratio) < 1e-3
 
 
 def test_mixed_filters_are_refused(folder):
@@ -186,7 +251,7 @@ def test_a_flat_is_looked_up_by_filter_and_a_repeated_run_skips(folder, repo):
         "chain", folder / "repo", "-p", "flatBootstrap", "-i", "u/biasBootstrap,u/darkBootstrap,TinyCam/raw/all",
         "-o", "u", "--cluster", "threads",
     )  # fmt: skip
-    assert again.count("4 skipped") == 2
+    assert again.count("4 skipped") == 4  # the flats of two filters and their verifications
 
 
 def test_what_is_missing_is_named(folder):

@@ -232,9 +232,9 @@ def test_amp_checks(calibs):
     ptc = calibs["ptc"].copy(deep=True)
     ptc["gain"][0, 4] = np.nan
     ptc["noise"][0, 5] = 26.0
-    ptc["overscan_median"] = ptc["gain"] * 0 + 20000 + 100 * np.arange(16)
+    ptc["overscan_median_level"] = ptc["gain"] * 0 + 20000 + 100 * np.arange(16)
     ptc["overscan_median_sigma"] = ptc["gain"] * 0 + 1.0
-    ptc["overscan_median"][3, 2] += 500
+    ptc["overscan_median_level"][3, 2] += 500
     config = FULL.model_copy(
         update={"overscan_level_threshold": 100.0, "bad_amps": (f"{CAMERA.detectors[3].full_name}_C10",)}
     )

@@ -157,7 +157,7 @@ def test_pixels_never_written():
     pixels[9] = FILL
     pixels[2, 10, 15] = FILL
     overscan, image, mask = corrected(rows_of(pixels))
-    steps.mask_nan(image, mask, None, CAMERA.detectors[0], 0)
+    steps.mask_nan(image, mask, CAMERA.detectors[0], 0)
     assert np.isnan(image[9]).all()
     assert (mask[9] == NO_DATA | BAD | UNMASKEDNAN).all()
     assert np.isnan(overscan.statistics[9]).all()
@@ -173,8 +173,13 @@ def test_nan_mask_looks_at_the_bias_variance_and_spares_the_padding():
     planes[1][4, 7, 8] = np.nan
     planes[2][4, 9, 1] = BAD
     bias = steps.Bias(*planes)
-    steps.subtract_bias(image, mask, bias)
-    steps.mask_nan(image, mask, bias, CAMERA.detectors[2], 0)
+    flags, calibs = np.zeros_like(mask), steps.Planes(bias)
+    steps.add_flags(flags, calibs, CAMERA.detectors[2], 0, IsrConfig())
+    quiet = steps.quiet_amps(flags, calibs, CAMERA.detectors[2], 0)
+    assert np.flatnonzero(~quiet).tolist() == [4]
+    steps.subtract(image, bias)
+    mask |= flags
+    steps.mask_nan(image, mask, CAMERA.detectors[2], 0, skip=quiet)
     assert np.argwhere(mask == UNMASKEDNAN).tolist() == [[4, 5, 6], [4, 7, 8]]
     assert mask[4, 9, 1] == BAD
     assert (mask[:, 49:] == NO_DATA).all()

@@ -8,6 +8,8 @@ from camcal_dask.kernels.moments import (
     ClippedMean,
     clip_statistics,
     clipped_mean_stack,
+    compare_amp,
+    compare_halves,
     median,
     percentiles,
     sort_columns,
@@ -144,3 +146,27 @@ def test_stack_does_not_depend_on_where_a_pixel_stands():
             np.testing.assert_array_equal(a, b[start:stop])
     shuffled = clipped_mean_stack(stack[np.random.default_rng(1).permutation(20)])
     np.testing.assert_array_equal(shuffled.mean, whole.mean)
+
+
+def test_halves_of_noise_agree_as_their_variance_says():
+    rng = np.random.default_rng(3)
+    stack = rng.normal(5, 2, (7, 200_000)).astype("f4")
+    stack[rng.random(stack.shape) < 0.1] = np.nan
+    stack[:, 0], stack[::2, 1], stack[2:, 2] = np.nan, np.nan, np.nan
+    halves = compare_halves(stack)
+    assert np.isnan(halves.difference[:3]).all()
+    assert np.isnan(halves.variance[:3]).all()
+    even, odd = stack[::2, 3:13], stack[1::2, 3:13]
+    np.testing.assert_allclose(halves.difference[3:13], np.nanmean(even, 0) - np.nanmean(odd, 0), rtol=1e-5, atol=1e-6)
+    pull = halves.difference / np.sqrt(halves.variance)
+    assert np.nanmedian(pull) == pytest.approx(0, abs=0.02)
+    some = compare_halves(stack, (50, 400), every=4)  # 10 amps, rows 0, 4 .. 48 of each
+    for one, all_ in zip(some, halves, strict=True):
+        np.testing.assert_array_equal(one, all_.reshape(10, 50, 400)[:, ::4].ravel())
+    full = compare_halves(rng.normal(5, 2, (7, 200_000)).astype("f4"))
+    mean, noise, expected, n = compare_amp(full, 7)
+    true = 2 * np.sqrt(1 / 4 + 1 / 3)
+    assert n == 200_000
+    assert abs(mean) < 5 * true / np.sqrt(n)
+    assert noise == pytest.approx(true, rel=0.01)
+    assert expected == pytest.approx(true, rel=0.02)

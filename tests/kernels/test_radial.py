@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from camcal_dask.kernels.radial import akima_slopes, akima_spline, fit_radial_l1, remove_radial
+from camcal_dask.kernels.akima import akima_slopes, akima_spline
+from camcal_dask.kernels.radial import fit_radial_l1, remove_radial
 
 interpolate = pytest.importorskip("scipy.interpolate")
 optimize = pytest.importorskip("scipy.optimize")

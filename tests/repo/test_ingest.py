@@ -172,6 +172,26 @@ def test_two_contents_of_one_identity_in_one_call(repo, tmp_path, replace, befor
     assert manifest(repo)["file"] == str(kept)
 
 
+def test_a_file_that_is_there_does_not_undo_the_replacement_beside_it(repo, tmp_path, monkeypatch):
+    """The other file of the call replaces the pixels between this one's look at the manifest and its mark in it."""
+    first, second = raw_file(tmp_path, seed=1, name="a.fits"), raw_file(tmp_path, seed=2, name="b.fits")
+    ingest(repo, [first])
+    read, results = cubes.read_raw_manifest, []
+
+    def interrupted(*place):
+        found = read(*place)
+        monkeypatch.setattr(cubes, "read_raw_manifest", read)
+        results.append(ingest_file.ingest_file(repo.root, repo.instruments, str(second), True, "call"))
+        return found
+
+    monkeypatch.setattr(cubes, "read_raw_manifest", interrupted)
+    results.append(ingest_file.ingest_file(repo.root, repo.instruments, str(first), True, "call"))
+    assert [r.status for r in results] == ["replaced", "failed"]
+    assert "both files are part of this ingest" in results[1].reason
+    np.testing.assert_array_equal(cube_pixels(repo), pixels(0, 2))
+    assert manifest(repo)["file"] == str(second)
+
+
 # ---------------------------------------------------------------------------- bad files
 
 

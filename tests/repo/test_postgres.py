@@ -1,14 +1,8 @@
-"""PostgreSQL as registry, on a private server that listens on a socket in a scratch folder."""
+"""PostgreSQL as registry, on a private server (`tests.services`)."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 
@@ -22,54 +16,6 @@ from .conftest import CAMERA, make_bias, record
 pytestmark = pytest.mark.postgres
 
 
-def _binaries() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[4]))
-    if not found:
-        pytest.skip("no PostgreSQL server in /usr/lib/postgresql (Debian: apt-get install postgresql)")
-    return found[-1].parent
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, list[str]]]:
-    """(socket folder, command prefix of the server's user) of a running server."""
-    pytest.importorskip("psycopg2", reason="pip install 'camcal_dask[postgres]'")
-    binaries = _binaries()
-    prefix: list[str] = []
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        if shutil.which("runuser") is None or subprocess.run(["id", "postgres"], capture_output=True).returncode:
-            pytest.skip("running as root without runuser or a user 'postgres'")
-        prefix = ["runuser", "-u", "postgres", "--"]
-    # Socket paths are limited to 107 characters and the user must reach the folder: not below tmp_path.
-    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
-    if prefix:
-        shutil.chown(folder, "postgres")
-
-    def run(*command: str | Path) -> None:
-        subprocess.run([*prefix, *map(str, command)], check=True, capture_output=True, cwd="/", timeout=60)
-
-    control = binaries / "pg_ctl"
-    options = f"-c listen_addresses='' -k {folder} -c fsync=off"
-    try:
-        run(binaries / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust")
-        run(control, "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
-        yield str(folder), [*prefix, str(binaries / "psql"), "-h", str(folder), "-U", "postgres"]
-    finally:
-        subprocess.run(
-            [*prefix, str(control), "-D", str(folder / "data"), "-m", "immediate", "stop"], capture_output=True, cwd="/"
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _database(server: tuple[str, list[str]], name: str, *, extension: bool = True) -> str:
-    folder, psql = server
-    subprocess.run([*psql, "-c", f"CREATE DATABASE {name}"], check=True, capture_output=True, cwd="/")
-    if extension:
-        subprocess.run(
-            [*psql, "-d", name, "-c", "CREATE EXTENSION btree_gist"], check=True, capture_output=True, cwd="/"
-        )
-    return f"postgresql://postgres@/{name}?host={folder}"
-
-
 def _register(root: str, barrier: object) -> None:
     repo = open_repo(root, writeable=True)
     barrier.wait()  # type: ignore[attr-defined]
@@ -78,9 +24,9 @@ def _register(root: str, barrier: object) -> None:
         repo.register_raws(CAMERA, [(exposure, d) for d in range(4)])
 
 
-def test_create_register_in_two_processes_certify_and_look_up(server, tmp_path):
+def test_create_register_in_two_processes_certify_and_look_up(postgres_database, tmp_path):
     root = str(tmp_path / "repo")
-    repo = create_repo(root, CAMERA, _database(server, "calib"))
+    repo = create_repo(root, CAMERA, postgres_database("calib"))
     assert "postgresql+psycopg2" in (tmp_path / "repo" / "butler.yaml").read_text()
     assert not (tmp_path / "repo" / "gen3.sqlite3").exists()
     cubes.ensure_raw_cube(cubes.raw_cube_uri(repo.root, CAMERA, 2026081200001), get_instrument(CAMERA))
@@ -103,10 +49,46 @@ def test_create_register_in_two_processes_certify_and_look_up(server, tmp_path):
     repo.close()
 
 
-def test_without_the_extension_the_cure_is_named(server, tmp_path):
+def test_without_the_extension_the_cure_is_named(postgres_server, postgres_database, tmp_path):
     root = tmp_path / "repo"
     with pytest.raises(RepoError, match="CREATE EXTENSION btree_gist"):
-        create_repo(str(root), CAMERA, _database(server, "bare", extension=False))
+        create_repo(str(root), CAMERA, postgres_database("bare", extension=False))
     assert not (root / "butler.yaml").exists()
     with pytest.raises(RepoError, match="registry cannot be made"):
-        create_repo(str(root), CAMERA, f"postgresql://postgres@/nowhere?host={server[0]}")
+        create_repo(str(root), CAMERA, f"postgresql://postgres@/nowhere?host={postgres_server[0]}")
+
+
+def _certify(root: str, run: str, barrier: object, answers: object) -> None:
+    repo = open_repo(root, writeable=True)
+    barrier.wait()  # type: ignore[attr-defined]
+    try:
+        repo.certify(run, "bias", "TinyCam/calib", 20260812, None)
+        answers.put((run, "certified"))  # type: ignore[attr-defined]
+    except RepoError as error:
+        answers.put((run, str(error)))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("runs", [("u/a", "u/a"), ("u/a", "u/b")], ids=["the same", "rivals"])
+def test_two_clients_certify_at_once(postgres_database, tmp_path, runs):
+    """The same certification twice is one; of two that overlap, the registry lets one in."""
+    root = str(tmp_path / "repo")
+    repo = create_repo(root, CAMERA, postgres_database(f"certify_{runs[1][-1]}"))
+    for run in dict.fromkeys(runs):
+        make_bias(repo, run, 1.0)
+    context = get_context("spawn")
+    barrier, answers = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_certify, args=(root, run, barrier, answers)) for run in runs]
+    for process in processes:
+        process.start()
+    said = [answers.get(timeout=120) for _ in runs]
+    for process in processes:
+        process.join(60)
+    won = [run for run, text in said if text == "certified"]
+    repo.register_exposures([record(2026081200002)])
+    found = repo.find_calibs("bias", [2026081200002], range(4), "TinyCam/calib")
+    assert {ref.run for ref in found.values()} == set(won)
+    assert len(won) == (2 if runs[0] == runs[1] else 1)
+    if len(won) == 1:
+        (lost,) = (text for _, text in said if text != "certified")
+        assert "cannot be certified" in lost
+    repo.close()

@@ -179,3 +179,14 @@ def test_a_cube_of_another_kind_is_named(tmp_path):
         cubes.open_product(uri)
     with pytest.raises(RepoError, match="no camcal_dask cube"):
         cubes.cube_kind(str(tmp_path))
+
+
+def test_one_number_a_detector_comes_back(tmp_path):
+    uri = f"{tmp_path}/numbers.zarr"
+    layout = {"n": ("detector", np.zeros(3, "i4")), "x": ("detector", np.zeros(3))}
+    cubes.create_product(uri, xr.Dataset(layout, {"detector": [4, 5, 6]}))
+    for index in (0, 2):
+        cubes.write_product(uri, index, {"n": np.array(-index, "i4"), "x": np.array(0.5 * index)})
+    read = cubes.open_products([(uri, 6), (uri, 4)])
+    assert read["n"].values.tolist() == [-2, 0]
+    assert read["x"].values.tolist() == [1.0, 0.0]

@@ -42,7 +42,9 @@ def test_a_repository_knows_the_camera(tmp_path):
     assert (instrument.exposure_max, instrument.visit_system) == (7050123199999, 2)
     types = {t.name: t for t in butler.registry.queryDatasetTypes()}
     products = {"bias", "biasBootstrap", "dark", "darkBootstrap", "flat", "flatBootstrap", "defects"}
-    assert set(types) == {"raw", "verifyBias", "runRecord"} | products
+    products |= {"linearizerPtc", "linearizer", "ptc"}
+    verifications = {f"verify{kind}" for kind in ("Bias", "Dark", "Flat", "Defects", "Ptc", "Gain", "Linearizer")}
+    assert set(types) == {"raw", "photodiode", "runRecord"} | verifications | products
     assert types["bias"].isCalibration()
     assert set(types["raw"].dimensions.required) == {"instrument", "exposure", "detector"}
     assert types["raw"].storageClass.pytype.__name__ == "Dataset"

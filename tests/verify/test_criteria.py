@@ -1,12 +1,18 @@
 """The table of tests and its small language."""
 
+from pathlib import Path
+
 import pytest
 import xarray as xr
 
+import camcal_dask
 from camcal_dask.errors import ConfigError
 from camcal_dask.verify.criteria import BIAS, CRITERIA, KNOWN_BAD
 from camcal_dask.verify.criterion import digest, evaluate, names, with_thresholds
+from camcal_dask.verify.product import PRODUCT
+from camcal_dask.verify.readout import READOUT
 from camcal_dask.verify.references import DERIVED
+from camcal_dask.verify.series import SERIES
 from camcal_dask.verify.statistics import STATISTICS
 
 REFERENCES = {
@@ -46,12 +52,17 @@ def test_reductions_over_amps():
     assert evaluate("std_over_amps(x) / mean_over_amps(x)", {"x": array}).item() == pytest.approx(2**0.5 / 2)
 
 
-@pytest.mark.parametrize("criteria", CRITERIA.values(), ids=CRITERIA)
+ELECTRO_OPTICAL = {*READOUT, *SERIES, *(name for table in PRODUCT.values() for name in table)}
+OF_TABLES = ("ptc", "gain", "linearizer")  # these read the numbers of their own tables, see test_ptc, test_linearity
+OF_EXPOSURES = [name for name in CRITERIA if name not in OF_TABLES]
+
+
+@pytest.mark.parametrize("criteria", [CRITERIA[name] for name in OF_EXPOSURES], ids=OF_EXPOSURES)
 def test_rows_are_unique_and_read_declared_statistics(criteria):
     assert len({c.id for c in criteria}) == len({c.name for c in criteria}) == len(criteria)
     for c in criteria:
         used = names(c.value) | names(c.scale) | names(c.error)
-        assert used <= set(STATISTICS) | REFERENCES | set(DERIVED) | CARRIED, c.id
+        assert used <= set(STATISTICS) | REFERENCES | set(DERIVED) | CARRIED | ELECTRO_OPTICAL, c.id
 
 
 def test_upstream_tests_keep_their_numbers():
@@ -75,3 +86,17 @@ def test_thresholds_are_overridden_by_id_and_change_the_hash():
 
 def test_known_bad_amps_have_reasons():
     assert all(reason for table in KNOWN_BAD.values() for reason in table.values())
+
+
+def documented(c):
+    """Row of docs/verification.md that belongs to a test."""
+    limit = f"{c.threshold:g}" + ("" if c.scale == "1" else f" x {c.scale}")
+    kind = ("required" if c.required else "advisory") + (", ours" if c.source == "ours" else "")
+    return f"| {c.id} | `{c.value} {c.op} {limit}` | {c.level} | {c.dmtn} | {kind} |"
+
+
+@pytest.mark.parametrize("kind", CRITERIA)
+def test_documentation_has_every_test_with_its_limit(kind):
+    text = (Path(camcal_dask.__file__).parent.parent / "docs" / "verification.md").read_text()
+    lacking = [row for row in map(documented, CRITERIA[kind]) if row not in text]
+    assert not lacking, "docs/verification.md needs these rows:\n" + "\n".join(lacking)

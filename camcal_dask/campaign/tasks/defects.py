@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dask
 
 from camcal_dask.calibs.defects import Box, find_defects
 from camcal_dask.calibs.defects_config import DefectConfig
-from camcal_dask.campaign.plan import Plan
-from camcal_dask.campaign.quanta import Outcome
+from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import DefectsRecipe
-from camcal_dask.campaign.tasks.product import Job
+from camcal_dask.campaign.tasks.product import Job, Place
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo import products
 
@@ -20,16 +20,19 @@ from camcal_dask.repo import products
 def run_defects(job: Job) -> Outcome:
     """Search every detector."""
     job.begin()
-    return job.carry_out(lambda d, index: defects_quantum(job.plan, job.uri, index, d))
+    return job.carry_out(partial(defects_quantum, job.place), "defects")
 
 
-def defects_quantum(plan: Plan, uri: str, index: int, detector: int) -> Any:
+def defects_quantum(place: Place, quantum: Quantum) -> Any:
     """Graph of one detector: one task."""
+    plan, detector = place.plan, quantum.detector
     recipe = plan.recipe
     assert isinstance(recipe, DefectsRecipe)
     sources = {name: ref.uri for name, ref in plan.refs(detector).items()}
     manual = recipe.manual.get(plan.instrument.detectors[detector].full_name, ())
-    return dask.delayed(_search)(uri, index, plan.instrument.name, detector, sources, recipe.defects, manual)
+    return dask.delayed(_search)(
+        place.uri, place.index(detector), plan.instrument.name, detector, sources, recipe.defects, manual
+    )
 
 
 def _search(

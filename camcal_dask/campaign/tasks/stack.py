@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dask
@@ -10,27 +11,24 @@ import dask
 from camcal_dask.calibs.cosmic_rays import find_hits
 from camcal_dask.calibs.levels import VignetteConfig, vignette
 from camcal_dask.calibs.stack import Finished, combine, finished_of
-from camcal_dask.calibs.state import common_state
-from camcal_dask.campaign.plan import Plan
-from camcal_dask.campaign.quanta import Outcome
+from camcal_dask.calibs.state import check_powered, common_state
+from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import FlatRecipe, StackRecipe
-from camcal_dask.campaign.tasks.product import Job, open_calibs
+from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.repo import cubes, products
-from camcal_dask.repo.registry import Repo
 
 
 def run_stack(job: Job) -> Outcome:
     """Combine the exposures of every detector."""
     job.begin()
-    return job.carry_out(lambda d, index: stack_quantum(job.repo, job.plan, job.uri, index, d))
+    return job.carry_out(partial(stack_quantum, job.place), "stack")
 
 
-def stack_quantum(
-    repo: Repo, plan: Plan, uri: str, index: int, detector: int, levels: Sequence[float] | None = None
-) -> Any:
+def stack_quantum(place: Place, quantum: Quantum, levels: Sequence[float] | None = None) -> Any:
     """Graph of one detector; ``levels`` of the exposures divide them, for a flat."""
+    plan, detector = place.plan, quantum.detector
     recipe = plan.recipe
     assert isinstance(recipe, StackRecipe)
     raw, calibs = plan.pixels.sel(detector=[detector]), open_calibs(plan, detector)
@@ -38,14 +36,15 @@ def stack_quantum(
     hits = find_hits(isr(raw, calibs, recipe.isr), recipe.cosmic_rays) if recipe.find_cosmic_rays else None
     (blocks,) = dask.optimize(finished_of(combine(corrected, recipe.combine, levels=levels, hits=hits)))
     return dask.delayed(_write_detector)(
-        uri,
-        index,
+        place.uri,
+        place.index(detector),
         blocks.to_delayed()[0],
         place=(plan.instrument.name, detector),
-        manifests={e: (cubes.raw_cube_uri(repo.root, plan.instrument.name, e), detector) for e in plan.exposures},
+        manifests={e: (cubes.raw_cube_uri(place.root, plan.instrument.name, e), detector) for e in plan.exposures},
         keywords=plan.instrument.settings.state_keywords,
         what=f"{recipe.product}, detector {plan.instrument.detector(detector).name}",
         strict=not recipe.mixed_state,
+        powered=recipe.check_powered,
         field=recipe.vignette if isinstance(recipe, FlatRecipe) else None,
     )
 
@@ -60,6 +59,7 @@ def _write_detector(
     keywords: Sequence[str],
     what: str,
     strict: bool,
+    powered: bool,
     field: VignetteConfig | None,
 ) -> None:
     """Write one detector's shard with the camera state of its inputs; runs on a worker."""
@@ -67,6 +67,8 @@ def _write_detector(
     for exposure, (cube, detector) in manifests.items():
         manifest = cubes.read_raw_manifest(cube, cubes.raw_slot(exposure), detector)
         headers[exposure] = None if manifest is None else manifest["header"]
+    if powered:
+        check_powered(headers, get_instrument(place[0]), what=what)
     state = common_state(headers, keywords, what=what, strict=strict)
     present = [exposure for exposure, header in headers.items() if header is not None]
     arrays = product._asdict()

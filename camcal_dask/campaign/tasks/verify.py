@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dask
 import xarray as xr
 
-from camcal_dask.campaign.plan import Plan
-from camcal_dask.campaign.quanta import Outcome, run_quanta
+from camcal_dask.campaign.plan import Plan, made_from
+from camcal_dask.campaign.quanta import Outcome, Quantum, QuantumOutcome
 from camcal_dask.campaign.recipe import VerifyRecipe
-from camcal_dask.campaign.record import QuantumOutcome
-from camcal_dask.campaign.tasks.product import Job
+from camcal_dask.campaign.record import calib_ids
+from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import products
+from camcal_dask.repo import files, products
 from camcal_dask.repo.shards import check_format
 from camcal_dask.verify.judge import failures, judge
+from camcal_dask.verify.product import measure_product
+from camcal_dask.verify.raft import raft_correlations
+from camcal_dask.verify.readout import measure_readout
+from camcal_dask.verify.series import series
 from camcal_dask.verify.statistics import measure
 
 
@@ -21,21 +27,24 @@ def run_verify(job: Job) -> Outcome:
     """Measure and judge every detector; statistics and verdict become one cube."""
     plan, recipe, uri = job.plan, job.plan.recipe, job.uri
     assert isinstance(recipe, VerifyRecipe)
-    outcomes: dict[int, QuantumOutcome] = {}
-    parts: dict[int, xr.Dataset] = {}
-    graphs = ((d, verify_quantum(plan, d)) for d in plan.detectors)
-    for result in run_quanta(job.client, graphs):
-        outcomes[result.outcome.detector] = result.outcome
-        if result.value is not None:
-            parts[result.outcome.detector] = result.value
-        job.progress(result.outcome)
-    if not parts:
-        return Outcome(plan.output, recipe.product, uri, outcomes, 0.0)
+    if (verdict := _earlier(job)) is not None:
+        for d in plan.detectors:
+            job.tracker.note(QuantumOutcome(Quantum("verify", d), "skipped"))
+        return job.outcome(verdict=verdict, failures=failures(verdict))
+    lacking = job.lack("verify")
+    quanta = [q for d in plan.detectors if (q := Quantum("verify", d)) not in lacking]
+    parts = {q.detector: part for q, part in job.collect(partial(verify_quantum, job.place), quanta)}
+    if not parts or job.tracker.stopped:
+        return job.outcome()
     statistics = xr.concat([parts[d] for d in sorted(parts)], "detector", data_vars="minimal", coords="minimal")
+    if recipe.kind == "flat":
+        charge = job.repo.photodiode(plan.exposures, instrument=plan.instrument.name)
+        statistics = statistics.assign_coords(photo_charge=("exposure", charge.sel(exposure=plan.exposures).values))
+    statistics = statistics.merge(series(statistics))
     settings = recipe.verify
     verdict = judge(
         statistics,
-        settings.tests,
+        settings.tests or recipe.kind,
         thresholds=settings.thresholds,
         known_bad=settings.known_bad,
         role=_roles(plan),
@@ -44,33 +53,57 @@ def run_verify(job: Job) -> Outcome:
     verdict = statistics.merge(verdict, compat="override", join="exact").assign_attrs(
         **verdict.attrs,
         provenance_id=job.provenance,
-        candidate=sorted({ref.dataset_type for ref in plan.calibs["bias"].values()}),
-        candidate_ids={str(d): ref.uuid for d, ref in plan.calibs["bias"].items()},
+        candidate=sorted({ref.dataset_type for ref in plan.candidates.values()}),
+        candidate_ids={str(d): ref.uuid for d, ref in plan.candidates.items()},
+        calibs=calib_ids(plan),
         recipe=recipe.model_dump(mode="json"),
     )
     products.write_dataset(uri, verdict, overwrite=True)
     job.repo.register_product(plan.output, recipe.product, uri, [{"instrument": plan.instrument.name}])
-    return Outcome(plan.output, recipe.product, uri, outcomes, 0.0, verdict, failures(verdict))
+    if not any(o.status == "failed" for o in job.tracker.outcomes.values()):
+        job.parts().clear()
+    return job.outcome(verdict=verdict, failures=failures(verdict))
 
 
-def verify_quantum(plan: Plan, detector: int) -> xr.Dataset:
-    """Graph of one detector: its statistics."""
+def _earlier(job: Job) -> xr.Dataset | None:
+    """Verdict of an earlier run, if it has all detectors and nothing that decides it has changed."""
+    if not files.exists(job.uri) or check_format(job.uri, "dataset").get("provenance_id") != job.provenance:
+        return None
+    verdict = products.open_dataset(job.uri)
+    return verdict if set(verdict["detector"].values.tolist()) >= set(job.plan.detectors) else None
+
+
+def verify_quantum(place: Place, quantum: Quantum) -> xr.Dataset:
+    """Graph of one detector: the statistics of its exposures, of their overscans, and of the candidate itself."""
+    plan, detector = place.plan, quantum.detector
     recipe = plan.recipe
     assert isinstance(recipe, VerifyRecipe)
-    ref = plan.calibs["bias"][detector]
-    candidate = products.open_products([(ref.uri, detector)])
-    gains = "none" if candidate.attrs["units"] == "adu" else "nominal"
-    config = recipe.isr.model_copy(update={"gains": gains})
-    corrected = isr(plan.pixels.sel(detector=[detector]), {"bias": candidate}, config, block="exposure")
+    settings, raw, calibs = recipe.verify, plan.pixels.sel(detector=[detector]), open_calibs(plan, detector)
+    corrected = isr(raw, calibs, recipe.isr, block="exposure")
+    candidate = calibs[recipe.kind]
+    parts = [
+        measure(corrected, config=settings.measure, calib=candidate, calibs=calibs),
+        measure_product(recipe.kind, candidate),
+    ]
+    if settings.readout.enabled:
+        parts.append(measure_readout(raw, settings.readout))
+    if settings.raft != "none":
+        parts.append(raft_correlations(_raft(plan, detector), [detector], settings.raft).to_dataset())
+    merged = xr.merge(parts, compat="override", join="left", combine_attrs="override")
     statistics: xr.Dataset
-    (statistics,) = dask.optimize(measure(corrected, config=recipe.verify.measure))
+    (statistics,) = dask.optimize(merged)
     return statistics
 
 
+def _raft(plan: Plan, detector: int) -> xr.DataArray:
+    """Raws of the detectors of the run that are in the raft of one."""
+    known = plan.instrument.detectors
+    return plan.pixels.sel(detector=[d for d in plan.detectors if known[d].raft == known[detector].raft])
+
+
 def _roles(plan: Plan) -> dict[int, str]:
-    """Say which exposures made the candidate and which are independent of it (verification.md 1.1)."""
-    cubes_used = {ref.uri for ref in plan.calibs["bias"].values()}
-    made = {int(e) for uri in cubes_used for e in check_format(uri, "product").get("exposures", ())}
+    """Say which exposures made the calibrations applied and which are independent of them (verification.md 1.1)."""
+    made = made_from(ref for refs in plan.calibs.values() for ref in refs.values())
     return {e: "construction" if e in made else "verification" for e in plan.exposures}
 
 

@@ -1,0 +1,236 @@
+"""Accuracy of photon transfer curves: gains, read noise, area coefficients and turnoff against simulated truth.
+
+Full-size amps of one detector of each vendor, several seeds: every seed is another camera (gains, noise,
+response) and other photons.  The raws of the simulator go through the PTC's ISR, the extraction and the
+full-covariance fit; nothing in between touches a disk.  ``--quick`` takes the tiny camera, whose 1500 pixels say
+whether it runs and nothing more.  Pairs and curves are kept in ``--workdir``: a run that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from camcal_dask.calibs.ptc import PtcExtractConfig, extract
+from camcal_dask.calibs.ptc_product import join_pairs
+from camcal_dask.calibs.ptc_solve import PtcSolveConfig, solve
+from camcal_dask.instruments import get_instrument
+from camcal_dask.isr.blocks import isr
+from camcal_dask.repo import products
+from camcal_dask.simulate import ExposureSpec, SimulationConfig, ptc_set, simulate_exposure
+from camcal_dask.simulate.config import (
+    BiasLevel,
+    BrighterFatter,
+    FullWell,
+    Gain,
+    Illumination,
+    ReadNoise,
+    Response,
+    RowStructure,
+    ShotNoise,
+)
+from camcal_dask.simulate.sensor import make_sensor
+
+DAY = 20260812
+RATE = 2000.0
+"""Light of the lamp [electron/s]."""
+FULL_WELL_SCALE = 0.6
+"""Of the camera's saturation: the curve has its turnoff near 115 000 electron."""
+
+
+_THREE_SIGMA = 0.98658
+"""Standard deviation of a Gaussian clipped at 3 sigma, which is how the overscan noise is measured."""
+
+
+class Case(NamedTuple):
+    """One simulated detector."""
+
+    instrument: str
+    detector: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.instrument}_{self.detector:03d}_{self.seed}"
+
+
+CASES = tuple(Case("LSSTCam", detector, seed) for seed in (1, 2) for detector in (94, 23))
+QUICK = tuple(Case("TinyCam", detector, 1) for detector in (0, 3))
+LEVELS_E = np.concatenate([np.geomspace(60, 100_000, 14), [108_000, 130_000, 150_000]])
+
+
+def run(workdir: Path, quick: bool) -> dict[str, float]:
+    """Simulate, measure, fit and compare; write ``docs/accuracy.md`` unless ``quick``."""
+    cases = QUICK if quick else CASES
+    curves = [_curve(case, workdir, quick) for case in cases]
+    rows = {"all": _numbers(list(zip(cases, curves, strict=True)))}
+    for vendor in sorted({_vendor(case) for case in cases}):
+        rows[vendor] = _numbers([(c, x) for c, x in zip(cases, curves, strict=True) if _vendor(c) == vendor])
+    if not quick:
+        (Path(__file__).parent.parent / "docs" / "accuracy.md").write_text(_page(rows, cases))
+    return rows["all"]
+
+
+def _curve(case: Case, workdir: Path, quick: bool) -> xr.Dataset:
+    """Solved curve of one detector, kept in ``workdir``."""
+    uri = str(workdir / f"{case.name}.zarr")
+    if Path(uri).exists():
+        return products.open_dataset(uri)
+    exposures = ptc_set((LEVELS_E / RATE).round(4).tolist(), DAY)
+    pairs = list(zip(exposures[::2], exposures[1::2], strict=True))
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(lambda pair: _kept(case, pair, workdir, quick), pairs))
+    ids = [(a.key, b.key) for a, b in pairs]
+    measured = join_pairs(dict(zip(ids, parts, strict=True)), ids).assign_coords(detector=[case.detector])
+    # The outlier rule counts in sqrt(variance), which the scatter of 1500 pixels exceeds by far.
+    solved = solve(measured, PtcSolveConfig(fit_type="FULLCOVARIANCE", n_sigma=60 if quick else 5))
+    products.write_dataset(uri, solved)
+    return solved
+
+
+def _kept(case: Case, pair: tuple[ExposureSpec, ExposureSpec], workdir: Path, quick: bool) -> xr.Dataset:
+    """Statistics of one pair, from ``workdir`` if they are there."""
+    uri = str(workdir / f"{case.name}_{pair[0].seq_num:03d}.zarr")
+    if not Path(uri).exists():
+        products.write_dataset(uri, _measure(case, pair, quick))
+    return products.open_dataset(uri)
+
+
+def _measure(case: Case, pair: tuple[ExposureSpec, ExposureSpec], quick: bool) -> xr.Dataset:
+    """Statistics of one pair, as the pipelines measure them."""
+    config = _config(case)
+    pixels = np.stack([simulate_exposure(case.instrument, case.detector, e, config) for e in pair])[:, None]
+    camera, ids = get_instrument(case.instrument), [e.key for e in pair]
+    coords = {"exposure": ids, "detector": [case.detector], "amp": list(camera.amp_names)}
+    raw = xr.DataArray(pixels, coords, ("exposure", "detector", "amp", "y", "x"), attrs={"instrument": camera.name})
+    rules = PtcExtractConfig(lags=4, edge_pixel=2, min_pixels=500) if quick else PtcExtractConfig(lags=5)
+    found = extract(isr(raw), [(ids[0], ids[1])], rules).compute(scheduler="synchronous")
+    return found.reset_coords(drop=True)
+
+
+def _config(case: Case) -> SimulationConfig:
+    """Light, brighter-fatter effect, full well, bias with its structure, read noise; gains that are not nominal."""
+    return SimulationConfig.ideal(
+        seed=case.seed,
+        gain=Gain(scatter=0.02),
+        bias_level=BiasLevel(),
+        row_structure=RowStructure(noise_adu=0.0, drift_adu=0.5),
+        read_noise=ReadNoise(scatter=0.05),
+        illumination=Illumination(rate_e_per_s=RATE, vignetting=False, roll_off=0.0),
+        response=Response(donuts_per_detector=0, cold_pixels_per_amp=0),
+        shot_noise=ShotNoise(),
+        brighter_fatter=BrighterFatter(),
+        full_well=FullWell(scale=FULL_WELL_SCALE),
+    )
+
+
+def _truth(case: Case) -> xr.Dataset:
+    """Truth of the amps; ``noise`` that of a corrected pixel: dither and the two overscan medians included."""
+    sensor = make_sensor(_config(case), case.instrument, case.detector)
+    amp = sensor.detector.amps[0]
+    serial, parallel = amp.serial_overscan.width - 6, amp.parallel_overscan.height - 6
+    dithered = np.hypot(sensor.read_noise, sensor.gain / np.sqrt(12))
+    return xr.Dataset(
+        {
+            "gain": ("amp", sensor.gain),
+            "noise": ("amp", dithered * np.sqrt(1 + np.pi / (2 * serial) + np.pi / (2 * parallel))),
+            "overscan_noise": ("amp", dithered * np.sqrt(1 - (2 - np.pi / 2) / serial) * _THREE_SIGMA),
+            "a": (("lag_i", "lag_j"), sensor.a_matrix),
+            "turnoff": ("amp", sensor.full_well / sensor.gain),
+        }
+    )
+
+
+def _numbers(found: list[tuple[Case, xr.Dataset]]) -> dict[str, float]:
+    """Biases in percent with their standard errors, and standard deviations of pulls, over all amps."""
+    gain, noise, overscan, pulls = [], [], [], []
+    areas: dict[str, list[np.ndarray]] = {name: [] for name in ("a00", "a01", "a10", "a11")}
+    relative: list[np.ndarray] = []
+    turnoff: list[np.ndarray] = []
+    for case, curve in found:
+        true, one = _truth(case), curve.isel(detector=0)
+        gain.append(one["gain"].values / true["gain"].values - 1)
+        pulls.append((one["gain"].values - true["gain"].values) / one["gain_err"].values)
+        noise.append(one["noise"].values / true["noise"].values - 1)
+        overscan_noise = one["noise_adu"].median("pair").values * true["gain"].values
+        overscan.append(overscan_noise / true["overscan_noise"].values - 1)
+        relative.append(one["a_matrix"].values[:, 0, 0] / float(true["a"][0, 0]) - 1)
+        for name in areas:
+            i, j = int(name[1]), int(name[2])
+            value, error = (one[v].values[:, i, j] for v in ("a_matrix", "a_matrix_err"))
+            areas[name].append((value - float(true["a"][i, j])) / error)
+        turnoff.append(np.abs(one["turnoff"].values - true["turnoff"].values) / _spacing(one))
+    numbers = dict(_bias("gain_bias_percent", gain)) | dict(_bias("noise_bias_percent", noise))
+    numbers |= dict(_bias("overscan_noise_bias_percent", overscan)) | dict(_bias("a00_bias_percent", relative))
+    numbers["gain_pull_std"] = float(np.nanstd(np.concatenate(pulls)))
+    for name, values in areas.items():
+        pull = np.concatenate(values)
+        numbers[f"{name}_pull_mean"] = float(np.nanmean(pull))
+        numbers[f"{name}_pull_std"] = float(np.nanstd(pull))
+    numbers["turnoff_within_one_level"] = float(np.mean(np.concatenate(turnoff) <= 1.001))
+    numbers["amps"] = float(sum(len(g) for g in gain))
+    numbers["bad_amps"] = float(sum(int(curve["bad"].sum()) for _, curve in found))
+    return numbers
+
+
+def _spacing(curve: xr.Dataset) -> np.ndarray:
+    """Distance from the turnoff to the next level [adu], (amp,): nobody can know it better."""
+    means, turnoff = curve["raw_mean"].transpose("amp", "pair").values, curve["turnoff"].values[:, None]
+    return np.nanmin(np.where(means > turnoff, means - turnoff, np.inf), axis=1)
+
+
+def _bias(name: str, values: list[np.ndarray]) -> Iterator[tuple[str, float]]:
+    deviations = 100 * np.concatenate(values)
+    yield name, float(np.nanmean(deviations))
+    yield f"{name}_error", float(np.nanstd(deviations) / np.sqrt(np.isfinite(deviations).sum()))
+
+
+def _vendor(case: Case) -> str:
+    return get_instrument(case.instrument).detectors[case.detector].vendor
+
+
+_GOALS = {
+    "gain_bias_percent": "below 0.05",
+    "gain_pull_std": "about 1",
+    "noise_bias_percent": "below 1",
+    "a00_bias_percent": "below 1 where statistics allow",
+    "a01_pull_std": "about 1",
+    "a10_pull_std": "about 1",
+    "a11_pull_std": "about 1",
+    "turnoff_within_one_level": "1",
+}
+
+
+def _page(rows: dict[str, dict[str, float]], cases: tuple[Case, ...]) -> str:
+    """The table of ``docs/accuracy.md``."""
+    table = ["| number | goal | " + " | ".join(rows) + " |", "|---|---|" + "---:|" * len(rows)]
+    for key in rows["all"]:
+        if not key.endswith("_error"):
+            cells = [f"{numbers[key]:.4g}{_error(numbers, key)}" for numbers in rows.values()]
+            table.append(f"| `{key}` | {_GOALS.get(key, '')} | " + " | ".join(cells) + " |")
+    seeds = len({case.seed for case in cases})
+    return f"""# Accuracy of photon transfer curves
+
+Made by `python -m benchmarks accuracy`; do not edit.  Simulated full-size amps: {len(cases)} detectors,
+{seeds} seeds of one E2V and one ITL sensor, {len(LEVELS_E)} flat pairs each from {LEVELS_E[0]:.0f} to
+{LEVELS_E[-1]:.0f} electron, through ISR, extraction (5 x 5 lags) and full-covariance fit.  A bias is the mean over the
+amps of (found / true - 1), its error their standard deviation over the root of their number; a pull is
+(found - true) / quoted error.
+
+{chr(10).join(table)}
+
+The true noise of the fit is that of a corrected pixel: read noise, the dither of the ISR, and the two overscan
+medians that were subtracted.  The truth of the turnoff is the full well; it is found when it lies within one level of
+it: a saturated level has exactly that mean.  A second simulation that shares no code with the simulator is in
+`tests/calibs/test_ptc_second_path.py`.
+"""
+
+
+def _error(numbers: dict[str, float], key: str) -> str:
+    return f" ± {numbers[f'{key}_error']:.2g}" if f"{key}_error" in numbers else ""

@@ -1,0 +1,407 @@
+"""Linearizer from the table of a PTC (reference/ptc_linearity.md 10, 12), and its normalisation over the focal plane.
+
+``fit`` makes what the ISR applies: ``type`` (index into `camcal_dask.kernels.linearity.TYPES`), ``coefficients`` and
+``table``.  A double spline also needs the amp ratios of `camcal_dask.calibs.linearity_ratios`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from camcal_dask.calibs.linearity_config import LinearityConfig, TermsConfig
+from camcal_dask.calibs.linearity_flats import Flats, linear_ranges, read_flats
+from camcal_dask.errors import ConfigError, DataError
+from camcal_dask.kernels import linearity_double as double
+from camcal_dask.kernels.linearity import TYPES, linearize, make_linearity
+from camcal_dask.kernels.linearity_fit import (
+    BoolArray,
+    FloatArray,
+    Range,
+    fit_polynomial,
+    irls_fit,
+    lookup_row,
+    mad_sigma,
+)
+from camcal_dask.kernels.linearity_spline import SplineFit, fit_spline, uniform_nodes
+
+FILLS: Mapping[str, float] = {"coefficients": 0.0, "fit_params": np.nan, "fit_params_err": np.nan}
+"""What pads the rows of amps and detectors that have fewer entries."""
+
+
+class AmpFit(NamedTuple):
+    """Result for one amp: coefficients, fit parameters and errors, reduced chi2, lookup row.
+
+    ``signal`` (flat,) [adu] is linear in ``abscissa`` (flat,); ``used`` (flat,).
+    """
+
+    coefficients: FloatArray
+    parameters: FloatArray
+    errors: FloatArray
+    chi2: float
+    signal: FloatArray
+    abscissa: FloatArray
+    used: BoolArray
+    row: FloatArray | None = None
+
+
+class DetectorFit(NamedTuple):
+    """Fits by amp index, why the others failed, and the reference amp (-1: none)."""
+
+    fits: dict[int, AmpFit]
+    problems: dict[int, str]
+    reference_amp: int = -1
+
+
+def fit(
+    ptc: xr.Dataset,
+    config: LinearityConfig,
+    *,
+    normalization: xr.DataArray | None = None,
+    ratios: xr.Dataset | None = None,
+    first_pass: bool = False,
+) -> xr.Dataset:
+    """Make the linearizer of all detectors of a PTC.
+
+    Parameters
+    ----------
+    ptc : Dataset
+        Solved PTC of images that were not linearised [adu].
+    config : LinearityConfig
+    normalization : DataArray, optional
+        (exposure,) factors on the abscissa, see `normalize`.
+    ratios : Dataset, optional
+        From `camcal_dask.calibs.linearity_ratios.table`; a DoubleSpline needs it.
+    first_pass : bool
+        Coarser absolute nodes of a DoubleSpline: the result only serves `normalize`.
+
+    Returns
+    -------
+    Dataset
+        Variables as `camcal_dask.calibs.products.LINEARIZER`; amps that fail have type None, and
+        ``attrs["problems"]`` says why.
+    """
+    ids = np.atleast_1d(ptc["detector"].values).tolist()
+    per_detector = ptc if "detector" in ptc.dims else ptc.expand_dims("detector")
+    parts = []
+    for detector in ids:
+        flats = read_flats(per_detector, detector, config, normalization)
+        ranges = linear_ranges(flats, config)
+        if config.type == "DoubleSpline":
+            if ratios is None:
+                raise ConfigError(
+                    "a DoubleSpline needs the amp ratios of the exposures: ratios=linearity_ratios.table(..)"
+                )
+            result = _fit_double(flats, ranges, ratios.sel(detector=detector), config, first_pass)
+        else:
+            result = _fit_amps(flats, ranges, config)
+        parts.append(_dataset(flats, ranges, result, ptc["amp"].values.tolist(), config))
+    return concat(parts)
+
+
+def concat(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Join the linearizers of several detectors, rows padded to the longest."""
+    problems = {d: p for part in parts for d, p in part.attrs["problems"].items()}
+    for dim in ("coefficient", "parameter"):
+        longest = max(part.sizes[dim] for part in parts)
+        names = [name for name in FILLS if dim in parts[0][name].dims]
+        fills = {name: FILLS[name] for name in names}
+        parts = [part.pad({dim: (0, longest - part.sizes[dim])}, constant_values=fills) for part in parts]
+    joined = xr.concat(parts, "detector", data_vars="minimal", coords="minimal", compat="override", join="exact")
+    return joined.assign_attrs(problems=problems)
+
+
+def normalize(linearizer: xr.Dataset, config: LinearityConfig) -> xr.DataArray:
+    """Factors of the exposures that bring the median residual of the focal plane to 0.
+
+    Parameters
+    ----------
+    linearizer : Dataset
+        Fit of many detectors, with the normalisation that it was made with.
+
+    Returns
+    -------
+    (exposure,) float64: old factor / (1 - median over detectors of residual / model).  Of a DoubleSpline the
+    reference amps count, otherwise the median amp of each detector.  Exposures where fewer than ``min_valid`` of
+    the detectors are valid keep their factor.
+    """
+    settings = config.normalization
+    there = linearizer["detector"].values.tolist()
+    chosen = [d for d in settings.detectors or there if d in there]
+    table = linearizer.sel(detector=chosen)
+    relative = (table["residual"] / table["model"]).transpose("detector", "amp", "flat").values
+    reference = table["reference_amp"].values
+    per_detector = np.array(
+        [r[a] if a >= 0 else _nanmedian(r, axis=0) for r, a in zip(relative, reference, strict=True)]
+    )
+    valid = np.isfinite(per_detector).sum(0) >= max(settings.min_valid * len(chosen), 1)
+    shift = np.where(valid, _nanmedian(per_detector, axis=0), 0.0)
+    old = linearizer["normalization"].isel(detector=0).values
+    factor = old / (1 - shift)
+    return xr.DataArray(factor, {"exposure": ("exposure", linearizer["exposure"].values)}, ("exposure",))
+
+
+def correct_photodiode(linearizer: xr.Dataset, ptc: xr.Dataset) -> xr.Dataset:
+    """Return the PTC with photodiode charges corrected by the median residual of all amps (linearizer of pairs).
+
+    A residual of r adu at a slope of k adu/C means that the diode read r/k too little.
+    """
+    slope = linearizer["line"].isel(term=1)
+    shift = (linearizer["residual"] / slope.where(np.abs(slope) > 1e-12)).median(("detector", "amp"), skipna=True)
+    values = np.nan_to_num(shift.values)
+    return ptc.assign(photo_charge=ptc["photo_charge"] + xr.DataArray(values, dims="pair"))
+
+
+def solve(
+    ptc: xr.Dataset, config: LinearityConfig, *, ratios: xr.Dataset | None = None
+) -> tuple[xr.Dataset, xr.DataArray | None]:
+    """Fit, normalise over the focal plane and fit again, ``normalization.rounds`` times; return the factors too."""
+    factors: xr.DataArray | None = None
+    for i in range(config.normalization.rounds):
+        trial = fit(ptc, config, normalization=factors, ratios=ratios, first_pass=i == 0)
+        factors = normalize(trial, config)
+    return fit(ptc, config, normalization=factors, ratios=ratios), factors
+
+
+def _fit_amps(flats: Flats, ranges: list[Range], config: LinearityConfig) -> DetectorFit:
+    """All amps, one by one."""
+    how: Mapping[str, Callable[[Flats, int, Range, LinearityConfig], AmpFit]] = {
+        "Spline": _fit_spline,
+        "LookupTable": _fit_polynomial,
+        "Polynomial": _fit_polynomial,
+        "Squared": _fit_polynomial,
+        "Proportional": _fit_nothing,
+        "None": _fit_nothing,
+    }
+    fits, problems = {}, _unusable(flats, ranges)
+    for amp in set(range(len(flats.bad))) - set(problems):
+        try:
+            fits[amp] = how[config.type](flats, amp, ranges[amp], config)
+        except DataError as error:
+            problems[amp] = str(error)
+    return DetectorFit(fits, problems)
+
+
+def _unusable(flats: Flats, ranges: list[Range]) -> dict[int, str]:
+    problems = {a: "bad in the PTC" for a in np.flatnonzero(flats.bad).tolist()}
+    problems |= {a: "the PTC used no flat" for a in np.flatnonzero(~flats.used.any(1)).tolist() if a not in problems}
+    problems |= {a: "no linear range" for a, r in enumerate(ranges) if a not in problems and np.isnan(r.turnoff)}
+    return problems
+
+
+def _fit_polynomial(flats: Flats, amp: int, linear: Range, config: LinearityConfig) -> AmpFit:
+    settings, y = config.polynomial, flats.ordinate[amp]
+    used = flats.linear(amp, linear)
+    result = fit_polynomial(
+        flats.abscissa,
+        y,
+        used,
+        order=settings.order,
+        min_linear=settings.min_linear,
+        max_linear=settings.max_linear,
+        n_sigma=settings.n_sigma,
+    )
+    c, row = result.coefficients, None
+    if config.type == "LookupTable":
+        c, row = np.array([amp, 0.0]), lookup_row(result.fit, settings.n_column)
+    elif config.type == "Squared":
+        c = c[:1]
+    table = None if row is None else row[None]
+    signal = apply(config.type, np.array([0.0, 0.0]) if row is not None else c, y, table)
+    fit_ = result.fit
+    return AmpFit(c, fit_.parameters, fit_.errors, fit_.chi2, signal, flats.abscissa, result.used, row)
+
+
+def _fit_nothing(flats: Flats, amp: int, linear: Range, config: LinearityConfig) -> AmpFit:
+    y = flats.ordinate[amp]
+    zero = np.zeros(1)
+    return AmpFit(zero, zero, zero, np.nan, y, flats.abscissa, flats.linear(amp, linear))
+
+
+def _fit_spline(flats: Flats, amp: int, linear: Range, config: LinearityConfig) -> AmpFit:
+    settings, ramp = config.spline, flats.ramp(amp)
+    used = flats.linear(amp, linear)
+    if not used.any():
+        raise DataError("no good flat below the turnoff")
+    terms = settings.terms()
+    result = fit_spline(
+        ramp, used, uniform_nodes(ramp.ordinate[used], settings.n_node), float(flats.ptc_turnoff[amp]), terms,
+        settings.outer_rounds,
+    )  # fmt: skip
+    c = np.concatenate([result.nodes, result.values])
+    parameters = result.parameters(terms)
+    return AmpFit(
+        c, parameters, np.zeros_like(parameters), result.chi2, result.signal(ramp), result.scaled_abscissa(ramp),
+        result.used,
+    )  # fmt: skip
+
+
+def apply(kind: str, coefficients: FloatArray, values: FloatArray, table: FloatArray | None = None) -> FloatArray:
+    """Correct plain numbers (n,) [adu] as the ISR corrects pixels."""
+    image = values.astype(np.float32).reshape(1, 1, -1)
+    linear, _ = linearize(image, make_linearity([kind], coefficients[None], table=table))
+    return linear.ravel().astype(np.float64)
+
+
+def _fit_double(
+    flats: Flats, ranges: list[Range], ratios: xr.Dataset, config: LinearityConfig, first_pass: bool
+) -> DetectorFit:
+    """Relative splines of all amps but the reference amp, and the absolute spline of that one."""
+    problems = _unusable(flats, ranges)
+    reference = int(ratios["reference_amp"])
+    if reference < 0 or reference in problems:
+        why = problems.get(reference, "none was found")
+        raise DataError(f"detector {flats.detector}: no reference amp for a double spline: {why}")
+    rows = _rows_of(ratios, flats)
+    level = ratios["reference_level"].values[rows]
+    absolute = _fit_absolute(flats, ranges[reference], reference, level, config, first_pass)
+    relative: dict[int, SplineFit] = {}
+    for amp in set(range(len(flats.bad))) - set(problems) - {reference}:
+        ratio, scaling = ratios["gain_ratio"].isel(amp=amp).values[rows], float(ratios["amp_scaling"][amp])
+        used = flats.linear(amp, ranges[amp]) & flats.linear(reference, ranges[reference])
+        turnoff = ranges[amp].turnoff
+        limits = (min(float(flats.ptc_turnoff[amp]), turnoff), turnoff)
+        terms = config.double.relative.terms(config.double.max_relative)
+        try:
+            relative[amp] = double.fit_relative(
+                level, ratio, scaling, used, limits, config.double.sizes(), terms, absolute
+            )
+        except DataError as error:
+            problems[amp] = str(error)
+    c = double.coefficients([relative.get(a) for a in range(len(flats.bad))], absolute)
+    fits = {a: _double_amp(flats, a, ranges[a], c[a], absolute) for a in [*relative, reference]}
+    return DetectorFit(fits, problems, reference)
+
+
+def _rows_of(ratios: xr.Dataset, flats: Flats) -> list[int]:
+    """Positions of the flats in the table of ratios."""
+    index = {e: i for i, e in enumerate(ratios["exposure"].values.tolist())}
+    missing = [e for e in flats.exposure.tolist() if e not in index]
+    if missing:
+        raise DataError(
+            f"detector {flats.detector}: the amp ratios lack {len(missing)} exposures of the PTC, "
+            f"first {missing[0]}; measure them again"
+        )
+    return [index[e] for e in flats.exposure.tolist()]
+
+
+def _fit_absolute(
+    flats: Flats, linear: Range, amp: int, level: FloatArray, config: LinearityConfig, first_pass: bool
+) -> SplineFit:
+    settings = config.double
+    ptc_turnoff = min(float(flats.ptc_turnoff[amp]), linear.turnoff)
+    size = settings.first_absolute_node if first_pass else settings.absolute_node
+    ramp = flats.ramp(amp)
+    ramp = type(ramp)(ramp.abscissa, np.nan_to_num(level), ramp.group, ramp.temperature, ramp.time)
+    used = flats.linear(amp, linear) & np.isfinite(level)
+    nodes = double.absolute_nodes(ptc_turnoff, linear.turnoff, size)
+    try:
+        return fit_spline(
+            ramp, used, nodes, ptc_turnoff, _terms(settings.absolute, ramp.time), settings.absolute.outer_rounds
+        )
+    except DataError as error:
+        raise DataError(f"detector {flats.detector}, reference amp {amp}: {error}") from None
+
+
+def _terms(config: TermsConfig, time: FloatArray) -> Any:
+    """Terms of the absolute spline; no drift where there is no time."""
+    return (config if np.ptp(time) > 0 else config.model_copy(update={"temporal": False})).terms()
+
+
+def _double_amp(flats: Flats, amp: int, linear: Range, row: FloatArray, absolute: SplineFit) -> AmpFit:
+    y = flats.ordinate[amp]
+    drift = 1 + absolute.temporal * flats.time
+    signal = apply("DoubleSpline", row, y * drift) - absolute.offset
+    used = flats.linear(amp, linear) & absolute.used
+    zero = np.zeros(1)
+    return AmpFit(row, zero, zero, absolute.chi2, signal, absolute.scaled_abscissa(flats.ramp(amp)), used)
+
+
+def _nanmedian(values: FloatArray, axis: int) -> FloatArray:
+    """Median of the finite values; NaN without any."""
+    return np.asarray(xr.DataArray(values).median(f"dim_{axis}", skipna=True).values)
+
+
+# ---------------------------------------------------------------------------- the Dataset
+
+
+def _dataset(
+    flats: Flats, ranges: list[Range], result: DetectorFit, amps: list[str], config: LinearityConfig
+) -> xr.Dataset:
+    n_amp, n_flat = flats.ordinate.shape
+    fits = result.fits
+    n_c = max([len(f.coefficients) for f in fits.values()], default=1)
+    n_p = max([len(f.parameters) for f in fits.values()], default=1)
+    out = {
+        "coefficients": np.zeros((n_amp, n_c)),
+        "fit_params": np.full((n_amp, n_p), np.nan),
+        "fit_params_err": np.full((n_amp, n_p), np.nan),
+        "fit_chi2": np.full(n_amp, np.nan),
+        "line": np.full((n_amp, 2), np.nan),
+        "residual_sigma": np.full(n_amp, np.nan),
+        "type": np.full(n_amp, TYPES.index("None"), np.int8),
+        "used": np.zeros((n_amp, n_flat), bool),
+    }
+    out |= {name: np.full((n_amp, n_flat), np.nan) for name in ("residual", "residual_unmasked", "model")}
+    for amp, f in fits.items():
+        out["coefficients"][amp, : len(f.coefficients)] = f.coefficients
+        out["fit_params"][amp, : len(f.parameters)] = f.parameters
+        out["fit_params_err"][amp, : len(f.errors)] = f.errors
+        out["fit_chi2"][amp], out["type"][amp], out["used"][amp] = f.chi2, TYPES.index(config.type), f.used
+        _add_residuals(out, amp, f)
+    out |= {
+        "abscissa": np.broadcast_to(flats.abscissa / flats.normalization, (n_amp, n_flat)),
+        "ordinate": flats.ordinate,
+        "group": np.broadcast_to(flats.group, (n_amp, n_flat)),
+        "input_gain": flats.gain,
+        "input_turnoff": flats.ptc_turnoff,
+        "linearity_turnoff": np.array([r.turnoff for r in ranges]),
+        "linearity_max_signal": np.array([r.max_signal for r in ranges]),
+        "bad": np.array([a not in fits for a in range(n_amp)]),
+    }
+    dims = {
+        name: ("detector", *_DIMS.get(name, ("amp", "flat") if v.ndim == 2 else ("amp",))) for name, v in out.items()
+    }
+    variables = {name: (dims[name], v[None]) for name, v in out.items()}
+    variables["normalization"] = (("detector", "flat"), flats.normalization[None])
+    variables["reference_amp"] = (("detector",), np.array([result.reference_amp], np.int32))
+    if config.type == "LookupTable":
+        rows = [fits[a].row if a in fits else np.zeros(config.polynomial.n_column) for a in range(n_amp)]
+        variables["table"] = (("detector", "row", "column"), np.array(rows, np.float32)[None])
+    coords = {"detector": [flats.detector], "amp": amps, "exposure": ("flat", flats.exposure)}
+    attrs = {
+        "units": "adu",
+        "linearity_type": config.type,
+        "abscissa": config.abscissa,
+        "problems": {str(flats.detector): {amps[a]: why for a, why in sorted(result.problems.items())}},
+    }
+    return xr.Dataset(variables, coords, attrs)
+
+
+_DIMS = {
+    "coefficients": ("amp", "coefficient"),
+    "fit_params": ("amp", "parameter"),
+    "fit_params_err": ("amp", "parameter"),
+    "line": ("amp", "term"),
+}
+
+
+def _add_residuals(out: dict[str, NDArray[Any]], amp: int, f: AmpFit) -> None:
+    """Residual of the corrected signal about its line through the used points; the intercept stays in it."""
+    usable = f.used & np.isfinite(f.abscissa) & np.isfinite(f.signal)
+    if usable.sum() < 2:
+        return
+    line = irls_fit(f.abscissa[usable], f.signal[usable])
+    residual = f.signal - line.parameters[1] * f.abscissa
+    out["line"][amp], out["model"][amp], out["residual_unmasked"][amp] = line.parameters, f.signal, residual
+    out["residual"][amp] = np.where(f.used, residual, np.nan)
+    out["residual_sigma"][amp] = mad_sigma(residual[usable] / f.signal[usable])
+
+
+def failures(linearizer: xr.Dataset) -> dict[int, dict[str, str]]:
+    """Amps without linearity and the reasons, by detector."""
+    return {int(d): dict(p) for d, p in linearizer.attrs["problems"].items() if p}

@@ -1,0 +1,91 @@
+"""Attempts of a run on disk: what was asked, how far it is, how every quantum ended.
+
+    cubes/<run>/attempts/0001-<product>-<id>/record.json      who, what, from which inputs, with which software
+                                            /progress.json    the latest `Snapshot`
+                                            /quanta-0001.jsonl  one line a quantum: outcome, cost, log, traceback
+
+Nothing is overwritten by a later attempt; all files appear whole.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from camcal_dask.campaign.quanta import Quantum, QuantumOutcome
+from camcal_dask.errors import RepoError
+from camcal_dask.repo import files
+
+
+def attempts_uri(root: str, run: str) -> str:
+    """Folder of all attempts of a RUN collection."""
+    return files.join(root, "cubes", run, "attempts")
+
+
+def open_attempt(root: str, run: str, product: str) -> str:
+    """Make the folder of a new attempt; return its URI."""
+    folder = attempts_uri(root, run)
+    number = max((int(name[:4]) for name in files.names(folder) if name[:4].isdigit()), default=0) + 1
+    return files.join(folder, f"{number:04d}-{product}-{uuid.uuid4().hex[:6]}")
+
+
+def list_attempts(root: str, run: str) -> list[str]:
+    """Folders of the attempts of a RUN, oldest first.
+
+    Raises
+    ------
+    RepoError
+        If there is none.
+    """
+    folder = attempts_uri(root, run)
+    found = [files.join(folder, name) for name in files.names(folder) if name[:4].isdigit()]
+    if not found:
+        raise RepoError(f"{run}: no run was recorded under this name in {root}; camcal status {root} lists them")
+    return found
+
+
+def record_uri(attempt: str) -> str:
+    """Record of an attempt."""
+    return files.join(attempt, "record.json")
+
+
+def progress_uri(attempt: str) -> str:
+    """Latest snapshot of an attempt."""
+    return files.join(attempt, "progress.json")
+
+
+def read_record(attempt: str) -> dict[str, Any]:
+    """Record of an attempt; empty if it was killed before it wrote one."""
+    return files.read_json(record_uri(attempt)) or {}
+
+
+def write_run_record(root: str, run: str) -> str:
+    """Write the record of a RUN, the list of its attempts as they stand, and return its URI."""
+    uri = files.join(root, "cubes", run, "record.json")
+    files.write_json(uri, {"run": run, "attempts": [read_record(attempt) for attempt in list_attempts(root, run)]})
+    return uri
+
+
+def write_outcomes(attempt: str, number: int, outcomes: Sequence[QuantumOutcome]) -> None:
+    """Write the outcomes of some quanta as one file."""
+    rows = (json.dumps(_row(outcome)) for outcome in outcomes)
+    files.write_bytes(files.join(attempt, f"quanta-{number:04d}.jsonl"), ("\n".join(rows) + "\n").encode())
+
+
+def read_outcomes(attempt: str) -> Iterator[QuantumOutcome]:
+    """Outcomes of the quanta of an attempt, in the order they ended."""
+    for name in files.names(attempt):
+        if name.startswith("quanta-") and name.endswith(".jsonl"):
+            for line in (files.read_bytes(files.join(attempt, name)) or b"").splitlines():
+                yield _outcome(json.loads(line))
+
+
+def _row(outcome: QuantumOutcome) -> dict[str, Any]:
+    return {k: v for k, v in vars(outcome).items() if v not in ("", (), False)}
+
+
+def _outcome(row: dict[str, Any]) -> QuantumOutcome:
+    task, detector, exposures = row.pop("quantum")
+    return QuantumOutcome(Quantum(task, detector, tuple(exposures)), **{**row, "log": tuple(row.get("log", ()))})

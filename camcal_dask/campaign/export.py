@@ -1,0 +1,97 @@
+"""Calibrations of a repository as files of the LSST stack, one a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from camcal_dask.calibs.state import common_state
+from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.exchange.header import STATE_CARDS
+from camcal_dask.exchange.linearizer import write_linearizer
+from camcal_dask.exchange.ptc import write_ptc
+from camcal_dask.repo import cubes
+
+if TYPE_CHECKING:
+    from camcal_dask.repo.registry import Repo
+
+WRITERS: Mapping[str, Callable[..., None]] = MappingProxyType(
+    {"ptc": write_ptc, "linearizerPtc": write_ptc, "linearizer": write_linearizer}
+)
+"""What can be exported: dataset type to the function that writes one detector."""
+
+_MJD_ZERO = datetime(1858, 11, 17)
+
+
+def export(
+    repo: Repo,
+    dataset_type: str,
+    out: str | Path,
+    *,
+    collections: Sequence[str],
+    detectors: Sequence[int] = (),
+    exposure: int | None = None,
+    cards: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write a calibration of some detectors as FITS files ``<dataset type>_<instrument>_<detector name>.fits``.
+
+    The camera state of the exposures that it was made from is copied into the headers: ISR compares it.
+
+    Parameters
+    ----------
+    repo : Repo
+    dataset_type : key of ``WRITERS``
+    out : folder, made if need be
+    collections : to search; with CALIBRATION collections ``exposure`` is needed
+    detectors : ids; all there are if empty
+    exposure : that the calibration must be valid for
+    cards : further header cards, which win
+
+    Returns
+    -------
+    list of Path
+        Of the files written.
+
+    Raises
+    ------
+    ConfigError
+        If the type cannot be exported.
+    RepoError
+        If there is no such calibration.
+    """
+    if dataset_type not in WRITERS:
+        raise ConfigError(f"{dataset_type} has no FITS layout here{nearest(dataset_type, WRITERS)}")
+    product = repo.open(dataset_type, collections=collections, exposure=exposure, detector=list(detectors) or None)
+    camera = repo.instrument(product.attrs["instrument"])
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for number in product["detector"].values.tolist():
+        detector = camera.detectors[number]
+        path = folder / f"{dataset_type}_{camera.name}_{detector.full_name}.fits"
+        given = {**_date(product), **_state(repo, product, number), **(cards or {})}
+        WRITERS[dataset_type](path, product.sel(detector=[number]), detector, given)
+        written.append(path)
+    return written
+
+
+def _state(repo: Repo, product: xr.Dataset, detector: int) -> dict[str, Any]:
+    """State cards on which the exposures agree, as far as they are still in the repository."""
+    headers = {}
+    for exposure in product.attrs.get("exposures", ()):
+        uri = cubes.raw_cube_uri(repo.root, product.attrs["instrument"], exposure)
+        manifest = cubes.read_raw_manifest(uri, cubes.raw_slot(exposure), detector)
+        headers[exposure] = None if manifest is None else manifest["header"]
+    return common_state(headers, STATE_CARDS, what=f"detector {detector}", strict=False)
+
+
+def _date(product: xr.Dataset) -> dict[str, str]:
+    """CALIBDATE: when the first exposure was taken."""
+    if "mjd" not in product.variables or not product["mjd"].notnull().any():
+        return {}
+    return {"CALIBDATE": (_MJD_ZERO + timedelta(days=float(product["mjd"].min()))).isoformat(timespec="seconds")}

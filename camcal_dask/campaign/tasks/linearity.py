@@ -1,0 +1,125 @@
+"""Linearizers: amp ratios of every detector, fits by turns with a normalisation over all of them, then the product."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import dask
+import xarray as xr
+
+from camcal_dask.calibs import linearity_ratios
+from camcal_dask.calibs.linearity import concat, fit, normalize
+from camcal_dask.calibs.linearity_product import arrays_of, shared
+from camcal_dask.campaign.plan import Plan
+from camcal_dask.campaign.quanta import Outcome, Quantum
+from camcal_dask.campaign.recipe import CURVES, LinearityRecipe
+from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
+from camcal_dask.isr.blocks import isr
+from camcal_dask.repo import files, products
+
+_TABLE = (
+    "raw_mean",
+    "raw_delta",
+    "used",
+    "gain",
+    "noise",
+    "turnoff",
+    "bad",
+    "photo_charge",
+    "photo_charge_delta",
+)
+"""Variables of a curve that the linearizer reads, besides coordinates and auxiliary values."""
+
+
+def run_linearity(job: Job) -> Outcome:
+    """Make the linearizer of all detectors; as the normalisation couples them, it waits for those that may yet come."""
+    recipe = job.plan.recipe
+    assert isinstance(recipe, LinearityRecipe)
+    if not job.todo():
+        job.tracker.expect(q for q in job.plan.quanta if q.task == "linearity")
+        return job.carry_out(partial(fit_quantum, job.place), "linearity")
+    job.lack("linearity")
+    able = [d for d in job.plan.detectors if d not in job.plan.lacking]
+    if recipe.linearity.single_exposures:
+        ratios = _collected(job, "ratios", able, partial(ratio_quantum, job.place))
+        able = [] if ratios is None else sorted(ratios)
+        for d in able:
+            products.write_dataset(_ratios_uri(job.place, d), ratios[d], overwrite=True)  # type: ignore[index]
+    factors: xr.DataArray | None = None
+    for i in range(recipe.linearity.normalization.rounds):
+        trial = _collected(job, f"fit{i}", able, partial(fit_quantum, job.place, factors=factors, first_pass=i == 0))
+        if not trial:
+            return job.outcome()
+        factors, able = normalize(concat([trial[d] for d in sorted(trial)]), recipe.linearity), sorted(trial)
+    fits = _collected(job, "linearity", able, partial(fit_quantum, job.place, factors=factors))
+    if not fits:
+        return job.outcome()
+    _write(job, concat([fits[d] for d in sorted(fits)]))
+    outcome = job.outcome()
+    if outcome.complete:
+        job.parts().clear()
+        files.remove_folder(files.parent(_ratios_uri(job.place, 0)))
+    return outcome
+
+
+def ratio_quantum(place: Place, quantum: Quantum) -> Any:
+    """Graph of the amp ratios of all exposures of one detector: a task an exposure."""
+    plan, recipe, detector = place.plan, place.plan.recipe, quantum.detector
+    assert isinstance(recipe, LinearityRecipe)
+    calibs = {name: c for name, c in open_calibs(plan, detector).items() if name != CURVES}
+    corrected = isr(plan.pixels.sel(detector=[detector]), calibs, recipe.isr)
+    reference = linearity_ratios.choose(_curves(plan, detector), detector, recipe.linearity)
+    measured = linearity_ratios.measure(corrected, reference, recipe.linearity.double)
+    return dask.delayed(_ratio_table)(measured, detector, plan.exposures, list(plan.instrument.amp_names))
+
+
+def fit_quantum(place: Place, quantum: Quantum, factors: xr.DataArray | None = None, first_pass: bool = False) -> Any:
+    """Graph of the fit of one detector: one task."""
+    return dask.delayed(_fit)(place, quantum.detector, factors, first_pass)
+
+
+def _ratio_table(
+    measured: linearity_ratios.DetectorRatios, detector: int, exposures: list[int], amps: list[str]
+) -> xr.Dataset:
+    return linearity_ratios.table({detector: measured}, exposures, amps)
+
+
+def _fit(place: Place, detector: int, factors: xr.DataArray | None, first_pass: bool) -> xr.Dataset:
+    recipe = place.plan.recipe
+    assert isinstance(recipe, LinearityRecipe)
+    ratios = products.open_dataset(_ratios_uri(place, detector)) if recipe.linearity.single_exposures else None
+    curves = _curves(place.plan, detector)
+    return fit(curves, recipe.linearity, normalization=factors, ratios=ratios, first_pass=first_pass)
+
+
+def _curves(plan: Plan, detector: int) -> xr.Dataset:
+    """What the linearizer needs of the curves of a detector, in memory."""
+    curves = products.open_products([(plan.calibs[CURVES][detector].uri, detector)])
+    names = [str(n) for n in curves.data_vars if n in _TABLE or str(n).startswith("aux_")]
+    return curves[names].load()
+
+
+def _ratios_uri(place: Place, detector: int) -> str:
+    return files.join(f"{place.uri.removesuffix('.zarr')}.ratios", f"{detector}.zarr")
+
+
+def _collected(job: Job, task: str, detectors: list[int], work: Any) -> dict[int, xr.Dataset] | None:
+    """Results of a step by detector; None if it stopped, or if a detector failed for a reason that may pass."""
+    quanta = [Quantum(task, d) for d in detectors]
+    found = {q.detector: part for q, part in job.collect(work, quanta)}
+    failed = [job.tracker.outcomes[q] for q in quanta if q.detector not in found and q in job.tracker.outcomes]
+    if job.tracker.stopped or any(outcome.can_pass for outcome in failed):
+        return None
+    return found
+
+
+def _write(job: Job, linearizer: xr.Dataset) -> None:
+    """Write and register all detectors; they share the lengths of their rows."""
+    described = {name: linearizer.attrs[name] for name in ("linearity_type", "abscissa")}
+    job.begin(described, shared(linearizer))
+    detectors = linearizer["detector"].values.tolist()
+    for d in detectors:
+        record = {"problems": linearizer.attrs["problems"].get(str(d), {})}
+        products.write_product(job.uri, job.place.index(d), arrays_of(linearizer, d), record)
+    job.register(detectors)

@@ -1,0 +1,116 @@
+"""Photon transfer curves: a quantum measures one pair of a detector, another one fits the detector's amps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import dask
+import xarray as xr
+
+from camcal_dask.calibs.ptc import EXTRACTED, extract
+from camcal_dask.calibs.ptc_product import arrays_of, join_pairs, shared
+from camcal_dask.calibs.ptc_solve import solve
+from camcal_dask.campaign.plan import Plan
+from camcal_dask.campaign.quanta import Outcome, Quantum
+from camcal_dask.campaign.recipe import PtcRecipe
+from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
+from camcal_dask.errors import RepoError
+from camcal_dask.isr.blocks import isr
+from camcal_dask.repo import files, products
+from camcal_dask.repo.parts import bind, unbind, unpack
+
+
+def run_ptc(job: Job) -> Outcome:
+    """Make the curves of every detector; one that lacks a pair for a passing reason is left for the next attempt."""
+    plan, recipe = job.plan, job.plan.recipe
+    assert isinstance(recipe, PtcRecipe)
+    job.existing()  # refuses another run's curves even if nothing is left to do
+    todo = job.todo()
+    job.tracker.expect(q for q in plan.quanta if q.task == "ptc" or q.detector in todo)
+    if todo:
+        common = shared(_measure(plan, todo[0], paired(plan)), recipe.n_parameter)
+        described = {"pairs": paired(plan), "fit_type": recipe.solve.fit_type}
+        job.begin(described | {"covariance_lags": recipe.solve.covariance_lags or recipe.extract.lags}, common)
+    measured = []
+    for detector, parts in _pairs_of_detectors(job, todo):
+        bound = bind({tuple(map(str, pair)): part for pair, part in parts.items()})
+        files.write_bytes(pairs_uri(job.place, detector), bound)  # joined by the worker that fits them
+        measured.append(detector)
+    if job.tracker.stopped:
+        return job.outcome()
+    outcome = job.carry_out(partial(solve_quantum, job.place), "ptc", [d for d in todo if d not in measured])
+    if outcome.complete:
+        job.parts().clear()
+        files.remove_folder(files.parent(pairs_uri(job.place, 0)))
+    return outcome
+
+
+def paired(plan: Plan) -> list[tuple[int, int]]:
+    """Pairs of a run."""
+    assert plan.paired is not None
+    return plan.paired.pairs.pairs
+
+
+def pairs_uri(place: Place, detector: int) -> str:
+    """Where the measured pairs of a detector wait for the fit."""
+    return files.join(f"{place.uri.removesuffix('.zarr')}.pairs", f"{detector}.parts")
+
+
+def pair_quantum(place: Place, quantum: Quantum) -> xr.Dataset:
+    """Graph of one pair of one detector: its statistics."""
+    first, second = quantum.exposures
+    found: xr.Dataset
+    (found,) = dask.optimize(_measure(place.plan, quantum.detector, [(first, second)])[list(EXTRACTED)])
+    return found.reset_coords(drop=True)
+
+
+def solve_quantum(place: Place, quantum: Quantum) -> Any:
+    """Graph of the fit of one detector: one task."""
+    return dask.delayed(_solve)(place, quantum.detector)
+
+
+def _measure(plan: Plan, detector: int, pairs: list[tuple[int, int]]) -> xr.Dataset:
+    """Statistics of pairs of one detector, lazy."""
+    recipe, light = plan.recipe, plan.paired
+    assert isinstance(recipe, PtcRecipe)
+    assert light is not None
+    raw = plan.pixels.sel(detector=[detector], exposure=[e for pair in pairs for e in pair])
+    corrected = isr(raw, open_calibs(plan, detector), recipe.isr)
+    return extract(corrected, pairs, recipe.extract, photo_charge=light.photo_charge, aux=light.aux)
+
+
+def _pairs_of_detectors(job: Job, detectors: list[int]) -> Iterator[tuple[int, dict[tuple[int, int], bytes]]]:
+    """Measured pairs (packed) of each detector once all have been tried; not of one that another try may complete."""
+    pairs = paired(job.plan)
+    quanta = [Quantum("pairs", d, pair) for d in detectors for pair in pairs]
+    found: dict[int, dict[tuple[int, int], bytes]] = {d: {} for d in detectors}
+    for quantum, part in job.collect_packed(partial(pair_quantum, job.place), quanta):
+        mine = found[quantum.detector]
+        mine[quantum.exposures[0], quantum.exposures[1]] = part
+        if len(mine) == len(pairs):
+            yield quantum.detector, found.pop(quantum.detector)
+    for detector, mine in found.items():
+        failed = [job.tracker.outcomes.get(Quantum("pairs", detector, pair)) for pair in pairs if pair not in mine]
+        if mine and all(outcome is not None and not outcome.can_pass for outcome in failed):
+            yield detector, mine
+
+
+def _solve(place: Place, detector: int) -> None:
+    """Fit and write one detector; runs on a worker."""
+    recipe = place.plan.recipe
+    assert isinstance(recipe, PtcRecipe)
+    bound = files.read_bytes(pairs_uri(place, detector))
+    if bound is None:
+        raise RepoError(f"{pairs_uri(place, detector)}: gone since the pairs were measured; run the pipeline again")
+    measured = {(int(first), int(second)): unpack(part) for (first, second), part in unbind(bound)}
+    pairs = join_pairs(measured, paired(place.plan))
+    camera = place.plan.instrument
+    solved = solve(pairs.assign_coords(detector=[detector], amp=list(camera.amp_names)), recipe.solve)
+    bad, lost = solved["bad"].isel(detector=0), ~pairs["valid"].isel(detector=0).any("amp")
+    record = {
+        "bad_amps": bad["amp"].values[bad.values].tolist(),
+        "lost_pairs": [pair for pair, is_lost in zip(paired(place.plan), lost.values, strict=True) if is_lost],
+    }
+    products.write_product(place.uri, place.index(detector), arrays_of(solved, recipe.n_parameter), record)

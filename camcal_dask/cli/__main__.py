@@ -1,0 +1,5 @@
+"""``python -m camcal_dask.cli``."""
+
+from camcal_dask.cli import main
+
+main()

@@ -1,0 +1,56 @@
+"""Commands on cluster profiles: cluster list, render, check."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from camcal_dask.cli.common import console, plain
+
+_MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
+
+
+@click.group()
+def cluster() -> None:
+    """Cluster profiles: what there is, what they start, whether they work."""
+
+
+@cluster.command("list")
+def list_() -> None:
+    """List the profiles; your own lie in ~/.config/camcal/cluster or in $CAMCAL_CLUSTER_PATH."""
+    from camcal_dask.campaign.profile import load_profile, profile_names
+
+    for name, path in profile_names().items():  # no table: it would cut the paths
+        click.echo(f"{name:14} {load_profile(str(path)).kind:10} {path}")
+
+
+@cluster.command()
+@click.argument("profile")
+def render(profile: str) -> None:
+    """Print the job script, manifest or options that PROFILE hands to its system."""
+    from camcal_dask.campaign import backends
+    from camcal_dask.campaign.profile import load_profile
+
+    click.echo(backends.render(load_profile(profile)))
+
+
+@cluster.command()
+@click.argument("profile")
+@click.argument("repo", required=False)
+@click.option("-j", "--processes", type=click.IntRange(min=1), help="number of workers")
+def check(profile: str, repo: str | None, processes: int | None) -> None:
+    """Start PROFILE, run a small job on every worker, measure its way to REPO, say what would go wrong."""
+    from camcal_dask.campaign import check as checks
+    from camcal_dask.campaign.workers import connect, load_profile
+    from camcal_dask.repo import files
+
+    settings = load_profile(profile, processes)
+    root = None if repo is None else files.absolute(repo)
+    findings = checks.local_findings(settings, root)
+    with connect(settings) as client:
+        findings += checks.check(client, settings, root)
+    for finding in findings:
+        console.print(f"{_MARKS[finding.level]} {plain(finding.what)}: {plain(finding.text)}", soft_wrap=True)
+    if any(finding.level == "failure" for finding in findings):
+        sys.exit(1)

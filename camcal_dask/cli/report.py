@@ -1,0 +1,103 @@
+"""Commands for people who look at calibrations and answer for them: report, show, dashboard, approve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from camcal_dask.cli.common import console, names
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("run")
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="folder [default: camcal-report/RUN]"
+)
+@click.option("--dataset-type", help="if RUN holds several")
+def report(repo: str, run: str, output: Path | None, dataset_type: str | None) -> None:
+    """Write a static HTML report of RUN, a calibration or a verification."""
+    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.report.build import default_folder, write_report
+
+    with open_repo(repo) as opened:
+        page = write_report(opened, run, output or default_folder(run), dataset_type)
+    console.print(f"report {page.resolve().as_uri()}", soft_wrap=True, markup=False)
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("what")
+@click.option("-i", "--input", "inputs", default="", help="collections to search, comma-separated")
+@click.option("--exposure", type=int, help="of a raw or corrected image, or that a calibration must be valid for")
+@click.option("--detector", help="id or name; without it and --raft, the focal plane")
+@click.option("--raft", help="such as R22")
+@click.option("--amp", help="of the detector, such as C10")
+@click.option("--bin", "binning", type=click.IntRange(min=1), help="pixels a side of a bin [default: 1, or what fits]")
+@click.option("-p", "--pipeline", help="whose ISR corrects the raw (default: overscan only)")
+@click.option("--mask", default="BAD,SAT,CR,SUSPECT,NO_DATA", help="planes drawn over the image, comma-separated")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".png or .fits")
+def show(
+    repo: str,
+    what: str,
+    inputs: str,
+    exposure: int | None,
+    detector: str | None,
+    raft: str | None,
+    amp: str | None,
+    binning: int | None,
+    pipeline: str | None,
+    mask: str,
+    output: Path,
+) -> None:
+    """Make a picture of WHAT: raw, corrected (after the ISR), or a dataset type such as bias."""
+    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.report.show import open_pixels, picture
+
+    with open_repo(repo) as opened:
+        one = None if detector is None else [opened.instrument().detector(detector).id]
+        pixels = open_pixels(opened, what, names(inputs), exposure=exposure, pipeline=pipeline, detectors=one)
+        title = " ".join(str(part) for part in (what, exposure) if part is not None)
+        made = picture(pixels, detector or raft or "", amp=amp, binning=binning, title=title)
+    made.write(output, planes=names(mask))
+    size = " x ".join(str(n) for n in made.image.shape[::-1])
+    console.print(
+        f"{made.title} [{made.unit}]: {size} pixels in bins of {made.binning}, {output}", markup=False, soft_wrap=True
+    )
+
+
+@click.command()
+@click.argument("repo")
+@click.option("--port", type=click.IntRange(min=0), default=5006, help="0 takes a free one")
+@click.option(
+    "--address", default="127.0.0.1", help="interface to listen on; the default is reached from this machine only"
+)
+def dashboard(repo: str, port: int, address: str) -> None:
+    """Look at the runs of REPO in a browser.  Reads only; ends with Ctrl-C."""
+    from camcal_dask.errors import ConfigError
+    from camcal_dask.repo.registry import open_repo
+
+    try:
+        from camcal_dask.dashboard.serve import serve
+    except ImportError as error:
+        raise ConfigError(f"the dashboard needs bokeh ({error}): pip install 'camcal_dask[dashboard]'") from None
+    with open_repo(repo) as opened:
+        serve(opened, port, address, lambda url: console.print(f"dashboard {url}", soft_wrap=True, markup=False))
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("run")
+@click.option("--by", required=True, help="who accepts it")
+@click.option("--note", default="", help="what was looked at, a ticket ...")
+@click.option("--override", default="", metavar="REASON", help="accept although blocking tests failed, or unverified")
+def approve(repo: str, run: str, by: str, note: str, override: str) -> None:
+    """Record that a person accepts the calibrations of RUN."""
+    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.repo.signoff import approve as record
+
+    with open_repo(repo) as opened:
+        act = record(opened, run, by, note, override=override)
+    basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
+    console.print(f"{run} approved by {act.by}; rests on {basis or 'no verification'}", markup=False, soft_wrap=True)

@@ -1,0 +1,96 @@
+"""Commands on a repository: create, certify, which, export."""
+
+from __future__ import annotations
+
+import click
+
+from camcal_dask.cli.common import console, names, plain
+
+
+@click.command()
+@click.argument("repo")
+@click.option("--instrument", default="LSSTCam", help="camera to register")
+@click.option("--registry", help="postgresql://user@host/database (default: SQLite)")
+def create(repo: str, instrument: str, registry: str | None) -> None:
+    """Make the repository REPO, or add an instrument to it."""
+    from camcal_dask.repo.registry import create_repo
+
+    with create_repo(repo, instrument, registry) as made:
+        camera = made.instrument(instrument)
+        console.print(
+            f"{made.root}: {camera.name} with {len(camera.detectors)} detectors "
+            f"({len(camera.science_detectors)} science), {len(camera.filters)} filters"
+        )
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("run")
+@click.argument("collection")
+@click.argument("dataset_type")
+@click.option("--begin-date", help="first moment of validity, ISO TAI or YYYYMMDD (default: unbounded)")
+@click.option("--end-date", help="end of validity, not included (default: unbounded)")
+@click.option("--by", default="", help="who certifies it, for the record (default: your user name)")
+def certify(
+    repo: str, run: str, collection: str, dataset_type: str, begin_date: str | None, end_date: str | None, by: str
+) -> None:
+    """Certify DATASET_TYPE of RUN into the CALIBRATION COLLECTION; arguments as butler certify-calibrations.
+
+    Who, when and on which verification it rests is recorded beside the calibration.
+    """
+    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.repo.signoff import record_certification, sign_offs
+
+    with open_repo(repo, writeable=True) as opened:
+        ids = opened.certify(run, dataset_type, collection, begin_date, end_date)
+        act = record_certification(opened, run, dataset_type, collection, (begin_date, end_date), ids, by)
+        approved = any(one.kind == "approval" for one in sign_offs(opened, run))
+    console.print(
+        f"certified {len(ids)} {dataset_type} of {run} in {collection}, "
+        f"valid \\[{begin_date or 'unbounded'}, {end_date or 'unbounded'})"
+    )
+    basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
+    console.print(plain(f"by {act.by}; rests on {basis or 'no verification'}"), soft_wrap=True)
+    if not approved:
+        console.print(f"not approved by anybody: camcal approve {repo} {run} --by NAME --note TEXT", soft_wrap=True)
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("dataset_type")
+@click.option("--exposure", type=int, required=True)
+@click.option("--detector", required=True, help="id or name, such as R22_S11")
+@click.option("-i", "--input", "inputs", required=True, help="collections to search, comma-separated")
+def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: str) -> None:
+    """Say which DATASET_TYPE is valid for an exposure and detector."""
+    from camcal_dask.repo.registry import open_repo
+
+    with open_repo(repo) as opened:
+        number = opened.instrument().detector(detector).id
+        ref = opened.find_calib(dataset_type, exposure, number, names(inputs))
+    for name, value in (("run", ref.run), ("id", ref.uuid), ("cube", ref.uri)):
+        console.print(f"{name:5} {value}", soft_wrap=True)
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("dataset_type")
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option("-i", "--input", "inputs", required=True, help="collections to search, comma-separated")
+@click.option("--detectors", default="", help="ids or names, comma-separated (default: all there are)")
+@click.option("--exposure", type=int, help="that it must be valid for; needed with CALIBRATION collections")
+@click.option("--card", "cards", multiple=True, metavar="KEY=VALUE", help="further header card; may be repeated")
+def export(
+    repo: str, dataset_type: str, out: str, inputs: str, detectors: str, exposure: int | None, cards: tuple[str, ...]
+) -> None:
+    """Write DATASET_TYPE (ptc, linearizerPtc, linearizer) into OUT as FITS files that the LSST stack reads."""
+    from camcal_dask.campaign.export import export as write_files
+    from camcal_dask.repo.registry import open_repo
+
+    given = dict(card.partition("=")[::2] for card in cards)
+    with open_repo(repo) as opened:
+        chosen = [opened.instrument().detector(name).id for name in names(detectors)]
+        written = write_files(
+            opened, dataset_type, out, collections=names(inputs), detectors=chosen, exposure=exposure, cards=given
+        )
+    console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}", soft_wrap=True)

@@ -1,0 +1,156 @@
+"""Commands that make calibrations: run, chain, demo."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from camcal_dask.cli.common import Duration, bar, cluster_options, console, grid, names, plain, with_options
+from camcal_dask.cli.live import watching
+
+
+@click.command()
+@click.option("-b", "--butler-config", "repo", required=True, help="repository")
+@click.option("-p", "--pipeline", required=True, help="pipeline file, shipped or your own")
+@click.option("-i", "--input", "inputs", default="", help="collections to search, comma-separated, in order")
+@click.option("-o", "--output", "--output-run", required=True, help="RUN collection to write")
+@click.option("-d", "--data-query", "where", default="", help="Butler expression that selects exposures and detectors")
+@click.option("-c", "--config", "overrides", multiple=True, metavar="STEP.KEY=VALUE", help="override a setting")
+@with_options(cluster_options)
+@click.option("--dry-run", is_flag=True, help="print the plan and stop")
+@click.option("--list-quanta", is_flag=True, help="print what each quantum reads and writes")
+@click.option("--save-plan", metavar="FILE", help="the same into FILE.json or FILE.csv")
+@click.option("--skip-existing-in", metavar="COLLS", default="", help="leave out what one of these collections has")
+@click.option("--strict", is_flag=True, help="exit non-zero if a required test of a verification fails")
+@click.option("--fail-fast", is_flag=True, help="stop at the first quantum that fails")
+@click.option("--max-failures", type=click.IntRange(min=0), help="stop when more quanta than this failed")
+@click.option("--quantum-timeout", type=Duration(), default="2 h", help="patience with one quantum; 0: endless")
+@click.option("--clobber", "--clobber-outputs", is_flag=True, help="make again what is there, also with other settings")
+@click.option("--extend", "--extend-run", is_flag=True, help="add other detectors to what is there")
+@click.option("--resume", is_flag=True, help="insist that an earlier run is there to be continued")
+@click.option("--skip-existing", is_flag=True, hidden=True, help="accepted for users of pipetask; always done")
+@click.option("--register-dataset-types", is_flag=True, hidden=True, help="accepted for users of pipetask; always done")
+def run(
+    repo: str,
+    pipeline: str,
+    inputs: str,
+    output: str,
+    where: str,
+    overrides: tuple[str, ...],
+    processes: int | None,
+    cluster: str,
+    dry_run: bool,
+    list_quanta: bool,
+    save_plan: str | None,
+    skip_existing_in: str,
+    strict: bool,
+    fail_fast: bool,
+    max_failures: int | None,
+    quantum_timeout: float,
+    clobber: bool,
+    extend: bool,
+    resume: bool,
+    skip_existing: bool,
+    register_dataset_types: bool,
+) -> None:
+    """Run a pipeline; options as in pipetask run.  The same command again does only what is missing."""
+    from camcal_dask.campaign import dataflow
+    from camcal_dask.campaign.attempts import list_attempts
+    from camcal_dask.campaign.plan import make_plan, without_existing
+    from camcal_dask.campaign.recipe import load_recipe
+    from camcal_dask.campaign.run import Limits, Options, count_tasks, execute
+    from camcal_dask.campaign.workers import connect, load_profile
+    from camcal_dask.repo.registry import open_repo
+
+    recipe = load_recipe(pipeline, overrides)
+    profile = load_profile(cluster, processes)
+    with open_repo(repo, writeable=not dry_run) as opened:
+        plan = make_plan(
+            opened,
+            recipe,
+            inputs=names(inputs),
+            output=output,
+            where=where,
+            task_memory_bytes=profile.task_memory_bytes(),
+        )
+        plan = without_existing(opened, plan, names(skip_existing_in))
+        console.print(grid(plan.rows(count_tasks(opened, plan))))
+        if list_quanta:
+            click.echo("\n".join(flow.text() for flow in dataflow.flows(plan)))
+        if save_plan:
+            dataflow.save(plan, save_plan)
+        if not plan.detectors:
+            console.print(f"nothing is left to do: every {recipe.product} is there already")
+        if dry_run or not plan.detectors:
+            return
+        if resume:
+            list_attempts(opened.root, output)
+        limits = Limits(fail_fast, max_failures, clobber, extend, quantum_timeout or None)
+        asked = {"pipeline": pipeline, "overrides": list(overrides)}
+        with connect(profile) as client, watching() as watch:
+            outcome = execute(opened, plan, client, options=Options(cluster, limits, watch=watch, asked=asked))
+    console.print(plain(outcome.text()), soft_wrap=True)
+    if outcome.signal is not None:
+        sys.exit(128 + outcome.signal)
+    if not outcome.complete or (strict and not outcome.passed):
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("repo")
+@click.option("-p", "--products", required=True, help="calibrations to make, comma-separated, in any order")
+@click.option("-o", "--output", "prefix", required=True, help="each product goes to the RUN OUTPUT/<product>")
+@click.option("-i", "--input", "inputs", default="", help="collections to search (default: the raws)")
+@click.option("-d", "--data-query", "where", default="", help="Butler expression that selects exposures and detectors")
+@click.option("--instrument", help="camera, if the repository has several")
+@click.option("--at-most", type=click.IntRange(min=2), default=20, help="exposures combined for each product")
+@click.option("--strict", is_flag=True, help="stop if a required test of a verification fails")
+@click.option("--no-verify", default="", help="products whose verification is left out, comma-separated")
+@with_options(cluster_options)
+def chain(
+    repo: str,
+    products: str,
+    prefix: str,
+    inputs: str,
+    where: str,
+    instrument: str | None,
+    at_most: int,
+    strict: bool,
+    no_verify: str,
+    processes: int | None,
+    cluster: str,
+) -> None:
+    """Make several calibrations in REPO in the order of their needs, each verified and visible to the next."""
+    from camcal_dask.campaign.chain import Chain, ChainSettings
+    from camcal_dask.campaign.workers import connect, load_profile
+    from camcal_dask.repo.registry import open_repo
+
+    profile = load_profile(cluster, processes)
+    settings = ChainSettings(
+        prefix,
+        tuple(names(inputs)),
+        where,
+        at_most,
+        strict,
+        tuple(names(no_verify)),
+        cluster,
+        profile.task_memory_bytes(),
+    )
+    with open_repo(repo, writeable=True) as opened, connect(profile) as client:
+        steps = Chain(opened, client, settings, lambda line: console.print(plain(line), soft_wrap=True), bar)
+        steps.run(names(products), instrument)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="camcal-demo")
+@click.option("--exposures", type=click.IntRange(min=5), default=10, help="good biases, after the contaminated first")
+@click.option("--fresh", is_flag=True, help="remove an earlier demo in FOLDER first")
+@with_options(cluster_options)
+def demo(folder: Path, exposures: int, fresh: bool, processes: int | None, cluster: str) -> None:
+    """Simulate, ingest, build, verify and certify bias, dark, flat and defects in FOLDER; compare with the truth."""
+    from camcal_dask.campaign.workers import load_profile
+    from camcal_dask.demo import run_demo
+
+    run_demo(folder, exposures, load_profile(cluster, processes), fresh=fresh, console=console)

@@ -1,0 +1,1 @@
+"""``camcal dashboard``: look at runs in the browser.  Reads only."""

@@ -1,0 +1,95 @@
+"""Header cards that every table calibration of the LSST stack carries (reference/raw_format.md 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import xarray as xr
+from astropy.io import fits
+
+from camcal_dask.errors import DataError
+from camcal_dask.instruments.geometry import Detector
+
+STATE_CARDS = ("SEQFILE", "SEQNAME", "SEQCKSUM", "ODP", "AP0_RC")
+"""Camera state, which ISR compares between exposures and calibrations; copy them from the flats."""
+_STRUCTURE = ("XTENSION", "SIMPLE", "BITPIX", "EXTEND", "PCOUNT", "GCOUNT", "TFIELDS", "EXTNAME")
+_STRUCTURE_STEMS = ("NAXIS", "TTYPE", "TFORM", "TDIM", "TNULL", "TUNIT")
+
+
+def calibration_header(
+    obstype: str,
+    schema: str,
+    version: float,
+    calibcls: str,
+    detector: Detector,
+    metadata: Mapping[str, Any] | None = None,
+) -> fits.Header:
+    """Return the cards of HDU 1 of a table calibration.
+
+    Parameters
+    ----------
+    obstype : type of calibration, also the stem of its schema cards: ``"PTC"``
+    schema, version : text and number of the layout
+    calibcls : class that reads it, ``"lsst.ip.isr. ..."``
+    detector : whose calibration it is
+    metadata : further cards, which win: ``INSTRUME``, ``FILTER``, ``CALIBDATE`` (ISO), the camera state ``SEQFILE``
+        ..., and those of the layout.  None is written as an empty string: undefined cards do not survive the stack.
+    """
+    now = datetime.now().astimezone()
+    given = dict(metadata or {})
+    cards: dict[str, Any] = {
+        "OBSTYPE": obstype,
+        f"{obstype}_SCHEMA": schema,
+        f"{obstype}_VERSION": version,
+        "INSTRUME": "",
+        "RAFTNAME": detector.raft,
+        "SLOTNAME": detector.name_in_raft,
+        "DETECTOR": detector.id,
+        "DET_NAME": detector.full_name,
+        "DET_SER": detector.serial,
+        "FILTER": "",
+        "CALIB_ID": "",
+        **dict.fromkeys(STATE_CARDS, ""),
+        "CALIBCLS": calibcls,
+        "CALIBDATE": now.isoformat(timespec="seconds"),
+        "CALIB_CREATION_DATE": now.date().isoformat(),
+        "CALIB_CREATION_TIME": now.time().isoformat(timespec="seconds"),
+    }
+    cards |= given
+    cards["CALIB_ID"] = cards["CALIB_ID"] or (
+        f"instrument={cards['INSTRUME']} raftName={detector.raft} detectorName={detector.name_in_raft} "
+        f"detector={detector.id} filter={cards['FILTER'] or None} calibDate={cards['CALIBDATE']}"
+    )
+    header = fits.Header()
+    for key, value in cards.items():
+        header["HIERARCH " * (len(key) > 8) + key] = "" if value is None else value
+    return header
+
+
+def metadata_of(header: fits.Header) -> dict[str, Any]:
+    """Return all cards but those that describe the table: what `calibration_header` takes as metadata."""
+    return {
+        key: value
+        for key, value in header.items()
+        if key not in _STRUCTURE and key.rstrip("0123456789") not in _STRUCTURE_STEMS
+    }
+
+
+def select_detector(table: xr.Dataset, detector: Detector, what: str) -> xr.Dataset:
+    """Return one detector of a table calibration in memory, amps in the order of the camera.
+
+    Raises
+    ------
+    DataError
+        If ``what`` (for the message: "these curves") lacks the detector or one of its amps.
+    """
+    names = [amp.name for amp in detector.amps]
+    here = table["detector"].values.tolist()
+    if detector.id not in here or not set(names) <= set(table["amp"].values.tolist()):
+        raise DataError(
+            f"detector {detector.name} with amps {names[0]} to {names[-1]} is not in {what}: "
+            f"detectors {here}, amps {table['amp'].values.tolist()}"
+        )
+    return table.sel(detector=detector.id, amp=names).load()

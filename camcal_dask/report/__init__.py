@@ -1,0 +1,1 @@
+"""Pages and pictures from statistics and products; nothing here measures or judges."""

@@ -1,0 +1,118 @@
+"""Statistics of the calibration under test itself: defects, dark current, tearing (reference 3.6-3.9, 3.18)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from camcal_dask.instruments.geometry import Amp, Detector, get_instrument
+from camcal_dask.kernels import outlier_counts
+from camcal_dask.kernels.tearing import profile, tearing
+from camcal_dask.verify.block import Statistic
+
+FloatArray = npt.NDArray[np.float64]
+FRAME = 9
+"""Pixels at the edges of a CCD that are no dark defects: the picture frame [pixel]."""
+_LAST_COLUMN = 7
+
+PRODUCT: Mapping[str, Mapping[str, Statistic]] = {
+    "dark": {
+        "dark_current_median": Statistic("electron/s", "median of the combined dark"),
+        "dark_current_q95": Statistic("electron/s", "95th percentile of the combined dark"),
+        "bright_columns": Statistic("column", "columns with over 20 contiguous pixels above 5 electron/s"),
+        "bright_pixels": Statistic("pixel", "pixels above 5 electron/s outside of such columns"),
+    },
+    "flat": {
+        "dark_columns": Statistic("column", "columns with over 100 contiguous pixels below 0.8 of the mean"),
+        "dark_pixels": Statistic("pixel", "pixels below 0.8 of the mean outside of such columns, without the frame"),
+        "vampires": Statistic("1", "spots brighter than 1.2 times their surroundings"),
+        "divisadero": Statistic("1", "largest ripple at the boundaries to the neighbour amps"),
+    },
+}
+"""Numbers of every amp of a combined image, by kind of calibration."""
+
+
+def measure_product(kind: str, calib: xr.Dataset) -> xr.Dataset:
+    """Measure a combined image; nothing is computed.
+
+    Parameters
+    ----------
+    kind : str
+        ``dark`` or ``flat``; any other has no numbers.
+    calib : Dataset
+        ``image`` (detector, amp, y, x) in readout coordinates; attributes ``instrument`` and ``units``.
+
+    Returns
+    -------
+    Dataset of `PRODUCT` of the kind, (detector, amp) float64, one task a detector.
+    """
+    if kind not in PRODUCT:
+        return xr.Dataset()
+    table, image = PRODUCT[kind], calib["image"].transpose("detector", "amp", "y", "x")
+    shape = (1, image.sizes["amp"], len(table))
+    task = dask.delayed(_measure_detector)
+    rows = [
+        da.from_delayed(
+            task(kind, calib.attrs["instrument"], int(d), image.isel(detector=[i]).chunk().data, calib.attrs["units"]),
+            shape,
+            np.float64,
+        )
+        for i, d in enumerate(image["detector"].values)
+    ]
+    packed = da.concatenate(rows)
+    variables = {
+        name: (("detector", "amp"), packed[..., i], {"units": s.unit, "long_name": s.doc})
+        for i, (name, s) in enumerate(table.items())
+    }
+    return xr.Dataset(variables, {dim: image[dim].values for dim in ("detector", "amp")})
+
+
+def _measure_detector(
+    kind: str, instrument: str, detector: int, image: npt.NDArray[np.float32], units: str
+) -> FloatArray:
+    known = get_instrument(instrument).detectors[detector]
+    out = np.full((1, image.shape[1], len(PRODUCT[kind])), np.nan)
+    measured = _dark_numbers(known, image[0], units) if kind == "dark" else _flat_numbers(known, image[0])
+    for index, numbers in measured.items():
+        out[0, index] = numbers
+    return out
+
+
+def _dark_numbers(detector: Detector, image: npt.NDArray[np.float32], units: str) -> dict[int, list[float]]:
+    found = {}
+    for amp in detector.amps:
+        rate = image[amp.index, : amp.data.height, : amp.data.width] * (amp.gain if units.startswith("adu") else 1.0)
+        good = rate[np.isfinite(rate)]
+        levels: Any = np.percentile(good, [50, 95]) if good.size else (np.nan, np.nan)
+        found[amp.index] = [*levels, *outlier_counts.bright(rate)]
+    return found
+
+
+def _flat_numbers(detector: Detector, image: npt.NDArray[np.float32]) -> dict[int, list[float]]:
+    profiles = {}
+    for amp in detector.amps:
+        along = profile(image[amp.index, : amp.data.height, : amp.data.width])
+        profiles[amp.ix, amp.iy] = along[::-1] if amp.flip_x else along
+    torn = tearing(profiles)
+    found = {}
+    for amp in detector.amps:
+        inner = image[amp.index][inside(amp)]
+        found[amp.index] = [*outlier_counts.dark(inner), outlier_counts.vampires(inner), torn[amp.ix, amp.iy]]
+    return found
+
+
+def inside(amp: Amp, frame: int = FRAME) -> tuple[slice, slice]:
+    """Rows and columns of an amp, readout coordinates, without the picture frame of the CCD.
+
+    Readout row 0 is an outer row; the first or last columns are outer ones for the amps at the ends of a row of eight.
+    """
+    height, width = amp.data.height, amp.data.width
+    first, last = (amp.ix == 0, amp.ix == _LAST_COLUMN)
+    left, right = (last, first) if amp.flip_x else (first, last)
+    return slice(min(frame, height), height), slice(frame if left else 0, width - frame if right else width)

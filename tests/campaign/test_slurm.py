@@ -1,0 +1,74 @@
+"""A calibration on a real SLURM (`tests.services`): jobs are submitted, run, and end with the command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from camcal_dask.cli import main
+from camcal_dask.repo.registry import open_repo
+from camcal_dask.simulate import bias_set, simulate
+
+DAY = 20260812
+
+pytestmark = pytest.mark.cluster
+
+
+def camcal(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def profile(slurm, tmp_path):
+    values = {
+        "kind": "slurm", "workers": 2, "memory_per_worker": "2 GiB", "scratch_directory": str(tmp_path / "scratch"),
+        "startup_timeout": "3 minutes",
+        "jobs": {
+            "queue": "test", "walltime": "00:30:00", "retire_before": "2 minutes", "workers_per_job": 2,
+            "log_directory": str(tmp_path / "logs"), "interface": "lo",
+            "prologue": [f"export PYTHONPATH={Path(__file__).parents[2]}"],
+            "options": {"job_directives_skip": ["--mem"]},
+        },
+    }  # fmt: skip
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_bias_through_slurm(profile, tmp_path):
+    simulate(tmp_path / "raw", "TinyCam", bias_set(4, DAY, contaminated_first=True), [0, 1])
+    root = tmp_path / "repo"
+    camcal("create", root, "--instrument", "TinyCam")
+    camcal("ingest", root, tmp_path / "raw", "--cluster", "threads")
+    run = ["run", "-b", root, "-p", "TinyCam/bias.yaml", "-i", "TinyCam/raw/all", "-d", "exposure.seq_num > 1"]
+    assert "2 done" in camcal(*run, "-o", "u/slurm", "--cluster", profile)
+    camcal(*run, "-o", "u/here", "--cluster", "threads")
+    with open_repo(root) as repo:
+        for name in ("image", "variance", "mask"):
+            there, here = (repo.open("bias", run=r)[name].values for r in ("u/slurm", "u/here"))
+            np.testing.assert_array_equal(there, here)
+    logs = list((tmp_path / "logs").glob("*.out"))
+    assert logs
+    left = subprocess.run(["squeue", "-h", "-t", "RUNNING,PENDING"], capture_output=True, text=True, check=True)
+    assert not left.stdout.strip(), left.stdout
+    checked = camcal("cluster", "check", profile, root)
+    assert "2 of 2 are there" in checked
+    assert "MB/s read" in checked
+
+
+def test_a_job_that_dies_at_its_start_is_explained(profile, tmp_path):
+    values = yaml.safe_load(profile.read_text())
+    values["startup_timeout"] = "10 s"
+    values["jobs"]["prologue"] = ["exit 1"]
+    path = tmp_path / "broken.yaml"
+    path.write_text(yaml.safe_dump(values))
+    result = CliRunner().invoke(main, ["cluster", "check", str(path)])
+    assert result.exit_code == 1
+    assert "no worker of the slurm cluster came within 10 s" in result.output + result.stderr
+    assert sys.executable  # the client goes on
