@@ -174,7 +174,17 @@ class Job:
                     whole = []
         finally:
             self.register(whole)
+            self.register(self._unheard(quanta))
         return self.outcome()
+
+    def _unheard(self, quanta: Sequence[Quantum]) -> list[int]:
+        """Detectors that are whole, but whose worker could not say so before the run was stopped; notes them as done."""
+        silent = [q for q in quanta if q not in self.tracker.outcomes]
+        there = self.finished() if silent else set()
+        found = [q for q in silent if q.detector in there]
+        for quantum in found:
+            self.tracker.note(QuantumOutcome(quantum, "done"))
+        return [q.detector for q in found]
 
     def register(self, detectors: Sequence[int]) -> None:
         """Tell the registry of detectors that are whole."""
