@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("same", derandomize=True)  # a red run repeats; --hypothesis-profile=default looks further
+settings.load_profile("same")
 pytest_plugins = ["tests.services"]
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -178,7 +178,7 @@ class Job:
         return self.outcome()
 
     def _unheard(self, quanta: Sequence[Quantum]) -> list[int]:
-        """Detectors that are whole, but whose worker could not say so before the run was stopped; notes them as done."""
+        """Detectors that are whole, but whose worker could not say so before the run stopped; notes them as done."""
         silent = [q for q in quanta if q not in self.tracker.outcomes]
         there = self.finished() if silent else set()
         found = [q for q in silent if q.detector in there]
