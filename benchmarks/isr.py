@@ -27,6 +27,7 @@ from camcal_dask.calibs.cosmic_rays import find_hits
 from camcal_dask.calibs.products import template
 from camcal_dask.calibs.stack import combine, finished_of, slab_rows_for
 from camcal_dask.campaign.recipe import StackRecipe, load_recipe
+from camcal_dask.campaign.tasks.stack import written
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import Corrected, blocks_of, isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig, SaturationConfig
@@ -207,11 +208,7 @@ def _stack(
     corrected = isr(raw, calibs, recipe.isr, block="slab", slab_rows=rows)
     hits = find_hits(isr(raw, calibs, recipe.isr), recipe.cosmic_rays) if recipe.find_cosmic_rays else None
     (blocks,) = dask.optimize(finished_of(combine(corrected, recipe.combine, hits=hits)))
-    return dask.delayed(_write)(uri, list(camera.detectors).index(detector), blocks.to_delayed()[0])
-
-
-def _write(uri: str, index: int, product: Any) -> None:
-    products.write_product(uri, index, product._asdict())
+    return written(uri, list(camera.detectors).index(detector), blocks.to_delayed()[0], dask.delayed({}))
 
 
 def _timed(client: Any, graph: Any) -> float:

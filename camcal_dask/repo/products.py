@@ -168,7 +168,7 @@ def write_product(
 ) -> None:
     """Write everything of one detector, then the marker that makes it visible.
 
-    Exactly one task writes a detector; repeated (a retry, a resumed run), it replaces what is
+    Exactly one quantum writes a detector; repeated (a retry, a resumed run), it replaces what is
     there shard by shard.
 
     Parameters
@@ -190,6 +190,15 @@ def write_product(
     sharded = check_format(uri, "product")["camcal_sharded"]
     if set(arrays) != set(sharded):
         raise DataError(f"{uri}: detector index {detector_index} came with {sorted(arrays)}, needs {sorted(sharded)}")
+    write_variables(uri, detector_index, arrays)
+    mark_finished(uri, detector_index, record)
+
+
+def write_variables(uri: str, detector_index: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write some variables of one detector; nobody sees them before `mark_finished`.
+
+    For a quantum that has several threads to write with; see `write_product`.
+    """
     for name, values in arrays.items():
         array = opened(files.join(uri, name))
         if values.shape != array.shape[1:] or values.dtype != array.dtype:
@@ -200,7 +209,12 @@ def write_product(
     forget(uri)
     for name, values in arrays.items():
         write_shard(files.join(uri, name), (detector_index, *(0 for _ in values.shape)), values[None])
-    sizes = {name: files.size(shard) for name, shard in _shards(uri, detector_index, arrays).items()}
+
+
+def mark_finished(uri: str, detector_index: int, record: Mapping[str, Any] | None = None) -> None:
+    """Make one detector visible, all of whose variables are written; see `write_product`."""
+    names = check_format(uri, "product")["camcal_sharded"]
+    sizes = {name: files.size(shard) for name, shard in _shards(uri, detector_index, names).items()}
     files.write_json(_marker(uri, detector_index), {**(record or {}), _SIZES: sizes})
 
 

@@ -35,43 +35,59 @@ def stack_quantum(place: Place, quantum: Quantum, levels: Sequence[float] | None
     corrected = isr(raw, calibs, recipe.isr, block="slab", slab_rows=plan.slab_rows)
     hits = find_hits(isr(raw, calibs, recipe.isr), recipe.cosmic_rays) if recipe.find_cosmic_rays else None
     (blocks,) = dask.optimize(finished_of(combine(corrected, recipe.combine, levels=levels, hits=hits)))
-    return dask.delayed(_write_detector)(
-        place.uri,
-        place.index(detector),
-        blocks.to_delayed()[0],
-        place=(plan.instrument.name, detector),
-        manifests={e: (cubes.raw_cube_uri(place.root, plan.instrument.name, e), detector) for e in plan.exposures},
-        keywords=plan.instrument.settings.state_keywords,
+    product = blocks.to_delayed()[0]
+    if isinstance(recipe, FlatRecipe) and recipe.vignette.enabled:
+        product = dask.delayed(_vignetted)(product, plan.instrument.name, detector, recipe.vignette)
+    record = dask.delayed(_inputs)(
+        {e: (cubes.raw_cube_uri(place.root, plan.instrument.name, e), detector) for e in plan.exposures},
+        camera=plan.instrument.name,
         what=f"{recipe.product}, detector {plan.instrument.detector(detector).name}",
         strict=not recipe.mixed_state,
         powered=recipe.check_powered,
-        field=recipe.vignette if isinstance(recipe, FlatRecipe) else None,
     )
+    return written(place.uri, place.index(detector), product, record)
 
 
-def _write_detector(
-    uri: str,
-    index: int,
-    product: Finished,
-    *,
-    place: tuple[str, int],
-    manifests: Mapping[int, tuple[str, int]],
-    keywords: Sequence[str],
-    what: str,
-    strict: bool,
-    powered: bool,
-    field: VignetteConfig | None,
-) -> None:
-    """Write one detector's shard with the camera state of its inputs; runs on a worker."""
+def written(uri: str, index: int, product: Any, record: Any) -> Any:
+    """Graph that writes one combined detector: a quantum with two threads compresses its two large planes at once.
+
+    Parameters
+    ----------
+    uri, index : str, int
+        See `camcal_dask.repo.products.write_product`.
+    product : Delayed
+        Of a `Finished`.
+    record : Delayed
+        Of what the marker keeps; nothing is written before it is known.
+    """
+    large = ("variance",)
+    parts = (large, tuple(name for name in Finished._fields if name not in large))
+    done = [dask.delayed(_write)(uri, index, product, names, record) for names in parts]
+    return dask.delayed(_finish)(uri, index, record, done)
+
+
+def _write(uri: str, index: int, product: Finished, names: Sequence[str], record: Mapping[str, Any]) -> None:
+    products.write_variables(uri, index, {name: getattr(product, name) for name in names})
+
+
+def _finish(uri: str, index: int, record: Mapping[str, Any], done: Sequence[None]) -> None:
+    products.mark_finished(uri, index, record)
+
+
+def _vignetted(product: Finished, camera: str, detector: int, field: VignetteConfig) -> Finished:
+    return Finished(**vignette(product._asdict(), get_instrument(camera).detectors[detector], field))
+
+
+def _inputs(
+    manifests: Mapping[int, tuple[str, int]], *, camera: str, what: str, strict: bool, powered: bool
+) -> dict[str, Any]:
+    """Exposures that one detector has, and the camera state they share."""
     headers = {}
     for exposure, (cube, detector) in manifests.items():
         manifest = cubes.read_raw_manifest(cube, cubes.raw_slot(exposure), detector)
         headers[exposure] = None if manifest is None else manifest["header"]
+    instrument = get_instrument(camera)
     if powered:
-        check_powered(headers, get_instrument(place[0]), what=what)
-    state = common_state(headers, keywords, what=what, strict=strict)
-    present = [exposure for exposure, header in headers.items() if header is not None]
-    arrays = product._asdict()
-    if field is not None and field.enabled:
-        arrays = vignette(arrays, get_instrument(place[0]).detectors[place[1]], field)
-    products.write_product(uri, index, arrays, {"exposures": present, "camera_state": state})
+        check_powered(headers, instrument, what=what)
+    state = common_state(headers, instrument.settings.state_keywords, what=what, strict=strict)
+    return {"exposures": [e for e, header in headers.items() if header is not None], "camera_state": state}
