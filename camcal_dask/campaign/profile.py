@@ -23,6 +23,13 @@ SITE_PROFILES = "CAMCAL_CLUSTER_PATH"
 JOB_QUEUES = ("slurm", "pbs", "lsf", "htcondor")
 _SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""Freed buffers of an amp are used again, in large pages (glibc; ignored elsewhere).  dask's nanny would give all above
+128 kB back at once; measured on the simulation of 20 files: 14 s of system time instead of 3, a third longer."""
 
 
 def seconds(text: str) -> float:
@@ -199,8 +206,8 @@ class Profile(Config):
         return seconds(self.jobs.walltime) - seconds(self.jobs.retire_before)
 
     def worker_environment(self) -> dict[str, str]:
-        """Variables that every worker gets: one thread a library, compiled kernels kept, and the profile's own."""
-        variables = dict.fromkeys(_ONE_THREAD, "1")
+        """Variables that every worker gets: one thread a library, memory, compiled kernels kept, the profile's own."""
+        variables = dict.fromkeys(_ONE_THREAD, "1") | _MEMORY
         if self.kernel_cache_directory:
             variables["NUMBA_CACHE_DIR"] = self.kernel_cache_directory
         return {**variables, **self.environment}

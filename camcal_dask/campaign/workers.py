@@ -37,8 +37,6 @@ def connect(profile: Profile) -> Iterator[Client]:
 
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": 3,
-        # Large pages for the buffers of a detector: ingest spends 9 % less.  glibc only; ignored elsewhere.
-        "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         **{f"distributed.nanny.pre-spawn-environ.{n}": v for n, v in profile.worker_environment().items()},
     }
     makers = {"address": _reach, "threads": _local, "local": _local}

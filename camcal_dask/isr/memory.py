@@ -17,7 +17,7 @@ def reuse_freed_memory() -> None:
     the threshold for ``mmap``: every buffer above 128 kB, such as a decoded chunk, is then mapped,
     faulted in page by page and unmapped again.  Measured on a stack of 20 exposures: 8 s of system
     time on top of 10 s of user time, 0.8 s with these settings.  Larger blocks, the stacks
-    themselves, still go back at once.
+    themselves, still go back at once.  Workers of our own profiles are started so; this is for any other.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
