@@ -10,8 +10,6 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 import xarray as xr
 
-from camcal_dask.verify.judge import summary
-
 Status = Literal["done", "skipped", "failed"]
 SHOWN_FAILURES = 20
 """Failed quanta that a summary spells out."""
@@ -118,6 +116,8 @@ class Outcome:
         if self.stopped:
             lines.append(f"  stopped: {self.stopped}; what is done is registered, the same command does the rest")
         if self.verdict is not None:
+            from camcal_dask.verify.judge import summary
+
             lines.append(summary(self.verdict))
         return "\n".join(lines)
 

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from camcal_dask.campaign import faults
-from camcal_dask.campaign.profile import seconds
 from camcal_dask.errors import CamcalError
 
 console = Console(highlight=False)
@@ -84,6 +83,8 @@ class Duration(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read ``10 minutes``, ``2 h``, ``04:00:00`` or a number of seconds."""
+        from camcal_dask.campaign.profile import seconds
+
         try:
             return seconds(str(value))
         except ValueError as error:

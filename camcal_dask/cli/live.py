@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from camcal_dask.campaign.tracker import Snapshot
 from camcal_dask.cli.common import console, plain
+
+if TYPE_CHECKING:
+    from camcal_dask.campaign.tracker import Snapshot
 
 LINE_S = 10.0
 """Seconds between two lines of a log."""

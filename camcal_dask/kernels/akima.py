@@ -94,7 +94,9 @@ def _slope_derivatives(nodes, values, h):  # type: ignore[no-untyped-def]
         moved[k] = values[k] + h
         above = akima_slopes(nodes, moved)
         moved[k] = values[k] - h
-        out[:, k] = (above - akima_slopes(nodes, moved)) / (2 * h)
+        below = akima_slopes(nodes, moved)
+        for i in range(n):  # whole columns would cost five seconds of compilation
+            out[i, k] = (above[i] - below[i]) / (2 * h)
         moved[k] = values[k]
     return out
 

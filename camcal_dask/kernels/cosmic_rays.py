@@ -213,15 +213,15 @@ def _seeds(frame, stride, max_fraction, overflow):  # type: ignore[no-untyped-de
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _test(frame, hits, mended, y, x, stride, numbers, min_sigma, cond3):  # type: ignore[no-untyped-def]
     """Mean of the opposite neighbours that unmasks the pixel as a hit, or NaN if it is none."""
-    value, variance = _mended(frame, hits, mended, y, x, stride)
-    sigma = np.sqrt(variance)
+    values, variances = np.empty(9, np.float32), np.empty(9, np.float32)
+    for i in range(9):  # one call: each costs a second of compilation
+        values[i], variances[i] = _mended(frame, hits, mended, y + i // 3 - 1, x + i % 3 - 1, stride)
+    value, sigma = values[4], np.sqrt(variances[4])
     exceeds, found = False, np.float32(np.nan)
     for k in range(numbers.size - 3 if value >= 0 else 0):
-        dy, dx = (k != 1) * 1, (k == 1 or k == 2) * 1 - (k == 3) * 1
-        before, variance_before = _mended(frame, hits, mended, y - dy, x - dx, stride)
-        after, variance_after = _mended(frame, hits, mended, y + dy, x + dx, stride)
-        mean = np.float32(0.5) * (before + after)
-        error = 0.5 * np.sqrt(variance_before + variance_after) if cond3 > 0 else 0.0
+        first = (1, 3, 0, 2)[k]
+        mean = np.float32(0.5) * (values[first] + values[8 - first])
+        error = 0.5 * np.sqrt(variances[first] + variances[8 - first]) if cond3 > 0 else 0.0
         exceeds |= value > mean + min_sigma * sigma
         if np.isnan(found) and numbers[3 + k] * (value - cond3 * sigma) > mean + cond3 * error:
             found = mean

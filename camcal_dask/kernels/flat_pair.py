@@ -16,7 +16,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from scipy.stats import kstest
 
 from camcal_dask.kernels.clipped_mean import clip_many
 from camcal_dask.kernels.covariance import lag_covariance
@@ -204,6 +203,8 @@ def fit_gaussian(difference: Image, mean: float) -> tuple[float, float, float]:
     Variance of the Gaussian fitted to a histogram [adu^2], its chi2 per degree of freedom, and the p-value of a
     Kolmogorov-Smirnov test against it (0 below 1e-15); NaN, NaN, 0 with fewer than 100 values or without a fit.
     """
+    from scipy.stats import kstest  # takes a second, and only this function needs it
+
     values = difference[np.isfinite(difference)].astype(np.float64)
     limit = _HISTOGRAM_WIDTH * math.sqrt(mean)
     counts, edges = np.histogram(values, _HISTOGRAM_BINS, (-limit, limit))

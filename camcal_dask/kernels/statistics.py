@@ -158,8 +158,14 @@ def _add_products(row, products):  # type: ignore[no-untyped-def]
             products[a, b] += total
 
 
-@numba.njit(nogil=True, cache=True)
-def amp_correlation(image, mask, bad_bits, center, half_width, live):  # type: ignore[no-untyped-def]
+def amp_correlation(
+    image: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.int32],
+    bad_bits: int,
+    center: FloatArray,
+    half_width: FloatArray,
+    live: npt.NDArray[np.bool_],
+) -> FloatArray:
     """Pearson correlation of the amps of a detector, pixels paired in readout order.
 
     Parameters
@@ -177,6 +183,22 @@ def amp_correlation(image, mask, bad_bits, center, half_width, live):  # type: i
     -------
     (amp, amp) float64, 1 on the diagonal.
     """
+    products, sums, count = _sum_products(image, mask, bad_bits, center, half_width, live)
+    result = np.full(products.shape, np.nan)
+    if count < 2:
+        return result
+    covariance = products - np.outer(sums, sums) / count
+    variance = np.diag(covariance)
+    usable = live & (variance > 0)
+    both = np.ix_(usable, usable)
+    lower = covariance[both] / np.sqrt(np.outer(variance[usable], variance[usable]))
+    result[both] = np.tril(lower) + np.tril(lower, -1).T
+    return result
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_products(image, mask, bad_bits, center, half_width, live):  # type: ignore[no-untyped-def]
+    """Sums of products (lower half) and values about ``center`` over the pixels that count in all live amps."""
     n_amp, height, width = image.shape
     row = np.zeros((n_amp, width), np.float32)
     good = np.empty(width, np.bool_)
@@ -205,25 +227,7 @@ def amp_correlation(image, mask, bad_bits, center, half_width, live):  # type: i
                 total += value
             sums[a] += total
         _add_products(row, products)
-    return _pearson(products, sums, count, live)
-
-
-@numba.njit(nogil=True, cache=True)
-def _pearson(products, sums, count, live):  # type: ignore[no-untyped-def]
-    n_amp = sums.size
-    result = np.full((n_amp, n_amp), np.nan)
-    if count < 2:
-        return result
-    variance = np.empty(n_amp)
-    for a in range(n_amp):
-        variance[a] = products[a, a] - sums[a] * sums[a] / count
-    for a in range(n_amp):
-        for b in range(a + 1):
-            if live[a] and live[b] and variance[a] > 0 and variance[b] > 0:
-                covariance = products[a, b] - sums[a] * sums[b] / count
-                result[a, b] = covariance / math.sqrt(variance[a] * variance[b])
-                result[b, a] = result[a, b]
-    return result
+    return products, sums, count
 
 
 @functools.cache
