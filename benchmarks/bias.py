@@ -1,9 +1,10 @@
-"""Combined bias: raw cube to product on two worker processes, against ccdproc; cube reads against FITS readers.
+"""Combined bias: raw cube to product on two cores, against ccdproc; cube reads against FITS readers.
 
 What is compared:
 
 * ``raw_MB_per_s``: int32 raw pixels over the wall time from submission to the written product shard
-  (reading, overscans, dither, clipped mean, variance, masks, writing), two processes of one thread.
+  (reading, overscans, dither, clipped mean, variance, masks, writing), two threads of one worker process, as a run
+  of a single detector has them.
 * ``ratio_vs_ccdproc``: ccdproc as it is used, in one process (median overscans along both axes, trim,
   3-sigma clipped average), on pixels already in memory: neither its reading nor its writing is counted.
   It is timed on a few amps and extrapolated to all.  ``ratio_vs_ccdproc_per_core`` is half of that: as if
@@ -25,9 +26,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from benchmarks._cube import open_cube, peak_mib
+from benchmarks._cube import open_cube, peak_mib, seconds_on_worker
 from camcal_dask.calibs.products import template
-from camcal_dask.calibs.stack import CombineConfig, combine, slab_rows_for
+from camcal_dask.calibs.stack import CombineConfig, combine, finished_of, slab_rows_for
+from camcal_dask.campaign.tasks.stack import written
+from camcal_dask.campaign.workers import Profile, connect
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import DIMS, isr
 from camcal_dask.repo import cubes, products
@@ -78,30 +81,26 @@ def _make_data(workdir: Path, uri: str, camera: Instrument, detector: int, expos
 
 
 def _cube(workdir: Path, uri: str, camera: Instrument, detector: int, exposures: list[int]) -> dict[str, float]:
-    """From the cube to the product on two worker processes."""
+    """From the cube to the product on one worker process."""
     import dask
-    from distributed import Client, LocalCluster
 
     raw = open_cube(uri, camera, detector, exposures)
     rows = slab_rows_for(BUDGET, len(exposures), camera)
     seconds = []
     with (
         dask.config.set({"distributed.worker.memory.spill": False}),
-        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="2 GiB", dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        connect(Profile(workers=1, memory_per_worker="2 GiB")) as client,
     ):
         client.run(_warm_up)
         for attempt in range(3):
             out = str(workdir / f"product{attempt}.zarr")
             products.create_product(out, template("biasBootstrap", camera))
-            start = time.perf_counter()
             corrected = isr(raw, block="slab", slab_rows=rows)
             product = combine(corrected, CombineConfig(reject_mask=("DETECTED", "INTRP")))
-            (product,) = dask.optimize(product)
-            arrays = {str(k): v.isel(detector=0).data for k, v in product.data_vars.items()}
+            (blocks,) = dask.optimize(finished_of(product))
             index = list(camera.detectors).index(detector)
-            client.compute(dask.delayed(products.write_product)(out, index, arrays)).result()
-            seconds.append(time.perf_counter() - start)
+            graph = written(out, index, blocks.to_delayed()[0], dask.delayed({}))
+            seconds.append(seconds_on_worker(client, graph))
         peak = max(client.run(peak_mib).values())
     n_bytes = len(exposures) * int(np.prod(camera.raw_shape[1:])) * 4
     return {

@@ -15,19 +15,19 @@ The best of a few runs is taken: other work on the machine only slows down.
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from benchmarks._cube import open_cube, peak_mib
+from benchmarks._cube import open_cube, peak_mib, seconds_on_worker
 from camcal_dask.calibs.cosmic_rays import find_hits
 from camcal_dask.calibs.products import template
 from camcal_dask.calibs.stack import combine, finished_of, slab_rows_for
 from camcal_dask.campaign.recipe import StackRecipe, load_recipe
 from camcal_dask.campaign.tasks.stack import written
+from camcal_dask.campaign.workers import Profile, connect
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import Corrected, blocks_of, isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig, SaturationConfig
@@ -161,7 +161,6 @@ def _stacks(
 ) -> dict[str, float]:
     """From the cube to the product on one worker process."""
     import dask
-    from distributed import Client, LocalCluster
 
     n_bytes = raw.sizes["exposure"] * int(np.prod(camera.raw_shape[1:])) * 4
     place = str(workdir), camera, detector
@@ -169,15 +168,14 @@ def _stacks(
     numbers = {}
     with (
         dask.config.set({"distributed.worker.memory.spill": False}),
-        LocalCluster(n_workers=1, threads_per_worker=1, memory_limit="2 GiB", dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        connect(Profile(workers=1, memory_per_worker="2 GiB")) as client,
     ):
         for key, name in (("stack", "darkBootstrap"), ("final_dark", "dark")):
             recipe = load_recipe(f"{camera.name}/{name}.yaml")
             assert isinstance(recipe, StackRecipe)
             kept = {k: _on_disk(*place, t, calibs[k]) for k, t in recipe.calibs.items()}
             graphs = [_stack(raw, kept, recipe, rows, *place, f"{name}{i}.zarr") for i in range(4)]
-            seconds = min(_timed(client, graph) for graph in graphs[:3])
+            seconds = min(seconds_on_worker(client, graph) for graph in graphs[:3])
             numbers[f"{key}_raw_MB_per_s"] = n_bytes / seconds / 1e6
             if key == "stack":
                 numbers["tasks_189x20"] = 189.0 * len(dict(graphs[3].__dask_graph__()))
@@ -209,15 +207,3 @@ def _stack(
     hits = find_hits(isr(raw, calibs, recipe.isr), recipe.cosmic_rays) if recipe.find_cosmic_rays else None
     (blocks,) = dask.optimize(finished_of(combine(corrected, recipe.combine, hits=hits)))
     return written(uri, list(camera.detectors).index(detector), blocks.to_delayed()[0], dask.delayed({}))
-
-
-def _timed(client: Any, graph: Any) -> float:
-    start = time.perf_counter()
-    client.submit(_compute, graph, pure=False).result()
-    return time.perf_counter() - start
-
-
-def _compute(graph: Any) -> None:
-    """Use two threads, as `camcal_dask.campaign.bundle` does when there are more cores than quanta."""
-    with ThreadPoolExecutor(2) as pool:
-        graph.compute(scheduler="threads", pool=pool)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from benchmarks._cube import open_cube, peak_mib
 from camcal_dask.calibs.ptc import PtcExtractConfig, extract
 from camcal_dask.calibs.ptc_solve import PtcSolveConfig, solve
+from camcal_dask.campaign.workers import Profile, connect
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
@@ -259,13 +260,10 @@ def _one_pair(raw: xr.DataArray, calibs: dict[str, xr.Dataset], config: PtcExtra
 
 def _cluster(raw: xr.DataArray, calibs: dict[str, xr.Dataset], config: PtcExtractConfig) -> dict[str, float]:
     """All pairs on two worker processes."""
-    from distributed import Client, LocalCluster
-
     seconds = []
     with (
         dask.config.set({"distributed.worker.memory.spill": False}),
-        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="2 GiB", dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        connect(Profile(workers=2, memory_per_worker="2 GiB")) as client,
     ):
         client.run(_warm_up)
         for _ in range(2):
