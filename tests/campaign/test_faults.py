@@ -23,6 +23,7 @@ from camcal_dask.campaign.workers import Profile, connect
 from camcal_dask.errors import CamcalError, RunError
 from camcal_dask.repo import files, products, shards
 from camcal_dask.repo.registry import open_repo
+from tests.services import wait_until
 
 from .conftest import assert_same, bias_plan, make_bias, slow_camcal
 
@@ -49,24 +50,41 @@ def assert_nothing_half_visible(root, run):
     return len(refs)
 
 
+def hold(folder):
+    """In a worker: every shard is announced and then waits, half the run done, for the process to be killed."""
+
+    def waiting(*_):
+        (folder / str(os.getpid())).touch()
+        threading.Event().wait()
+
+    products.write_shard = waiting
+
+
 @pytest.mark.cluster
-def test_workers_killed_at_random_moments(repo):
-    rng = random.Random(5)
+def test_workers_killed_while_they_write(repo, tmp_path):
+    """Every worker dies with a shard in its hands; those that take their places do the work."""
     with connect(Profile(workers=2, memory_per_worker="1 GiB")) as client:
-        over = threading.Event()
+        first = set(client.run(os.getpid).values())
+        client.run(hold, tmp_path)
+        killed = set()
+
+        def writing():
+            return {int(f.name) for f in tmp_path.iterdir()} - killed
 
         def murder():
-            for _ in range(2):
-                if over.wait(rng.uniform(0.2, 1.0)):
-                    return
-                processes = client.run(os.getpid)
-                os.kill(rng.choice(list(processes.values())), signal.SIGKILL)
+            for _ in first:
+                wait_until(writing, "worker that writes")
+                victim = min(writing())
+                os.kill(victim, signal.SIGKILL)
+                killed.add(victim)
 
-        killer = threading.Thread(target=murder)
-        killer.start()
-        outcome = execute(repo, bias_plan(repo, "u/killed-workers"), client)
-        over.set()
-        killer.join()
+        with ThreadPoolExecutor(1) as pool:
+            murders = pool.submit(murder)
+            outcome = execute(repo, bias_plan(repo, "u/killed-workers"), client)
+            murders.result()
+        after = set(client.run(os.getpid).values())
+    assert killed == first
+    assert not after & first
     assert outcome.complete, outcome.text()
     assert_same(repo, "u/killed-workers")
 

@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import os
 import subprocess
 import sys
 import urllib.error
@@ -122,7 +123,7 @@ def test_two_runs_are_compared(page, url):
 
 
 def test_layout(page, url):
-    """Nothing overlaps or is cut off on a laptop; delete layout.json to approve another look."""
+    """Nothing overlaps or is cut off on a laptop; CAMCAL_APPROVE_LAYOUT=1 approves another look."""
     visit(page, url + "?run=u/bias.verify&quantity=noise&detector=R22_S00&amp=C12")
     boxes = [page.evaluate(_FIND, name) for name in ("map", "histogram", "history")]
     for box in boxes:
@@ -132,7 +133,7 @@ def test_layout(page, url):
     assert boxes[0]["left"] + boxes[0]["width"] < boxes[1]["left"]
     assert boxes[1]["top"] + boxes[1]["height"] < boxes[2]["top"]
     coarse = pixels(page)[:800, :1360].reshape(20, 40, 34, 40).mean(axis=(1, 3))
-    if not LAYOUT.exists():
+    if os.environ.get("CAMCAL_APPROVE_LAYOUT") and not os.environ.get("CI"):
         LAYOUT.write_text(json.dumps(np.round(coarse, 2).tolist()))
     expected = np.array(json.loads(LAYOUT.read_text()))
     assert np.abs(coarse - expected).mean() < 0.02
