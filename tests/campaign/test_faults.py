@@ -25,7 +25,7 @@ from camcal_dask.repo import files, products, shards
 from camcal_dask.repo.registry import open_repo
 from tests.services import wait_until
 
-from .conftest import assert_same, bias_plan, make_bias, slow_camcal
+from .conftest import assert_same, bias_plan, held_camcal, make_bias, markers_of
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -92,12 +92,12 @@ def test_workers_killed_while_they_write(repo, tmp_path):
 def test_client_killed_while_another_waits_and_resumed(biases, repo, threads):
     """One client works, a second is refused, the first gets SIGKILL in the middle, the second does the rest."""
     run = "u/killed-client"
-    arguments = [sys.executable, "-c", slow_camcal(0.25), *run_arguments(biases, run)]
+    markers = markers_of(biases, run)
+    program = held_camcal(markers, markers.parent / "never")
+    arguments = [sys.executable, "-c", program, *run_arguments(biases, run)]
     first = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        markers = str(Path(biases, "cubes", *run.split("/"), "bias.finished"))
-        while first.poll() is None and not files.names(markers):
-            time.sleep(0.01)
+        wait_until(lambda: first.poll() is not None or files.names(str(markers)), "detector that is whole")
         assert first.poll() is None, "the first client ended before a detector was whole"
         with pytest.raises(RunError, match=f"process {first.pid} on"):
             make_bias(repo, run, threads)

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.services import wait_until
+
 pytest.importorskip("bokeh")
 imread = pytest.importorskip("matplotlib.image").imread
 
@@ -53,7 +55,18 @@ def page(browser):
 def visit(page, url):
     page.goto(url)
     page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle", timeout=60_000)
-    page.wait_for_timeout(300)
+    settled(page)
+
+
+def settled(page):
+    """Wait until the page looks the same twice."""
+    seen = [b""]
+
+    def same():
+        seen.append(page.screenshot())
+        return seen[-1] == seen[-2]
+
+    wait_until(same, "page at rest")
 
 
 def text(page, name):
@@ -86,7 +99,7 @@ def test_a_click_on_an_amp_shows_it(page, url):
     page.wait_for_function("Bokeh.documents[0].get_model_by_name('chosen').text.includes('C12')")
     assert "bias.noise_low (5)" in text(page, "chosen")
     page.wait_for_function("location.search.includes('amp=C12')")
-    page.wait_for_timeout(300)
+    settled(page)
     assert np.abs(pixels(page) - before).max() > 0.3
 
 
