@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from camcal_dask.campaign import attempts, faults
 from camcal_dask.campaign.quanta import Quantum, QuantumOutcome, count_by_status
 from camcal_dask.campaign.record import now
+from camcal_dask.redact import redacted
 from camcal_dask.repo import files
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Tracker:
             workers, threads, memory = client.run_on_scheduler(_census)
             self.snapshot = replace(
                 self.snapshot, workers=workers, threads=threads, memory_mib=memory / 2**20,
-                dashboard=client.dashboard_link or "",
+                dashboard=redacted(client.dashboard_link or ""),
             )  # fmt: skip
 
     def _rate(self, clock: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from camcal_dask.cli.common import cluster_options, console, grid, plain, with_options
+from camcal_dask.cli.common import cluster_options, console, grid, with_options
 from camcal_dask.cli.live import duration, line, watching
 
 
@@ -26,9 +26,9 @@ def status(repo: str, run: str | None, watch: bool) -> None:
         while True:
             found = [s for name in ([run] if run else recorded_runs(opened)) for s in snapshots(opened.root, name)]
             for snapshot in found:
-                console.print(plain(f"{snapshot.run}: {line(snapshot)}"), soft_wrap=True)
+                console.print(f"{snapshot.run}: {line(snapshot)}", soft_wrap=True)
                 for failure in snapshot.last_failures if run else ():
-                    console.print(plain(f"  failed: {failure}"), soft_wrap=True)
+                    console.print(f"  failed: {failure}", soft_wrap=True)
             if not found:
                 console.print("no run is recorded there")
             if not watch or all(s.state != "running" for s in found):
@@ -50,7 +50,7 @@ def history(repo: str, run: str, failed: bool, quanta: bool) -> None:
     with open_repo(repo) as opened:
         root = opened.root
     for attempt in attempts.list_attempts(root, run):
-        console.rule(plain(attempt.rpartition("/")[2]), align="left")
+        console.rule(attempt.rpartition("/")[2], align="left")
         console.print(grid(_account(attempts.read_record(attempt))))
     standing = latest_outcomes(outcomes(root, run)).values()
     chosen = [o for o in standing if quanta or (failed and o.status == "failed")]
@@ -62,7 +62,7 @@ def history(repo: str, run: str, failed: bool, quanta: bool) -> None:
     for o in chosen:
         table.add_row(
             str(o.quantum), o.status, f"{o.seconds:.2f}", f"{o.cpu_s:.2f}", f"{o.peak_mib:.0f}", str(o.tries), o.host,
-            plain(o.reason),
+            o.reason,
         )  # fmt: skip
     console.print(table)
 
@@ -114,7 +114,7 @@ def logs(repo: str, run: str, detector: str | None, failed: bool, text: str) -> 
         head = f"{attempt} {o.quantum}: {o.status} in {o.seconds:.2f} s on {o.host} {o.worker} {o.reason}".rstrip()
         for row in (head, *(f"  {entry}" for entry in (*o.log, *o.trace.splitlines()))):
             if text in row:
-                console.print(plain(row), soft_wrap=True)
+                console.print(row, soft_wrap=True)
 
 
 @click.command()
@@ -134,9 +134,9 @@ def rerun(repo: str, run: str, output: str, product: str | None, processes: int 
     with open_repo(repo, writeable=True) as opened:
         plan = replan(opened, run, output, product=product, task_memory_bytes=profile.task_memory_bytes())
         for change in differences(opened, run, product):
-            console.print(plain(f"warning: other software than then: {change}"))
+            console.print(f"warning: other software than then: {change}")
         with connect(profile) as client, watching() as watch:
             options = Options(cluster, watch=watch, asked={"rerun": run})
             outcome = execute(opened, plan, client, options=options)
-    console.print(plain(outcome.text()), soft_wrap=True)
+    console.print(outcome.text(), soft_wrap=True)
     sys.exit(128 + outcome.signal if outcome.signal else 0 if outcome.complete else 1)
