@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from signal import Signals
 from typing import TYPE_CHECKING, Any
 
-from camcal_dask.campaign import attempts, faults
+from camcal_dask.campaign import attempts, faults, process
 from camcal_dask.campaign.quanta import Quantum, QuantumOutcome, count_by_status
 from camcal_dask.campaign.record import now
 from camcal_dask.redact import redacted
@@ -68,6 +66,8 @@ class Snapshot:
     dashboard: str = ""
     host: str = ""
     pid: int = 0
+    mark: str = ""
+    """With these two the client: `process.Process`."""
     started: str = ""
     beat: int = 0
     """Grows with every writing: a reader sees whether the run lives without comparing clocks."""
@@ -116,7 +116,8 @@ class Tracker:
     _files: int = 0
 
     def __post_init__(self) -> None:
-        self.snapshot = replace(self.snapshot, host=socket.gethostname(), pid=os.getpid(), started=now())
+        me = process.here()
+        self.snapshot = replace(self.snapshot, host=me.host, pid=me.pid, mark=me.mark, started=now())
 
     def expect(self, quanta: Iterable[Quantum]) -> None:
         """Say what the run consists of."""

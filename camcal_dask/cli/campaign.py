@@ -19,16 +19,19 @@ from camcal_dask.cli.live import duration, line, watching
 @click.option("--watch", is_flag=True, help="repeat until the run has ended")
 def status(repo: str, run: str | None, watch: bool) -> None:
     """Say how far RUN is (default: all runs of REPO): while it goes, and afterwards."""
-    from camcal_dask.campaign.history import recorded_runs, snapshots
+    from camcal_dask.campaign.history import damage, recorded_runs, snapshots
     from camcal_dask.repo.registry import open_repo
 
     with open_repo(repo) as opened:
         while True:
-            found = [s for name in ([run] if run else recorded_runs(opened)) for s in snapshots(opened.root, name)]
+            runs = [run] if run else recorded_runs(opened)
+            found = [s for name in runs for s in snapshots(opened.root, name)]
             for snapshot in found:
                 console.print(f"{snapshot.run}: {line(snapshot)}", soft_wrap=True)
                 for failure in snapshot.last_failures if run else ():
                     console.print(f"  failed: {failure}", soft_wrap=True)
+            for text in (text for name in runs for text in damage(opened.root, name)):
+                console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
             if not found:
                 console.print("no run is recorded there")
             if not watch or all(s.state != "running" for s in found):
@@ -52,6 +55,8 @@ def history(repo: str, run: str, failed: bool, quanta: bool) -> None:
     for attempt in attempts.list_attempts(root, run):
         console.rule(attempt.rpartition("/")[2], align="left")
         console.print(grid(_account(attempts.read_record(attempt))))
+        for text in attempts.damage(attempt):
+            console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
     standing = latest_outcomes(outcomes(root, run)).values()
     chosen = [o for o in standing if quanta or (failed and o.status == "failed")]
     if not chosen:
@@ -69,7 +74,7 @@ def history(repo: str, run: str, failed: bool, quanta: bool) -> None:
 
 def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
     if not record:
-        return [("state", "killed before it wrote its record")]
+        return [("state", "no record: killed before it wrote one, or the record is damaged")]
     calibs = [f"{name}: {len(ids)} ({next(iter(ids.values()), '')} ...)" for name, ids in record["calibs"].items()]
     exposures, detectors = record["exposures"], record["detectors"]
     rows = [
