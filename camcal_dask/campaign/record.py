@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from camcal_dask.campaign.plan import Plan
+from camcal_dask.redact import redacted, redacted_command, redacted_values
 
 PACKAGES = ("camcal_dask", "numpy", "numba", "dask", "distributed", "xarray", "zarr", "zarrs", "lsst-daf-butler")
 
@@ -101,7 +102,7 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
     return RunRecord(
         run=plan.output,
         provenance_id=provenance_id(plan),
-        command=list(sys.argv),
+        command=redacted_command(sys.argv),
         recipe=plan.recipe.model_dump(mode="json"),
         where=plan.where,
         inputs=list(plan.inputs),
@@ -111,9 +112,9 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
         versions=versions(),
         host=socket.gethostname(),
         user=_user(),
-        cluster=cluster,
+        cluster=redacted(cluster),
         started=now(),
-        asked=dict(asked),
+        asked=redacted_values(asked),
         pairs=list(plan.paired.pairs.pairs) if plan.paired else [],
         elsewhere={str(d): run for d, run in plan.elsewhere.items()},
         product=plan.recipe.product,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from camcal_dask.cli.common import console, names, plain
+from camcal_dask.cli.common import console, names
 
 
 @click.command()
@@ -47,10 +47,10 @@ def certify(
         approved = any(one.kind == "approval" for one in sign_offs(opened, run))
     console.print(
         f"certified {len(ids)} {dataset_type} of {run} in {collection}, "
-        f"valid \\[{begin_date or 'unbounded'}, {end_date or 'unbounded'})"
+        f"valid [{begin_date or 'unbounded'}, {end_date or 'unbounded'})"
     )
     basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
-    console.print(plain(f"by {act.by}; rests on {basis or 'no verification'}"), soft_wrap=True)
+    console.print(f"by {act.by}; rests on {basis or 'no verification'}", soft_wrap=True)
     if not approved:
         console.print(f"not approved by anybody: camcal approve {repo} {run} --by NAME --note TEXT", soft_wrap=True)
 

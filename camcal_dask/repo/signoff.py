@@ -164,7 +164,10 @@ def sign_offs(repo: Repo, run: str) -> list[SignOff]:
 
 def _read(values: Mapping[str, Any]) -> SignOff:
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return SignOff(**fields)
+    try:
+        return SignOff(**fields)
+    except TypeError as error:
+        raise RepoError(f"a record of sign-off is damaged or of a later version ({error}): {dict(values)}") from None
 
 
 def certifications(repo: Repo, run: str) -> list[Certification]:
