@@ -16,12 +16,12 @@ from typing import Any
 
 from camcal_dask.campaign.quanta import Quantum, QuantumOutcome
 from camcal_dask.errors import RepoError
-from camcal_dask.repo import files
+from camcal_dask.repo import files, naming
 
 
 def attempts_uri(root: str, run: str) -> str:
     """Folder of all attempts of a RUN collection."""
-    return files.join(root, "cubes", run, "attempts")
+    return naming.run_folder(root, run, "attempts")
 
 
 def open_attempt(root: str, run: str, product: str) -> str:
@@ -63,7 +63,7 @@ def read_record(attempt: str) -> dict[str, Any]:
 
 def write_run_record(root: str, run: str) -> str:
     """Write the record of a RUN, the list of its attempts as they stand, and return its URI."""
-    uri = files.join(root, "cubes", run, "record.json")
+    uri = naming.run_folder(root, run, "record.json")
     files.write_json(uri, {"run": run, "attempts": [read_record(attempt) for attempt in list_attempts(root, run)]})
     return uri
 
