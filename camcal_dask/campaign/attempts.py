@@ -18,7 +18,7 @@ from typing import Any
 from camcal_dask.campaign.quanta import Quantum, QuantumOutcome
 from camcal_dask.campaign.record import RunRecord
 from camcal_dask.errors import RepoError
-from camcal_dask.repo import files
+from camcal_dask.repo import files, naming
 
 _RECORD = tuple(f.name for f in fields(RunRecord) if f.default is MISSING and f.default_factory is MISSING)
 _KNOWN = frozenset(f.name for f in fields(RunRecord))
@@ -28,7 +28,7 @@ _PROGRESS = ("run", "product", "state", "host", "pid")
 
 def attempts_uri(root: str, run: str) -> str:
     """Folder of all attempts of a RUN collection."""
-    return files.join(root, "cubes", run, "attempts")
+    return naming.run_folder(root, run, "attempts")
 
 
 def open_attempt(root: str, run: str, product: str) -> str:
@@ -98,7 +98,7 @@ def damage(attempt: str) -> list[str]:
 
 def write_run_record(root: str, run: str) -> str:
     """Write the record of a RUN, the list of its attempts as they stand, and return its URI."""
-    uri = files.join(root, "cubes", run, "record.json")
+    uri = naming.run_folder(root, run, "record.json")
     files.write_json(uri, {"run": run, "attempts": [read_record(attempt) for attempt in list_attempts(root, run)]})
     return uri
 

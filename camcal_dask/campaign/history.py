@@ -13,7 +13,7 @@ from camcal_dask.campaign.process import Process
 from camcal_dask.campaign.quanta import Quantum, QuantumOutcome, count_by_status
 from camcal_dask.campaign.tracker import Snapshot
 from camcal_dask.errors import RepoError
-from camcal_dask.repo import files
+from camcal_dask.repo import files, naming
 from camcal_dask.repo.registry import Repo
 
 _SNAPSHOT = pydantic.TypeAdapter(Snapshot)
@@ -21,7 +21,7 @@ _SNAPSHOT = pydantic.TypeAdapter(Snapshot)
 
 def recorded_runs(repo: Repo) -> list[str]:
     """RUN collections that have attempts, by name."""
-    runs = (c.name for c in repo.collections(kind="RUN"))
+    runs = (c.name for c in repo.collections(kind="RUN") if naming.fault(c.name) is None)
     return [name for name in runs if files.names(attempts.attempts_uri(repo.root, name))]
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from camcal_dask.campaign.plan import Plan
 from camcal_dask.redact import redacted, redacted_command, redacted_values
+from camcal_dask.repo.lookup import CalibRef
+from camcal_dask.repo.shards import check_format
 
 PACKAGES = ("camcal_dask", "numpy", "numba", "dask", "distributed", "xarray", "zarr", "zarrs", "lsst-daf-butler")
 
@@ -81,6 +83,7 @@ def provenance_id(plan: Plan) -> str:
         "recipe": plan.recipe.model_dump(mode="json"),
         "exposures": plan.exposures,
         "calibs": calib_ids(plan),
+        "made": calib_provenance(plan),
         "version": version("camcal_dask"),
     }
     what |= {"pairs": plan.paired.digest()} if plan.paired else {}
@@ -90,6 +93,16 @@ def provenance_id(plan: Plan) -> str:
 def calib_ids(plan: Plan) -> dict[str, dict[str, str]]:
     """Dataset ids of the calibrations: by name, then detector."""
     return {name: {str(d): ref.uuid for d, ref in refs.items()} for name, refs in plan.calibs.items()}
+
+
+def calib_provenance(plan: Plan) -> dict[str, dict[str, str]]:
+    """Provenance of the calibrations, as `calib_ids`: one that was made again in its RUN keeps its dataset id."""
+    return {name: {str(d): made_as(ref) for d, ref in refs.items()} for name, refs in plan.calibs.items()}
+
+
+def made_as(ref: CalibRef) -> str:
+    """Provenance of a product; empty if it has none."""
+    return str(check_format(ref.uri, "product").get("provenance_id", ""))
 
 
 def versions() -> dict[str, str]:

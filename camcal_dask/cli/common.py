@@ -89,6 +89,9 @@ cluster_options = [
 ]
 
 
+instrument_option = click.option("--instrument", help="camera, if the repository has several")
+
+
 def with_options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     """Decorate a command with several options."""
 
