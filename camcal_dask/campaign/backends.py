@@ -110,14 +110,14 @@ def job_arguments(profile: Profile) -> dict[str, Any]:
         "python": jobs.python,
         "job_name": "camcal",
         "death_timeout": int(seconds(profile.startup_timeout)),
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"}
+        "scheduler_options": {"dashboard_address": f"{profile.listen}:0"}
         | ({"interface": jobs.scheduler_interface} if jobs.scheduler_interface else {}),
     }
+    extra = ["--dashboard-address", f"{profile.listen}:0"]
     if (lifetime := profile.lifetime_s()) is not None:
         stagger = int(min(STAGGER_S, lifetime / 10))
-        arguments["worker_extra_args"] = [
-            "--lifetime", f"{int(lifetime - stagger)}s", "--lifetime-stagger", f"{stagger}s",
-        ]  # fmt: skip
+        extra += ["--lifetime", f"{int(lifetime - stagger)}s", "--lifetime-stagger", f"{stagger}s"]
+    arguments["worker_extra_args"] = extra
     if profile.kind != "htcondor":
         arguments |= {"queue": jobs.queue, "account": jobs.account, "walltime": jobs.walltime}
     if profile.kind == "lsf":

@@ -150,7 +150,7 @@ def gateway_profile(address, **options):
 @pytest.mark.cluster
 def test_a_real_gateway_gives_workers(dask_gateway_server):
     with connect(gateway_profile(dask_gateway_server, threads=1)) as client:
-        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+        assert client.submit(sum, [1, 2]).result(timeout=180) == 3
 
 
 @pytest.mark.cluster
