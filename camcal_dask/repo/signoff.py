@@ -18,7 +18,7 @@ from camcal_dask.errors import RepoError
 from camcal_dask.repo import files
 from camcal_dask.repo.lookup import range_text
 from camcal_dask.repo.registry import Moment, Repo
-from camcal_dask.repo.shards import check_format, opened
+from camcal_dask.repo.shards import check_format, read_whole
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def verifications(repo: Repo, run: str) -> list[Verification]:
             attrs = check_format(ref.uri, "dataset")
             tested = sorted(int(d) for d, name in attrs.get("candidate_ids", {}).items() if name in ours)
             if tested:
-                passed = bool(opened(files.join(ref.uri, "run_success"))[...])
+                passed = bool(read_whole(files.join(ref.uri, "run_success"), "the verdict"))
                 found.append(
                     Verification(
                         ref.run, dataset_type, ref.uuid, ref.uri, passed, attrs["criteria_hash"], tuple(tested)
