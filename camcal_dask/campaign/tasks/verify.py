@@ -11,6 +11,7 @@ from camcal_dask.campaign.plan import Plan, made_from
 from camcal_dask.campaign.quanta import Outcome, Quantum, QuantumOutcome
 from camcal_dask.campaign.recipe import VerifyRecipe
 from camcal_dask.campaign.record import calib_ids, made_as
+from camcal_dask.campaign.selection import first_in_set
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.isr.blocks import isr
 from camcal_dask.repo import files, products
@@ -48,7 +49,7 @@ def run_verify(job: Job) -> Outcome:
         thresholds=settings.thresholds,
         known_bad=settings.known_bad,
         role=_roles(plan),
-        first_in_set=_first_in_set(plan),
+        first_in_set=first_in_set(plan.pixels),
     )
     verdict = statistics.merge(verdict, compat="override", join="exact").assign_attrs(
         **verdict.attrs,
@@ -106,8 +107,3 @@ def _roles(plan: Plan) -> dict[int, str]:
     """Say which exposures made the calibrations applied and which are independent of them (verification.md 1.1)."""
     made = made_from(ref for refs in plan.calibs.values() for ref in refs.values())
     return {e: "construction" if e in made else "verification" for e in plan.exposures}
-
-
-def _first_in_set(plan: Plan) -> list[int]:
-    first = plan.pixels["seq_num"].values == plan.pixels["seq_start"].values
-    return [e for e, is_first in zip(plan.exposures, first, strict=True) if is_first]
