@@ -45,6 +45,8 @@ FULL_WELL_SCALE = 0.6
 """Of the camera's saturation: the curve has its turnoff near 115 000 electron."""
 
 
+_REACH = 4.0
+"""Standard deviations of photon noise that still reach the full well."""
 _THREE_SIGMA = 0.98658
 """Standard deviation of a Gaussian clipped at 3 sigma, which is how the overscan noise is measured."""
 
@@ -154,7 +156,7 @@ def _truth(case: Case) -> xr.Dataset:
             "noise": ("amp", dithered * np.sqrt(1 + np.pi / (2 * serial) + np.pi / (2 * parallel))),
             "overscan_noise": ("amp", dithered * np.sqrt(1 - (2 - np.pi / 2) / serial) * _THREE_SIGMA),
             "a": (("lag_i", "lag_j"), sensor.a_matrix),
-            "turnoff": ("amp", sensor.full_well / sensor.gain),
+            "full_well": ("amp", sensor.full_well),
         }
     )
 
@@ -172,12 +174,13 @@ def _numbers(found: list[tuple[Case, xr.Dataset]]) -> dict[str, float]:
         noise.append(one["noise"].values / true["noise"].values - 1)
         overscan_noise = one["noise_adu"].median("pair").values * true["gain"].values
         overscan.append(overscan_noise / true["overscan_noise"].values - 1)
-        relative.append(one["a_matrix"].values[:, 0, 0] / float(true["a"][0, 0]) - 1)
+        clear = ~_touched(true)
+        relative.append(one["a_matrix"].values[clear, 0, 0] / float(true["a"][0, 0]) - 1)
         for name in areas:
             i, j = int(name[1]), int(name[2])
-            value, error = (one[v].values[:, i, j] for v in ("a_matrix", "a_matrix_err"))
+            value, error = (one[v].values[clear, i, j] for v in ("a_matrix", "a_matrix_err"))
             areas[name].append((value - float(true["a"][i, j])) / error)
-        turnoff.append(np.abs(one["turnoff"].values - true["turnoff"].values) / _spacing(one))
+        turnoff.append(_turnoff_found(one, true))
     numbers = dict(_bias("gain_bias_percent", gain)) | dict(_bias("noise_bias_percent", noise))
     numbers |= dict(_bias("overscan_noise_bias_percent", overscan)) | dict(_bias("a00_bias_percent", relative))
     numbers["gain_pull_std"] = float(np.nanstd(np.concatenate(pulls)))
@@ -185,16 +188,31 @@ def _numbers(found: list[tuple[Case, xr.Dataset]]) -> dict[str, float]:
         pull = np.concatenate(values)
         numbers[f"{name}_pull_mean"] = float(np.nanmean(pull))
         numbers[f"{name}_pull_std"] = float(np.nanstd(pull))
-    numbers["turnoff_within_one_level"] = float(np.mean(np.concatenate(turnoff) <= 1.001))
+    numbers["turnoff_found"] = float(np.mean(np.concatenate(turnoff)))
     numbers["amps"] = float(sum(len(g) for g in gain))
+    numbers["amps_for_areas"] = float(sum(len(a) for a in relative))
     numbers["bad_amps"] = float(sum(int(curve["bad"].sum()) for _, curve in found))
     return numbers
 
 
-def _spacing(curve: xr.Dataset) -> np.ndarray:
-    """Distance from the turnoff to the next level [adu], (amp,): nobody can know it better."""
-    means, turnoff = curve["raw_mean"].transpose("amp", "pair").values, curve["turnoff"].values[:, None]
-    return np.nanmin(np.where(means > turnoff, means - turnoff, np.inf), axis=1)
+def _turnoff_found(curve: xr.Dataset, true: xr.Dataset) -> np.ndarray:
+    """Whether the turnoff is the last level below the full well, (amp,) bool.
+
+    A level whose photon noise reaches the full well (`_touched`) has lost part of its variance and may be either.
+    """
+    full_well = true["full_well"].values
+    below, above = (
+        np.array([LEVELS_E[well + reach * np.sqrt(well) > LEVELS_E].max() for well in full_well])
+        for reach in (-_REACH, _REACH)
+    )
+    found = curve["turnoff"].values * true["gain"].values
+    return (found > 0.995 * below) & (found < 1.005 * above)
+
+
+def _touched(true: xr.Dataset) -> np.ndarray:
+    """Amps (amp,) bool with a level whose photon noise the full well cuts off: its charge blooms into other lags."""
+    distance = np.abs(true["full_well"].values[:, None] - LEVELS_E) / np.sqrt(true["full_well"].values[:, None])
+    return distance.min(axis=1) < _REACH
 
 
 def _bias(name: str, values: list[np.ndarray]) -> Iterator[tuple[str, float]]:
@@ -211,11 +229,16 @@ _GOALS = {
     "gain_bias_percent": "below 0.05",
     "gain_pull_std": "about 1",
     "noise_bias_percent": "below 1",
-    "a00_bias_percent": "below 1 where statistics allow",
+    "a00_bias_percent": "below 0.3",
+    "a00_pull_mean": "below 0.1",
+    "a01_pull_mean": "below 0.1",
+    "a10_pull_mean": "below 0.1",
+    "a11_pull_mean": "below 0.1",
+    "a00_pull_std": "about 1",
     "a01_pull_std": "about 1",
     "a10_pull_std": "about 1",
     "a11_pull_std": "about 1",
-    "turnoff_within_one_level": "1",
+    "turnoff_found": "1",
 }
 
 
@@ -230,18 +253,44 @@ def _page(rows: dict[str, dict[str, float]], cases: tuple[Case, ...]) -> str:
     return f"""# Accuracy of photon transfer curves
 
 Made by `python -m benchmarks accuracy`; do not edit.  Simulated full-size amps: {len(cases)} cameras,
-{seeds} seeds of one E2V and of one ITL sensor, {len(LEVELS_E)} flat pairs each from {LEVELS_E[0]:.0f} to
-{LEVELS_E[-1]:.0f} electron, through ISR, extraction (5 x 5 lags) and full-covariance fit.  A bias is the mean over the
-amps of (found / true - 1), its error their standard deviation over the root of their number; a pull is
-(found - true) / quoted error.
+{seeds} seeds, E2V and ITL sensors, up to {len(LEVELS_E)} flat pairs each from {LEVELS_E[0]:.0f} to
+{LEVELS_E[-1]:.0f} electron, through ISR, extraction (5 x 5 lags) and full-covariance fit (order {ORDER}).
+A bias is the mean over the amps of (found / true - 1), its error their standard deviation over the root of their
+number; a pull is (found - true) / quoted error.
 
 {chr(10).join(table)}
 
 The true noise of the fit is that of a corrected pixel: read noise, the dither of the ISR, and the two overscan
-medians that were subtracted.  The truth of the turnoff is the full well; it is found when it lies within one level of
-it: a saturated level has exactly that mean.  A second simulation that shares no code with the simulator is in
-`tests/calibs/test_ptc_second_path.py`.
-"""
+medians that were subtracted.  The turnoff is found if it is the last level below the full well.  A level within four
+times its photon noise of the full well has lost part of its variance, and its charge has bloomed along the columns:
+it may count as either, and the area coefficients of such an amp are left out.
+
+{_CAUSE}"""
+
+
+_CAUSE = """## What made a00 one percent too large
+
+The table before this one said 1.04 ± 0.19 % for a00, and pulls of -0.46 (a00) and 0.31 (a01).  Two causes, both
+visible without any noise (`tests/calibs/test_ptc_solve.py::test_light_knows_no_truncated_series`,
+`tests/simulate/test_kernels.py::test_power_of_a_flat_is_the_closed_form`):
+
+| cause | a00 | pull of a00 | of a01 |
+|---|---:|---:|---:|
+| Eq. 20 ends after (mu g)^3; the next term, 2/15 (a00 mu g)^4, is 1e-3 of the variance at 1e5 electron | +0.84 % | -0.40 | +0.36 |
+| the simulator left out terms of its own series that it took for small | -0.22 % | +0.11 | -0.05 |
+
+With `solve.order: 8` the model is the solution of the differential equation behind Eq. 20, to 1e-5 up to full well;
+the pipelines for `ptc` ask for it.  `order: 3`, the default of `PtcSolveConfig`, is Eq. 20 as the LSST stack fits it,
+and keeps its bias.  Not the cause: clipping (5.5 sigma take 1e-6 of the variance), edges, pair counts, and weights
+from the measured variance: fits of 3000 tables with known covariances and measured weights have a00 right to
+0.01 ± 0.04 %, and pulls of 0.00.
+
+The turnoff of 8 % of the ITL amps was not wrong: the level of 130 000 electron lay within a few sigma of their full
+well, so its photon noise was cut off, and the comparison did not allow for that.
+
+A second simulation that shares no code with the simulator, and knows a00 to 0.2 %, is
+`tests/calibs/test_ptc_second_path.py`: there order 8 is right to 0.2 %, Eq. 20 is off by 1 %.
+"""  # noqa: E501 (a table)
 
 
 def _error(numbers: dict[str, float], key: str) -> str:
