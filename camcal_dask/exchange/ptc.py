@@ -172,9 +172,16 @@ def _identity(data: xr.Dataset, fit_type: str) -> dict[str, NDArray[Any]]:
         "AMPLIFIER_NAME": data["amp"].values.astype("S"),
         "PTC_FIT_TYPE": np.full(len(rows), fit_type.encode()),
         "COV_MATRIX_SIDE": side * rows,
-        "COV_MATRIX_SIDE_FULL_COV_FIT": int(data.attrs.get("covariance_lags", side)) * rows,
+        "COV_MATRIX_SIDE_FULL_COV_FIT": _fitted_side(data) * rows,
         "INPUT_EXP_ID_PAIRS": _rows(data, pairs),
     }
+
+
+def _fitted_side(data: xr.Dataset) -> int:
+    """Lags of the fit of any amp, so that no matrix of the file has a NaN border of lags that none could fit."""
+    side = int(data.attrs.get("covariance_lags", data.sizes.get("lag_i", 1)))
+    fitted = int(data["lags"].max()) if "lags" in data else 0
+    return min(side, fitted) if fitted else side
 
 
 def _rows(data: xr.Dataset, values: NDArray[Any]) -> NDArray[Any]:
@@ -185,7 +192,7 @@ def _rows(data: xr.Dataset, values: NDArray[Any]) -> NDArray[Any]:
 def _values(data: xr.Dataset, column: Column, fit_type: str) -> NDArray[Any]:
     """Content of a column, (n_amp, length) or (n_amp,)."""
     side = data.sizes.get("lag_i", 1)
-    lags = int(data.attrs.get("covariance_lags", side)) if column.fitted_lags else side
+    lags = _fitted_side(data) if column.fitted_lags else side
     no_parameters = column.dims == ("parameter",) and fit_type.startswith(("FULLCOVARIANCE", "PARTIAL"))
     name = _PARTIAL.get(column.variable, column.variable) if fit_type == "PARTIAL" else column.variable
     if name not in data.variables or no_parameters:

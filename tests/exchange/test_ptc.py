@@ -14,7 +14,7 @@ from tests.calibs.ptc_curves import PAIR, means, partial, truth
 LSSTCAM = get_instrument("LSSTCam")
 DETECTOR = LSSTCAM.detectors[94]
 FIRST = ["AMPLIFIER_NAME", "PTC_FIT_TYPE", "COV_MATRIX_SIDE", "COV_MATRIX_SIDE_FULL_COV_FIT", "INPUT_EXP_ID_PAIRS"]
-NOT_IN_THE_LAYOUT = {"a_matrix_err"}
+NOT_IN_THE_LAYOUT = {"a_matrix_err", "bad_reason", "lags"}
 
 
 @pytest.fixture
@@ -59,6 +59,15 @@ def test_back_without_loss(tmp_path, pairs, fit_type):
     # Once more, header and all.
     write_ptc(tmp_path / "again.fits", read, DETECTOR, read.attrs["cards"])
     assert (tmp_path / "again.fits").read_bytes() == (tmp_path / "ptc.fits").read_bytes()
+
+
+def test_the_file_has_no_lags_that_no_amp_could_fit(tmp_path, pairs):
+    """The product was laid out for three lags, the pairs of every amp allowed two."""
+    solved = solve(pairs, PtcSolveConfig(fit_type="FULLCOVARIANCE", covariance_lags=2))
+    write_ptc(tmp_path / "ptc.fits", solved.assign_attrs(covariance_lags=3), DETECTOR)
+    read = read_ptc(tmp_path / "ptc.fits")
+    assert read.attrs["covariance_lags"] == 2
+    same(read, solved)
 
 
 def test_partial_pairs_come_back_and_can_be_solved(tmp_path, pairs):

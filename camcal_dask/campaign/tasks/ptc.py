@@ -11,7 +11,7 @@ import xarray as xr
 
 from camcal_dask.calibs.ptc import EXTRACTED, extract
 from camcal_dask.calibs.ptc_product import arrays_of, join_pairs, shared
-from camcal_dask.calibs.ptc_solve import solve
+from camcal_dask.calibs.ptc_solve import reasons_of, solve
 from camcal_dask.campaign.plan import Plan
 from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import PtcRecipe
@@ -105,12 +105,13 @@ def _solve(place: Place, detector: int) -> None:
     if bound is None:
         raise RepoError(f"{pairs_uri(place, detector)}: gone since the pairs were measured; run the pipeline again")
     measured = {(int(first), int(second)): unpack(part) for (first, second), part in unbind(bound)}
-    pairs = join_pairs(measured, paired(place.plan))
+    pairs = join_pairs(measured, paired(place.plan)).assign_attrs(extract_config=recipe.extract.model_dump_json())
     camera = place.plan.instrument
     solved = solve(pairs.assign_coords(detector=[detector], amp=list(camera.amp_names)), recipe.solve)
     bad, lost = solved["bad"].isel(detector=0), ~pairs["valid"].isel(detector=0).any("amp")
     record = {
         "bad_amps": bad["amp"].values[bad.values].tolist(),
+        "reasons": reasons_of(solved, detector),
         "lost_pairs": [pair for pair, is_lost in zip(paired(place.plan), lost.values, strict=True) if is_lost],
     }
     products.write_product(place.uri, place.index(detector), arrays_of(solved, recipe.n_parameter), record)
