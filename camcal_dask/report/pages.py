@@ -178,6 +178,19 @@ def worst_cells(worst: Sequence[Worst]) -> tuple[Markup, ...]:
     )
 
 
+def unusable_table(report: Report, detectors: Sequence[Detector], *, root: str = "") -> Markup | None:
+    """Return a table of the amps that the calibration is no use for, with the reasons; None without any."""
+    rows = [
+        (link(f"{d.full_name} {amp}", *([".."] if root else []), "detectors", f"{d.full_name}.html", fragment=amp), why)
+        for d in detectors
+        for amp, why in report.subject.unusable.get(d.id, {}).items()
+    ]
+    if not rows:
+        return None
+    words = f"{len(rows)} amps that the calibration is no use for"
+    return join([tag("h3", words), table(("amp", "reason"), rows)])
+
+
 def shots(pictures: dict[str, str], root: str = "") -> Markup:
     """Return pictures with captions."""
     figures = (

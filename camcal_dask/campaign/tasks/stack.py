@@ -10,14 +10,14 @@ import dask
 
 from camcal_dask.calibs.cosmic_rays import find_hits
 from camcal_dask.calibs.levels import VignetteConfig, vignette
-from camcal_dask.calibs.stack import Finished, combine, finished_of
+from camcal_dask.calibs.stack import Finished, combine, finished_of, unusable_amps
 from camcal_dask.calibs.state import check_powered, common_state
 from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import FlatRecipe, StackRecipe
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import cubes, products
+from camcal_dask.repo import cubes, products, usable
 
 
 def run_stack(job: Job) -> Outcome:
@@ -45,6 +45,7 @@ def stack_quantum(place: Place, quantum: Quantum, levels: Sequence[float] | None
         strict=not recipe.mixed_state,
         powered=recipe.check_powered,
     )
+    record = dask.delayed(_with_reasons)(record, product, plan.instrument.name, detector, recipe.product)
     return written(place.uri, place.index(detector), product, record)
 
 
@@ -76,6 +77,13 @@ def _finish(uri: str, index: int, record: Mapping[str, Any], done: Sequence[None
 
 def _vignetted(product: Finished, camera: str, detector: int, field: VignetteConfig) -> Finished:
     return Finished(**vignette(product._asdict(), get_instrument(camera).detectors[detector], field))
+
+
+def _with_reasons(
+    record: Mapping[str, Any], product: Finished, camera: str, detector: int, dataset_type: str
+) -> dict[str, Any]:
+    place = get_instrument(camera).detectors[detector]
+    return usable.with_reasons(record, place, unusable_amps(product, place, divides=dataset_type.startswith("flat")))
 
 
 def _inputs(
