@@ -38,14 +38,16 @@ def stack_quantum(place: Place, quantum: Quantum, levels: Sequence[float] | None
     product = blocks.to_delayed()[0]
     if isinstance(recipe, FlatRecipe) and recipe.vignette.enabled:
         product = dask.delayed(_vignetted)(product, plan.instrument.name, detector, recipe.vignette)
-    record = dask.delayed(_inputs)(
+    record = dask.delayed(_record)(
+        product,
+        plan.instrument.name,
+        detector,
+        recipe.product,
         {e: (cubes.raw_cube_uri(place.root, plan.instrument.name, e), detector) for e in plan.exposures},
-        camera=plan.instrument.name,
         what=f"{recipe.product}, detector {plan.instrument.detector(detector).name}",
         strict=not recipe.mixed_state,
         powered=recipe.check_powered,
     )
-    record = dask.delayed(_with_reasons)(record, product, plan.instrument.name, detector, recipe.product)
     return written(place.uri, place.index(detector), product, record)
 
 
@@ -79,11 +81,11 @@ def _vignetted(product: Finished, camera: str, detector: int, field: VignetteCon
     return Finished(**vignette(product._asdict(), get_instrument(camera).detectors[detector], field))
 
 
-def _with_reasons(
-    record: Mapping[str, Any], product: Finished, camera: str, detector: int, dataset_type: str
-) -> dict[str, Any]:
+def _record(product: Finished, camera: str, detector: int, dataset_type: str, *args: Any, **kwargs: Any) -> Any:
+    """What the marker keeps: inputs, their state (as `_inputs` is given them), amps that correct nothing."""
     place = get_instrument(camera).detectors[detector]
-    return usable.with_reasons(record, place, unusable_amps(product, place, divides=dataset_type.startswith("flat")))
+    reasons = unusable_amps(product, place, divides=dataset_type.startswith("flat"))
+    return usable.with_reasons(_inputs(*args, camera=camera, **kwargs), place, reasons)
 
 
 def _inputs(
