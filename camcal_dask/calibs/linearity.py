@@ -257,7 +257,11 @@ def _fit_amps(flats: Flats, ranges: list[Range], config: LinearityConfig) -> Det
 
 def _unusable(flats: Flats, ranges: list[Range]) -> dict[int, str]:
     problems = {a: "bad in the PTC" for a in np.flatnonzero(flats.bad).tolist()}
-    problems |= {a: "the PTC used no flat" for a in np.flatnonzero(~flats.used.any(1)).tolist() if a not in problems}
+    problems |= {
+        a: "the PTC used no flat whose light is known"
+        for a in np.flatnonzero(~flats.used.any(1)).tolist()
+        if a not in problems
+    }
     problems |= {a: "no linear range" for a, r in enumerate(ranges) if a not in problems and np.isnan(r.turnoff)}
     return problems
 

@@ -118,7 +118,7 @@ class Outcome:
         if len(self.failed) > SHOWN_FAILURES:
             lines.append(f"  and {len(self.failed) - SHOWN_FAILURES} more: camcal history REPO {self.run} --failed")
         if self.unusable:
-            lines.append(f"  {usable.count(self.unusable)} amps cannot be used:")
+            lines.append(f"  {usable.counted(usable.count(self.unusable))} cannot be used:")
             lines += [f"    {line}" for line in usable.told(self.unusable, SHOWN_FAILURES)]
         if self.stopped:
             lines.append(f"  stopped: {self.stopped}; what is done is registered, the same command does the rest")

@@ -50,6 +50,11 @@ def told(found: Mapping[int, Reasons], most: int) -> list[str]:
     return lines[:most] + rest
 
 
+def counted(n: int) -> str:
+    """Return a number of amps in words."""
+    return "1 amp" if n == 1 else f"{n} amps"
+
+
 def count(found: Mapping[int, Reasons]) -> int:
     """Return the number of amps."""
     return sum(map(len, found.values()))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from camcal_dask.instruments import Detector
+from camcal_dask.repo import usable
 from camcal_dask.report.failures import BadPlace, Found, Worst
 from camcal_dask.report.layout import Layout
 from camcal_dask.report.markup import Markup, join, link, number, table, tag
@@ -187,7 +188,7 @@ def unusable_table(report: Report, detectors: Sequence[Detector], *, root: str =
     ]
     if not rows:
         return None
-    words = f"{len(rows)} amps that the calibration is no use for"
+    words = f"{usable.counted(len(rows))} that the calibration is no use for"
     return join([tag("h3", words), table(("amp", "reason"), rows)])
 
 

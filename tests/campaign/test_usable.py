@@ -31,15 +31,15 @@ def test_an_unusable_amp_is_named_in_summary_status_history_record_and_report(re
     reason = f"detector 1: {NAMES[2]}: all of its pixels are bad"
     assert outcome.complete
     assert outcome.unusable == {1: {NAMES[2]: "all of its pixels are bad"}}
-    assert "1 amps cannot be used:" in outcome.text()
+    assert "1 amp cannot be used:" in outcome.text()
     assert reason in outcome.text()
-    assert "1 amps unusable" in cli("status", repo.root)
+    assert "1 amp unusable" in cli("status", repo.root)
     assert f"unusable: {reason}" in cli("status", repo.root, "u/lame")
     assert reason in cli("history", repo.root, "u/lame")
     again = make_bias(repo, "u/lame", threads, overrides=[BAD])  # nothing to do, and still said
     assert again.unusable == outcome.unusable
     page = write_report(repo, "u/lame", tmp_path / "report").read_text()
-    assert "1 amps that the calibration is no use for" in page
+    assert "1 amp that the calibration is no use for" in page
     assert f"{DETECTOR.full_name} {NAMES[2]}" in page
     assert "all of its pixels are bad" in (tmp_path / f"report/detectors/{DETECTOR.full_name}.html").read_text()
 
