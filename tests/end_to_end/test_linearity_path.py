@@ -114,6 +114,18 @@ def test_a_detector_without_linear_amp_is_no_success(folder, repo):
     assert result.exit_code != 0
     words = " ".join(result.output.split())
     assert "2 failed" in words
-    assert "none of its 4 amps can be used: " in words
+    assert "none of its 16 amps can be used: " in words
     assert ": the PTC used no flat whose light is known" in words
     assert "linearizer" not in repo.types_in("u/none")
+
+
+def test_curves_without_content_are_no_success(folder, repo):
+    """Two pairs make no curve of three parameters."""
+    arguments = ["run", "-b", folder / "repo", "-p", "TinyCam/linearizerPtc.yaml", "-i", "TinyCam/raw/all", "-o", "u/few"]
+    arguments += ["--cluster", "threads", *WITHOUT_DEFECTS, "-x", "exposure.seq_num < 5"]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code != 0
+    words = " ".join(result.output.split())
+    assert "2 failed" in words
+    assert "none of its 16 amps can be used: " in words
+    assert "linearizerPtc" not in repo.types_in("u/few")
