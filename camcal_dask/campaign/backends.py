@@ -181,13 +181,16 @@ def _gateway(profile: Profile) -> Any:
     settings = profile.gateway
     assert settings is not None
     library = _library("dask_gateway")
-    gateway = library.Gateway(settings.address, proxy_address=settings.proxy_address, auth=settings.auth)
-    offered = dict(gateway.cluster_options())
-    unknown = sorted(set(settings.options) - set(offered))
-    if unknown:
-        raise ConfigError(f"{settings.address} offers no cluster option {', '.join(unknown)}; it has {sorted(offered)}")
-    wanted = {name: value for name, value in gateway_options(profile).items() if name in offered}
-    try:
-        return gateway.new_cluster(**wanted)
-    except library.GatewayClusterError as error:
-        raise ConfigError(f"{settings.address}: {error}; the gateway's log says why") from None
+    # closed here: what the garbage collector closes in a starting thread waits for that thread for ever
+    with library.Gateway(settings.address, proxy_address=settings.proxy_address, auth=settings.auth) as gateway:
+        offered = dict(gateway.cluster_options())
+        unknown = sorted(set(settings.options) - set(offered))
+        if unknown:
+            raise ConfigError(
+                f"{settings.address} offers no cluster option {', '.join(unknown)}; it has {sorted(offered)}"
+            )
+        wanted = {name: value for name, value in gateway_options(profile).items() if name in offered}
+        try:
+            return gateway.new_cluster(**wanted)
+        except library.GatewayClusterError as error:
+            raise ConfigError(f"{settings.address}: {error}; the gateway's log says why") from None
