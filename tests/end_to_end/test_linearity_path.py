@@ -121,8 +121,8 @@ def test_a_detector_without_linear_amp_is_no_success(folder, repo):
 
 def test_curves_without_content_are_no_success(folder, repo):
     """Two pairs make no curve of three parameters."""
-    arguments = ["run", "-b", folder / "repo", "-p", "TinyCam/linearizerPtc.yaml", "-i", "TinyCam/raw/all", "-o", "u/few"]
-    arguments += ["--cluster", "threads", *WITHOUT_DEFECTS, "-d", "exposure.seq_num < 5"]
+    arguments = ["run", "-b", folder / "repo", "-p", "TinyCam/linearizerPtc.yaml", "-i", "TinyCam/raw/all"]
+    arguments += ["-o", "u/few", "--cluster", "threads", *WITHOUT_DEFECTS, "-d", "exposure.seq_num < 5"]
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code != 0
     words = " ".join(result.output.split())
