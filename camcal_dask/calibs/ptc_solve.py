@@ -20,6 +20,7 @@ from camcal_dask.calibs.gain_ratios import adjust_by_amp_offsets
 from camcal_dask.calibs.ptc_solve_config import PtcSolveConfig
 from camcal_dask.calibs.variable import Variable
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.linearity_fit import SIGMA_OF_MAD
 from camcal_dask.kernels.ptc_covariance_fit import fit_covariances, subtract_long_range
 from camcal_dask.kernels.ptc_fit import (
     Fit,
@@ -85,7 +86,7 @@ SOLVED: Mapping[str, Variable] = MappingProxyType(
         ),
         "fit_pars_err": Variable((*AMP, "parameter"), "f8", "1", "errors of fit_pars, scaled by the reduced chi2"),
         "overscan_median_level": Variable(AMP, "f8", "adu", "median serial overscan of the pairs in use"),
-        "overscan_median_sigma": Variable(AMP, "f8", "adu", "its scatter, 1.4826 times the median absolute deviation"),
+        "overscan_median_sigma": Variable(AMP, "f8", "adu", "its scatter, from the median absolute deviation"),
         "bad": Variable(AMP, "?", "1", "no curve could be fitted"),
         "bad_reason": Variable(
             AMP, "i1", "1", "why not: " + ", ".join(f"{reason.value} {reason.name.lower()}" for reason in BadReason)
@@ -329,7 +330,7 @@ def _overscan(data: xr.Dataset, order: NDArray[np.intp], values: dict[str, Any])
         levels = data["overscan_median"].values[order][values["used"]]
         if np.isfinite(levels).any():
             values["overscan_median_level"] = level = np.nanmedian(levels)
-            values["overscan_median_sigma"] = 1.4826 * np.nanmedian(np.abs(levels - level))
+            values["overscan_median_sigma"] = SIGMA_OF_MAD * np.nanmedian(np.abs(levels - level))
     return values
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from camcal_dask.cli.common import cluster_options, console, grid, with_options
 from camcal_dask.cli.live import duration, line, watching
+from camcal_dask.repo import usable
 
 
 @click.command()
@@ -30,6 +31,8 @@ def status(repo: str, run: str | None, watch: bool) -> None:
                 console.print(f"{snapshot.run}: {line(snapshot)}", soft_wrap=True)
                 for failure in snapshot.last_failures if run else ():
                     console.print(f"  failed: {failure}", soft_wrap=True)
+                for amps in snapshot.unusable if run else ():
+                    console.print(f"  unusable: {amps}", soft_wrap=True)
             for text in (text for name in runs for text in damage(opened.root, name)):
                 console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
             if not found:
@@ -98,6 +101,8 @@ def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("cost", f"{record['cpu_s']:.0f} CPU s, peak {record['peak_mib']:.0f} MiB a worker"),
     ]
     rows += [("failed", f"{f['quantum']}: {f['reason']}") for f in record["failed"][:10]]
+    unusable = {int(d): reasons for d, reasons in record.get("unusable", {}).items()}
+    rows += [("unusable", text) for text in usable.told(unusable, 10)]
     return rows
 
 

@@ -93,6 +93,8 @@ _ONE_AN_EXPOSURE = ("photo_charge", "photo_charge_delta")
 """Variables (pair,): the same number in every row of the file."""
 _PARTIAL = {"used": "valid", "gain": "pair_gain", "noise": "noise_adu"}
 """What stands in the columns of solved variables in a partial file; the noise is in adu there, as upstream has it."""
+_OVERSCAN = ("overscan_median_level", "overscan_median_sigma")
+"""Of an amp without usable values they are 0 in a file, as the LSST stack has it; here they are NaN."""
 _AUX, _AUX_COLUMN = "aux_", "PTCAUX_"
 
 
@@ -206,6 +208,8 @@ def _values(data: xr.Dataset, column: Column, fit_type: str) -> NDArray[Any]:
         if "amp" not in variable.dims:
             variable = variable.expand_dims(amp=data["amp"].values)
         values = variable.transpose("amp", *column.dims).values.astype(column.dtype)
+    if column.variable in _OVERSCAN:
+        values = np.nan_to_num(values)
     return values.reshape(len(values), -1) if column.dims else values
 
 
@@ -277,4 +281,8 @@ def _derived(variables: dict[str, Any], names: NDArray[Any], bad_amps: NDArray[A
     else:
         a00 = variables["fit_pars"][1][:, 2 if fit_type == "POLYNOMIAL" else 0]
     valid = np.isfinite(variables["raw_mean"][1]) & np.isfinite(variables["raw_var"][1])
-    return {"bad": ("amp", bad), "a00": ("amp", a00), "valid": (("amp", "pair"), valid)}
+    overscan = {name: variables[name] for name in _OVERSCAN if name in variables}
+    if "overscan_median" in variables:
+        known = (np.isfinite(variables["overscan_median"][1]) & variables["used"][1]).any(1)
+        overscan = {name: (dims, np.where(known, values, np.nan)) for name, (dims, values) in overscan.items()}
+    return overscan | {"bad": ("amp", bad), "a00": ("amp", a00), "valid": (("amp", "pair"), valid)}

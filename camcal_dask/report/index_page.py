@@ -8,7 +8,17 @@ from typing import Any
 
 from camcal_dask.report.failures import BadExposure, Found
 from camcal_dask.report.markup import Markup, join, link, number, table, tag
-from camcal_dask.report.pages import Report, cards, explorer, frame, legend, places_table, section, shots
+from camcal_dask.report.pages import (
+    Report,
+    cards,
+    explorer,
+    frame,
+    legend,
+    places_table,
+    section,
+    shots,
+    unusable_table,
+)
 from camcal_dask.report.subject import Subject
 
 
@@ -18,7 +28,7 @@ def index_page(report: Report) -> str:
     body = [
         _header(report),
         _tiles(report),
-        section("failures", "What failed", *_failures(report.found, subject)),
+        section("failures", "What failed", unusable_table(report, report.detectors), *_failures(report.found, subject)),
         section("map", "Focal plane", explorer(report)),
         section("rafts", "Rafts and detectors", *_rafts(report)),
         _matrix_section(report),

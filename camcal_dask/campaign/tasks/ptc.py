@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,9 @@ from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import PtcRecipe
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.errors import RepoError
+from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import files, products
+from camcal_dask.repo import files, products, usable
 from camcal_dask.repo.parts import bind, unbind, unpack
 
 
@@ -114,4 +115,12 @@ def _solve(place: Place, detector: int) -> None:
         "reasons": reasons_of(solved, detector),
         "lost_pairs": [pair for pair, is_lost in zip(paired(place.plan), lost.values, strict=True) if is_lost],
     }
-    products.write_product(place.uri, place.index(detector), arrays_of(solved, recipe.n_parameter), record)
+    marked = _with_reasons(record, camera.detectors[detector])
+    products.write_product(place.uri, place.index(detector), arrays_of(solved, recipe.n_parameter), marked)
+
+
+def _with_reasons(record: Mapping[str, Any], detector: Detector) -> dict[str, Any]:
+    """Record with a reason for every bad amp."""
+    known = record.get("reasons", {})
+    reasons = {amp: known.get(amp, "no curve fits its pairs") for amp in record["bad_amps"]}
+    return usable.with_reasons(record, detector, reasons)
