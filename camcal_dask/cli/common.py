@@ -17,7 +17,7 @@ from rich.table import Table
 from camcal_dask.campaign import faults
 from camcal_dask.errors import CamcalError
 
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 
 
 class Group(click.Group):
@@ -29,7 +29,9 @@ class Group(click.Group):
             with terminable():
                 return super().invoke(ctx)
         except CamcalError as error:
-            Console(stderr=True, highlight=False).print(f"[red]Error:[/red] {plain(str(error))}", soft_wrap=True)
+            Console(stderr=True, highlight=False, emoji=False).print(
+                f"[red]Error:[/red] {plain(str(error))}", soft_wrap=True
+            )
             sys.exit(1)
         except KeyboardInterrupt as interrupt:
             by = faults.signal_of(interrupt)
@@ -52,6 +54,11 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def print_lines(text: str) -> None:
+    """Print text as it stands: no markup, and no line breaks but its own, so that it can be searched."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -105,13 +112,13 @@ def bar(label: str, total: int) -> Iterator[Callable[[str], None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),  # file names
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(label, total=total, note="")
 
         def advance(note: str = "") -> None:
-            progress.update(task, advance=1, note=note)
+            progress.update(task, advance=1, note=note.encode(errors="backslashreplace").decode())
 
         yield advance
 
