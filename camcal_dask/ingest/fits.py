@@ -294,7 +294,8 @@ def _check_sections(container: Container, detector: Detector) -> list[str]:
     """Compare the sections of every amp with the tables.  Returns remarks."""
     found: dict[str, None] = {}
     for amp, hdu in zip(detector.amps, container.hdus[1:], strict=False):
-        found |= dict.fromkeys(check_sensor(hdu.header, detector, file=_place(container, detector, amp)))
+        where = f"{container.path}: amp {amp.name} (HDU {amp.index + 1})"
+        found |= dict.fromkeys(check_sensor(hdu.header, detector, file=where))
     known = {**container.hdus[1].header, **container.header}
     if not any(known.get(card) for card in ("CCD_MANU", "DATASEC", "DETSIZE")):
         found["no CCD_MANU, DATASEC or DETSIZE card says what sensor it is"] = None
