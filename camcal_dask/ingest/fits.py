@@ -320,6 +320,9 @@ def _check_others(container: Container, detector: Detector) -> list[str]:
             what = faults.data or f"one bit of {faults.header}"
             raise DataError(f"{container.path}: {text}: {what}{_REMEDY}")
         remarks += [f"{text}: {fault}" for fault in (faults.data, faults.header) if fault]
+    lacking = [str(index) for index, hdu in enumerate(container.hdus) if "CHECKSUM" not in hdu.header]
+    if 0 < len(lacking) < len(container.hdus) / 2:
+        remarks.append(f"no CHECKSUM in HDU {', '.join(lacking)}, although the others have one: damaged header?")
     end = container.hdus[-1].fileinfo()["datLoc"] + container.hdus[-1].fileinfo()["datSpan"]
     if end < len(container.data):
         remarks.append(f"{len(container.data) - end} bytes behind HDU {index} are no FITS, or its header is damaged")
@@ -343,8 +346,9 @@ def _read_amps(container: Container, detector: Detector, room: tuple[int, ...]) 
             for card in _read_amp(container, amp, hdu, plane, where):
                 stale.setdefault(card, []).append(amp.name)
     n_amps = len(detector.amps)
+    why = "accepted" if container.accept_checksum else "but ZDATASUM vouches for the pixels"
     return out, [
-        f"{card} does not match, accepted: {'all amps' if len(names) == n_amps else ', '.join(names)}"
+        f"{card} does not match, {why}: {'all amps' if len(names) == n_amps else ', '.join(names)}"
         for card, names in stale.items()
     ]
 
