@@ -83,6 +83,11 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def print_lines(text: str) -> None:
+    """Print text with no line breaks but its own, so that it can be searched."""
+    console.print(text, soft_wrap=True)
+
+
 cluster_options = [
     click.option("-j", "--processes", type=click.IntRange(min=1), help="number of workers"),
     click.option("--cluster", default="local", help="profile name, YAML file or tcp://host:port"),
@@ -138,7 +143,7 @@ def bar(label: str, total: int) -> Iterator[Callable[[str], None]]:
         task = progress.add_task(label, total=total, note="")
 
         def advance(note: str = "") -> None:
-            progress.update(task, advance=1, note=note)
+            progress.update(task, advance=1, note=note.encode(errors="backslashreplace").decode())
 
         yield advance
 

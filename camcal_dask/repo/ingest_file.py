@@ -43,7 +43,9 @@ class FileResult:
     remarks: tuple[str, ...] = ()
 
 
-def ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool, call: str) -> FileResult:
+def ingest_file(
+    root: str, instruments: Sequence[str], path: str, replace: bool, call: str, accept_checksum: bool = False
+) -> FileResult:
     """Bring one file into its cube; what is wrong with it is the result, not an exception.
 
     Parameters
@@ -58,23 +60,28 @@ def ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool,
         Whether other content may replace what was ingested before this call.
     call : str
         Identifies the call of `ingest`: two files of one call never replace each other.
+    accept_checksum : bool
+        Whether pixels that do not match their checksums are taken, with a remark.
     """
     try:
-        return _ingest_file(root, instruments, path, replace, call)
+        return _ingest_file(root, instruments, path, replace, call, accept_checksum)
     except CamcalError as error:
         return FileResult(path, "failed", str(error))
     except OSError as error:
         return FileResult(path, "failed", f"{path}: cannot be written into {root}: {error}")
 
 
-def _ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool, call: str) -> FileResult:
-    container = Container(path, foreign.fetch(path) if "://" in path else None)
+def _ingest_file(
+    root: str, instruments: Sequence[str], path: str, replace: bool, call: str, accept_checksum: bool
+) -> FileResult:
+    container = Container(path, foreign.fetch(path) if "://" in path else None, accept_checksum=accept_checksum)
     record, detector = container.identity.record, container.identity.detector
     if record.instrument not in instruments:
         raise DataError(
             f"{path}: is a file of {record.instrument}, the repository is for {', '.join(instruments)}; "
             f"add the camera with: camcal create {root} --instrument {record.instrument}"
         )
+    assert container.remarks is not None  # an identity that contradicts itself is refused before its place is looked at
     target = _Target(root, record, detector, path, container.content_hash, replace, call)
     before = target.manifest()
     there = before is not None and before["content_hash"] == target.content_hash and target.claim.holder() is None
