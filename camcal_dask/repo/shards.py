@@ -84,6 +84,11 @@ def opened(uri: str) -> zarr.Array:
         raise RepoError(f"{uri}: no such cube; is the repository mounted on this host?") from None
 
 
+def cube_exists(uri: str) -> bool:
+    """Whether a cube is visible; what lies there without its ``zarr.json``, which comes last, was interrupted."""
+    return files.exists(files.join(uri, objects.LAST))
+
+
 def check_format(uri: str, kind: str) -> dict[str, Any]:
     """Attributes of a cube's group, if it is one that this version can read."""
     document = files.read_json(files.join(uri, "zarr.json"))

@@ -17,9 +17,9 @@ from camcal_dask.campaign.quanta import Outcome, Quantum, QuantumOutcome, missin
 from camcal_dask.campaign.record import calib_ids, versions
 from camcal_dask.campaign.tracker import Tracker
 from camcal_dask.errors import RepoError
-from camcal_dask.repo import files, products
+from camcal_dask.repo import products
 from camcal_dask.repo.parts import Parts, pack, unpack
-from camcal_dask.repo.shards import check_format
+from camcal_dask.repo.shards import check_format, cube_exists
 
 if TYPE_CHECKING:  # of the Butler's modules: workers unpickle a `Place`, and never open the registry
     from distributed import Client
@@ -71,7 +71,7 @@ class Job:
         RepoError
             If it was begun with other settings, exposures, calibrations or software.
         """
-        if not files.exists(self.uri):
+        if not cube_exists(self.uri):
             return None
         attrs = check_format(self.uri, "product")
         there = attrs.get("provenance_id")
@@ -128,7 +128,7 @@ class Job:
 
     def finished(self) -> set[int]:
         """Ids of the detectors that are whole: written, and not damaged since."""
-        if not files.exists(self.uri):
+        if not cube_exists(self.uri):
             return set()
         written = products.finished(self.uri)
         ids, bad = list(self.plan.instrument.detectors), set(products.damaged(self.uri, written))
