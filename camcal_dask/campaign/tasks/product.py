@@ -17,7 +17,7 @@ from camcal_dask.campaign.quanta import Outcome, Quantum, QuantumOutcome, missin
 from camcal_dask.campaign.record import calib_ids, versions
 from camcal_dask.campaign.tracker import Tracker
 from camcal_dask.errors import RepoError
-from camcal_dask.repo import products
+from camcal_dask.repo import files, products
 from camcal_dask.repo.parts import Parts, pack, unpack
 from camcal_dask.repo.shards import check_format, cube_exists
 
@@ -37,6 +37,13 @@ class Place:
     root: str
     plan: Plan
     uri: str
+
+    def __post_init__(self) -> None:
+        files.guard(self.root)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # as it arrives on a worker
+        self.__dict__.update(state)
+        files.guard(self.root)
 
     def index(self, detector: int) -> int:
         """Position of a detector in the product cube."""
