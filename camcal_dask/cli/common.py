@@ -66,21 +66,32 @@ def remarks() -> Iterator[None]:
         warnings.showwarning = before
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal, whose number it carries.
+
+    Python notes a KeyboardInterrupt itself that passes through code made from text (as dataclasses are), and then ends
+    as if SIGINT had killed it, whatever was caught and whichever exit code was asked for.
+    """
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM, which batch systems send before they kill, end a command in order, as Ctrl-C does."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(number)
+        raise Interrupted(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    taken = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as behind a shell's &
+        taken[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, before in taken.items():
+            signal.signal(number, before)
 
 
 cluster_options = [
