@@ -50,9 +50,9 @@ def certify(
         f"valid [{begin_date or 'unbounded'}, {end_date or 'unbounded'})"
     )
     basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
-    console.print(f"by {act.by}; rests on {basis or 'no verification'}", soft_wrap=True)
+    console.print(f"by {act.by}; rests on {basis or 'no verification'}")
     if not approved:
-        console.print(f"not approved by anybody: camcal approve {repo} {run} --by NAME --note TEXT", soft_wrap=True)
+        console.print(f"not approved by anybody: camcal approve {repo} {run} --by NAME --note TEXT")
 
 
 @click.command()
@@ -69,7 +69,7 @@ def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: st
         number = opened.instrument().detector(detector).id
         ref = opened.find_calib(dataset_type, exposure, number, names(inputs))
     for name, value in (("run", ref.run), ("id", ref.uuid), ("cube", ref.uri)):
-        console.print(f"{name:5} {value}", soft_wrap=True)
+        console.print(f"{name:5} {value}")
 
 
 @click.command()
@@ -93,4 +93,4 @@ def export(
         written = write_files(
             opened, dataset_type, out, collections=names(inputs), detectors=chosen, exposure=exposure, cards=given
         )
-    console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}", soft_wrap=True)
+    console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}")
