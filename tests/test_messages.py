@@ -95,6 +95,7 @@ def test_clicks_own_errors_stay():
 def test_an_explanation_is_one_line():
     assert explain(ValueError("a\nb")).count("\n") == 0
     assert explain(ConfigError("said by us")) == "said by us"
+    assert explain(OverflowError("int too large")).startswith("a number that was given is too large")
     assert explain(MemoryError()).startswith("out of memory")
     assert "s3://bucket/x: reset; the storage or network may recover" in explain(OSError("s3://bucket/x: reset"))
 
@@ -132,6 +133,22 @@ def test_no_console_reads_markup():
             console.rule("[b]")
         assert "[b]x[/b] :b: [/nothing]" in said.get()
         assert "[/b] :warning:" in said.get()
+
+
+# ---------------------------------------------------------------------------- numbers and dates out of range
+
+
+def test_numbers_and_dates_out_of_range(root):
+    for name, *rest in (
+        ["certify", "u/none", "TinyCam/calib", "bias", "--begin-date", "99999999"],
+        ["certify", "u/none", "TinyCam/calib", "bias", "--begin-date", "2026-13-01"],
+        ["certify", "u/none", "TinyCam/calib", "bias", "--end-date", "20260231"],
+        ["which", "bias", "--exposure", "9" * 20, "--detector", "0", "-i", "TinyCam/raw/all"],
+        ["which", "bias", "--exposure", "1", "--detector", "9" * 20, "-i", "TinyCam/raw/all"],
+    ):
+        text = camcal(name, root, *rest, code=1)
+        assert text.startswith("Error: ")
+        assert "unexpected" not in text
 
 
 # ---------------------------------------------------------------------------- read-only repositories

@@ -48,7 +48,7 @@ T = TypeVar("T")
 Moment = Any
 """A time in TAI: astropy Time, datetime, ISO text, an observing day YYYYMMDD (12:00 TAI), or None = unbounded."""
 ChainMode = Literal["redefine", "extend", "remove", "prepend", "pop"]
-_USER_ERRORS = (ButlerUserError, RegistryError, MissingCollectionError, MissingDatasetTypeError)
+_USER_ERRORS = (ButlerUserError, RegistryError, MissingCollectionError, MissingDatasetTypeError, OverflowError)
 _ATTEMPTS = 7
 _CONFIG = "butler.yaml"
 
@@ -669,9 +669,9 @@ def _as_list(names: Names) -> list[str]:
 def _moment(value: Moment) -> Time | None:
     if value is None:
         return None
-    if isinstance(value, int) or (isinstance(value, str) and value.isdigit() and len(value) == 8):
-        return Timespan.from_day_obs(int(value), 43200).begin
     try:
+        if isinstance(value, int) or (isinstance(value, str) and value.isdigit() and len(value) == 8):
+            return Timespan.from_day_obs(int(value), 43200).begin
         return Time(value, scale="tai") if not isinstance(value, Time) else value.tai
     except ValueError as error:
         raise RepoError(f"time {value!r}: expected 2026-08-12, 2026-08-12T12:00:00 (TAI) or 20260812") from error
