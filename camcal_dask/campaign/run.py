@@ -108,7 +108,7 @@ def execute(
     except OSError as error:
         if faults.storage_full(error):
             raise RunError(
-                f"{plan.output}: the storage takes no more ({error}); make room and repeat the run"
+                f"{plan.output}: the storage takes no more ({error}); make room or mount it again, and repeat the run"
             ) from error
         raise
 

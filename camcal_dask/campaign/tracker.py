@@ -144,7 +144,7 @@ class Tracker:
 
     def _consider(self, outcome: QuantumOutcome) -> None:
         if outcome.storage_full:
-            self.stop(f"the storage takes no more ({outcome.reason}); make room first")
+            self.stop(f"the storage takes no more ({outcome.reason}); make room or mount it again first")
         elif self.limits.fail_fast:
             self.stop(f"{outcome.quantum} failed, and the run is to stop at the first failure")
         elif self.limits.max_failures is not None and self.snapshot.failed > self.limits.max_failures:

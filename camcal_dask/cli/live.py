@@ -43,7 +43,7 @@ class _Lines:
         """Print a line if it is time."""
         if snapshot.state != "running" or time.monotonic() - self._last > LINE_S:
             self._last = time.monotonic()
-            console.print(line(snapshot), soft_wrap=True)
+            console.print(line(snapshot))
 
 
 def line(s: Snapshot) -> str:

@@ -64,7 +64,7 @@ def certify(
             f"by {act.by}; rests on {basis or 'no verification'}",
             *([f"without approval: {act.override}"] if act.override else []),
         ]
-        console.print("\n".join(lines), markup=False, soft_wrap=True)
+        console.print("\n".join(lines))
 
 
 @click.command()
@@ -81,7 +81,7 @@ def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: st
         number = opened.instrument().detector(detector).id
         ref = opened.find_calib(dataset_type, exposure, number, names(inputs))
     for name, value in (("run", ref.run), ("id", ref.uuid), ("cube", ref.uri)):
-        console.print(f"{name:5} {value}", soft_wrap=True)
+        console.print(f"{name:5} {value}")
 
 
 @click.command()
@@ -105,7 +105,7 @@ def export(
         written = write_files(
             opened, dataset_type, out, collections=names(inputs), detectors=chosen, exposure=exposure, cards=given
         )
-    console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}", soft_wrap=True)
+    console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}")
 
 
 @click.command("import")
@@ -124,4 +124,4 @@ def import_(paths: tuple[str, ...], repo: str, run: str, instrument: str | None)
     with open_repo(repo, writeable=True) as opened:
         dataset_type, detectors = import_tables(opened, paths, run, instrument=instrument)
     shown = ", ".join(detectors[:8]) + (" ..." if len(detectors) > 8 else "")
-    console.print(f"{dataset_type} of {len(detectors)} detectors in {run}: {shown}", soft_wrap=True)
+    console.print(f"{dataset_type} of {len(detectors)} detectors in {run}: {shown}")

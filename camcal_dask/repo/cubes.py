@@ -43,6 +43,7 @@ from camcal_dask.repo.shards import (
     Selection,
     check_format,
     create_array,
+    cube_exists,
     cube_kind,
     lazy_variable,
     opened,
@@ -61,6 +62,7 @@ __all__ = [
     "RawCubeArray",
     "check_whole",
     "create_product",
+    "cube_exists",
     "cube_kind",
     "ensure_raw_cube",
     "finished",
@@ -120,7 +122,7 @@ def ensure_raw_cube(uri: str, instrument: Instrument) -> None:
         If a cube of another layout is in the way.
     """
     shape = (N_SLOTS, *instrument.raw_shape)
-    if not files.exists(files.join(uri, "raw", "zarr.json")):
+    if not cube_exists(uri):
         files.sweep(uri)
         with files.staging(uri) as stage:
             group = zarr.create_group(

@@ -27,6 +27,8 @@ SEAL = "camcal_crc32"
 _BLANK = b"%08x" % 0
 _SEAL = re.compile(rb'"camcal_crc32": "([0-9a-f]{8})"')
 _TRACES = (b'"camcal_c', b'rc32": "')  # one flipped bit leaves one of them
+_roots: set[Path] = set()
+"""Local repositories that this process works on (`guard`)."""
 _SCRATCH = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
@@ -57,6 +59,38 @@ def absolute(uri: str | os.PathLike[str]) -> str:
 def join(uri: str, *parts: str) -> str:
     """Append path components to a URI."""
     return "/".join([uri.rstrip("/"), *parts])
+
+
+def guard(root: str) -> None:
+    """Never make this repository's folder again: without it, it is not mounted, and what is written there is lost."""
+    if not objects.is_object(root):
+        _roots.add(local_path(root))
+
+
+def check_there(root: str) -> None:
+    """Refuse to go on without the repository.
+
+    Raises
+    ------
+    OSError
+        ENODEV, if its folder or ``butler.yaml`` has gone.
+    """
+    if not objects.is_object(root) and not (local_path(root) / "butler.yaml").exists():
+        raise OSError(errno.ENODEV, "the repository is not there any more; was it unmounted?", root)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, if need be; but nothing in the place of a repository that has gone."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    except FileNotFoundError:
+        for root in _roots:
+            if path.is_relative_to(root):
+                check_there(str(root))
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def parent(uri: str) -> str:
@@ -195,7 +229,7 @@ def move_in(path: Path, uri: str) -> None:
         objects.write(uri, path)
         return
     target = local_path(uri)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     path.replace(target)
 
 
@@ -208,7 +242,7 @@ def staging(uri: str) -> Iterator[Path]:
         return
     target = local_path(uri)
     stage = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    stage.mkdir(parents=True)
+    make_folder(stage)
     try:
         yield stage
     finally:
@@ -276,7 +310,7 @@ def claim(uri: str, text: str) -> bool:
     if objects.is_object(uri):
         return objects.write(uri, text.encode(), new=True)
     path = local_path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         path.symlink_to(text)
     except FileExistsError:
@@ -305,7 +339,7 @@ def seize(uri: str, text: str) -> None:
         objects.write(uri, text.encode())
         return
     path = local_path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     scratch.symlink_to(text)
     scratch.replace(path)

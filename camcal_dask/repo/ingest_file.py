@@ -24,7 +24,7 @@ from camcal_dask.errors import CamcalError, DataError
 from camcal_dask.ingest.fits import Container, RawFile, unpack
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes, foreign
+from camcal_dask.repo import cubes, files, foreign
 from camcal_dask.repo.claims import Claim, raw_claim
 
 Status = Literal["ingested", "skipped", "replaced", "failed"]
@@ -63,6 +63,7 @@ def ingest_file(
     accept_checksum : bool
         Whether pixels that do not match their checksums are taken, with a remark.
     """
+    files.guard(root)
     try:
         return _ingest_file(root, instruments, path, replace, call, accept_checksum)
     except CamcalError as error:

@@ -34,6 +34,7 @@ from camcal_dask.repo.shards import (
     check_chunks,
     check_format,
     create_array,
+    cube_exists,
     cube_kind,
     every_chunk_written,
     lazy_variable,
@@ -133,7 +134,7 @@ def create_product(uri: str, template: xr.Dataset) -> None:
     """
     if "detector" not in template.coords:
         raise RepoError(f"{uri}: a product needs a 'detector' coordinate, got {list(template.coords)}")
-    if not files.exists(uri):
+    if not cube_exists(uri):
         files.sweep(uri)
         with files.staging(uri) as stage:
             _lay_out(stage / "cube", template)

@@ -103,6 +103,11 @@ def opened(uri: str) -> zarr.Array:
         raise RepoError(f"{uri}/zarr.json: damaged ({type(error).__name__}: {error})") from error
 
 
+def cube_exists(uri: str) -> bool:
+    """Whether a cube is visible; what lies there without its ``zarr.json``, which comes last, was interrupted."""
+    return files.exists(files.join(uri, objects.LAST))
+
+
 def check_format(uri: str, kind: str) -> dict[str, Any]:
     """Attributes of a cube's group, if it is one that this version can read."""
     document = files.read_json(files.join(uri, "zarr.json"))

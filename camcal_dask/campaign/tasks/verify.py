@@ -14,8 +14,8 @@ from camcal_dask.campaign.record import calib_ids, made_as
 from camcal_dask.campaign.selection import first_in_set
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import files, products
-from camcal_dask.repo.shards import check_format
+from camcal_dask.repo import products
+from camcal_dask.repo.shards import check_format, cube_exists
 from camcal_dask.verify.judge import failures, judge
 from camcal_dask.verify.product import measure_product
 from camcal_dask.verify.raft import raft_correlations
@@ -69,7 +69,7 @@ def run_verify(job: Job) -> Outcome:
 
 def _earlier(job: Job) -> xr.Dataset | None:
     """Verdict of an earlier run, if it has all detectors and nothing that decides it has changed."""
-    if not files.exists(job.uri) or check_format(job.uri, "dataset").get("provenance_id") != job.provenance:
+    if not cube_exists(job.uri) or check_format(job.uri, "dataset").get("provenance_id") != job.provenance:
         return None
     verdict = products.open_dataset(job.uri)
     return verdict if set(verdict["detector"].values.tolist()) >= set(job.plan.detectors) else None
