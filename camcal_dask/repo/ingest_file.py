@@ -142,7 +142,7 @@ class _Target:
             raise DataError(f"{self.path}: what it would replace is unknown: {error}, or use --replace") from error
 
     def whole(self) -> bool:
-        """Whether the pixels that the manifest vouches for are there; what has no checksum is written anew if it may."""
+        """Whether the pixels are as they were written; with ``replace``, what has no checksum does not pass for it."""
         if self.replace and not has_checksums(files.join(self.uri, "raw")):
             return False
         return not cubes.raw_damage(self.uri, self.slot, self.detector)

@@ -42,9 +42,7 @@ def test_write_then_read_is_identity_and_the_rest_is_lost(cube):
     cubes.write_raw(cube, 7, 2, a)
     np.testing.assert_array_equal(cubes.read_raw(cube, 7, 2), a)
     for slot, detector in ((7, 1), (8, 2)):
-        with pytest.raises(
-            DataError, match=f"202608120000{slot}, detector {detector} .*is lost; ingest"
-        ):
+        with pytest.raises(DataError, match=f"202608120000{slot}, detector {detector} .*is lost; ingest"):
             cubes.read_raw(cube, slot, detector)
     assert [cubes.has_raw(cube, 7, d) for d in (1, 2)] == [False, True]
 
