@@ -112,6 +112,6 @@ def check(repo: str, repair: bool, quick: bool) -> None:
 
     with open_repo(repo, writeable=repair) as opened:
         account = look(opened, repair=repair, quick=quick)
-    console.print(plain(account.text()), soft_wrap=True)
+    console.print(account.text(), markup=False, soft_wrap=True)
     if not account.whole:
         sys.exit(1)

@@ -185,6 +185,11 @@ class _Survey:
             exposures = [row.id for row in self.repo.exposure_records("", {}, name)]
             registered = self.repo.registered_raws(name, exposures)
             self.raws += len(registered)
+            for day in sorted({cubes.raw_cube_uri(self.repo.root, name, exposure) for exposure, _ in registered}):
+                for path in (files.join(day, *inner, "zarr.json") for inner in ((), ("raw",))):
+                    if path not in there:
+                        self.bad.add(path)
+                        yield Finding("lost", path, "metadata of a cube", *self._remedy(path))
             for findings in pool.map(partial(self._raw, name, there), sorted(registered)):
                 yield from findings
             for place, what in _unregistered(mine, registered):

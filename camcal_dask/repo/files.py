@@ -203,9 +203,9 @@ def move_in(path: Path, uri: str) -> None:
 
 
 @contextlib.contextmanager
-def staging(uri: str) -> Iterator[Path]:
+def staging(uri: str | os.PathLike[str]) -> Iterator[Path]:
     """Private scratch folder, removed afterwards; on the file system of ``uri`` (its sibling) if that is local."""
-    if objects.is_object(uri):
+    if objects.is_object(os.fspath(uri)):
         with tempfile.TemporaryDirectory(prefix="camcal-") as name:
             yield Path(name)
         return

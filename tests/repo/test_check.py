@@ -148,10 +148,9 @@ def test_no_lost_or_cut_file_is_silent(broken):
         else:
             path.unlink()
         for name, value in everything(broken).items():
-            gone = value is None and path.suffix == ".json"  # as if it had not been written
-            assert gone or isinstance(value, Exception) or same(value, truth[name]), (
-                f"{path}: {name} changed in silence"
-            )
+            # A document that is not there was never written; without its marker, a detector is not finished.
+            gone = value is None or (path.parent.suffix == ".finished" and name == "product")
+            assert gone or isinstance(value, Exception) or same(value, truth[name]), f"{path}: {name} changed"
         path.write_bytes(content)
 
 
@@ -233,7 +232,7 @@ def test_strays_and_scratch_are_named_and_old_scratch_goes(broken):
     for name, age in (("old", 2 * files.SCRATCH_S), ("young", 0.0)):
         scratch = folder / "bias.finished" / f".{name}.json.{'0' * 32}"
         (scratch / "value").mkdir(parents=True)
-        os.utime(scratch, (now := os.stat(folder).st_mtime - age, now))
+        os.utime(scratch, (now := folder.stat().st_mtime - age, now))
     account = check(broken, repair=True)
     assert account.whole
     assert [f.kind for f in account.left] == ["orphaned"] * 3
