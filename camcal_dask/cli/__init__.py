@@ -32,6 +32,7 @@ for command in (
     repository.which,
     repository.export,
     repository.check,
+    repository.import_,
     stats.stats,
     cluster.cluster,
     runs.demo,

@@ -6,6 +6,7 @@ A URI is a path, ``file://...`` or ``s3://bucket/path`` (`objects`); the callers
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -322,11 +323,16 @@ def claim(uri: str, text: str) -> bool:
 def claimed(uri: str) -> str | None:
     """Text of a claim; None if there is none."""
     if objects.is_object(uri):
-        return read_text(uri)
+        content = objects.read(uri)
+        return None if content is None else content.decode(errors="replace")
     try:
         return str(local_path(uri).readlink())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return ""  # no symbolic link, so none of ours
 
 
 def seize(uri: str, text: str) -> None:
