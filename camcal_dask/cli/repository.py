@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from camcal_dask.cli.common import console, instrument_option, names
@@ -106,6 +108,25 @@ def export(
             opened, dataset_type, out, collections=names(inputs), detectors=chosen, exposure=exposure, cards=given
         )
     console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}")
+
+
+@click.command()
+@click.argument("repo")
+@click.option("--repair", is_flag=True, help="mend what can be mended")
+@click.option("--quick", is_flag=True, help="do not read the pixels")
+def check(repo: str, repair: bool, quick: bool) -> None:
+    """Say what is lost, damaged or orphaned in REPO: registry, manifests, shards, markers, scratch.
+
+    The exit code is 1 if something is lost or damaged.
+    """
+    from camcal_dask.repo.check import check as look
+    from camcal_dask.repo.registry import open_repo
+
+    with open_repo(repo, writeable=repair) as opened:
+        account = look(opened, repair=repair, quick=quick)
+    console.print(account.text(), soft_wrap=True)
+    if not account.whole:
+        sys.exit(1)
 
 
 @click.command("import")

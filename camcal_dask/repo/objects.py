@@ -198,6 +198,14 @@ def names(uri: str) -> list[str]:
     return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
 
+def below(uri: str) -> Iterator[str]:
+    """URIs of all objects below a URI, sorted."""
+    store, key = _place(uri)
+    with _named(uri):
+        paths = [entry["path"] for batch in store.list(f"{key}/") for entry in batch]
+    yield from (f"s3://{urlsplit(uri).netloc}/{path}" for path in sorted(paths))
+
+
 def remove(uri: str) -> None:
     """Delete an object, if it is there."""
     store, key = _place(uri)

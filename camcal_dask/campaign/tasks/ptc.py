@@ -102,10 +102,11 @@ def _solve(place: Place, detector: int) -> None:
     """Fit and write one detector; runs on a worker."""
     recipe = place.plan.recipe
     assert isinstance(recipe, PtcRecipe)
-    bound = files.read_bytes(pairs_uri(place, detector))
+    waiting = pairs_uri(place, detector)
+    bound = files.read_bytes(waiting)
     if bound is None:
-        raise RepoError(f"{pairs_uri(place, detector)}: gone since the pairs were measured; run the pipeline again")
-    measured = {(int(first), int(second)): unpack(part) for (first, second), part in unbind(bound)}
+        raise RepoError(f"{waiting}: gone since the pairs were measured; run the pipeline again")
+    measured = {(int(first), int(second)): unpack(part) for (first, second), part in unbind(bound, waiting)}
     pairs = join_pairs(measured, paired(place.plan)).assign_attrs(extract_config=recipe.extract.model_dump_json())
     camera = place.plan.instrument
     solved = solve(pairs.assign_coords(detector=[detector], amp=list(camera.amp_names)), recipe.solve)
