@@ -52,11 +52,16 @@ class Parts:
             self._waiting = {}
 
     def read(self) -> Iterator[tuple[Key, bytes]]:
-        """Parts that were kept, packed."""
+        """Parts that were kept, packed; a damaged file is removed, what it held is made again."""
         for name in files.names(self.uri):
             if name.endswith(".parts") and not name.startswith("."):
-                content = files.read_bytes(files.join(self.uri, name))
-                yield from unbind(content) if content else ()
+                uri = files.join(self.uri, name)
+                try:
+                    found = list(unbind(files.read_bytes(uri) or b""))
+                except (ValueError, TypeError):
+                    files.remove(uri)
+                else:
+                    yield from found
 
     def clear(self) -> None:
         """Remove all: the product is whole."""
@@ -100,9 +105,17 @@ def bind(parts: Mapping[Key, bytes]) -> bytes:
 
 
 def unbind(content: bytes) -> Iterator[tuple[Key, bytes]]:
-    """Read what `bind` wrote."""
-    line, parts = content.split(b"\n", 1)
-    at = 0
-    for key, length in json.loads(line):
+    """Read what `bind` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is not whole.
+    """
+    line, _, parts = content.partition(b"\n")
+    index, at = json.loads(line), 0
+    if sum(length for _, length in index) != len(parts):
+        raise ValueError(f"{len(parts)} bytes of parts, other than announced")
+    for key, length in index:
         yield tuple(key), parts[at : at + length]
         at += length
