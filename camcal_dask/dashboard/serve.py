@@ -38,17 +38,23 @@ def make_server(repo: Repo, port: int = 0, address: str = "127.0.0.1") -> Server
 
     try:
         port = port or _free_port(address)
-        origins = [
-            f"{host}:{port}" for host in sorted({address, "localhost", "127.0.0.1"})
-        ]  # pages of this server only
+        hosts = {host_of(address), "localhost", "127.0.0.1"}  # pages of this server only
+        origins = [f"{host}:{port}" for host in sorted(hosts)]
         application = Application(FunctionHandler(page))
         return Server({"/": application}, port=port, address=address, allow_websocket_origin=origins)
     except OSError as error:
         raise ConfigError(f"cannot serve at {address}:{port} ({error}); choose another --port") from None
 
 
+def host_of(address: str) -> str:
+    """Host to type into a browser for an address that is listened on."""
+    if address in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{address}]" if ":" in address else address
+
+
 def _free_port(address: str) -> int:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
@@ -58,7 +64,7 @@ def serve(repo: Repo, port: int, address: str, started: Callable[[str], None]) -
     logging.getLogger("bokeh").setLevel(logging.ERROR)  # a browser tab that closes is no reason to warn
     server = make_server(repo, port, address)
     server.start()
-    started(f"http://{address}:{server.port}/")
+    started(f"http://{host_of(address)}:{server.port}/")
     try:
         server.io_loop.start()
     except KeyboardInterrupt:

@@ -54,7 +54,7 @@ class Parts:
             self._waiting = {}
 
     def read(self) -> Iterator[tuple[Key, bytes]]:
-        """Parts that were kept, packed."""
+        """Parts that were kept, packed; a damaged file is removed, what it held is made again."""
         for name in files.names(self.uri):
             if name.endswith(".parts") and not name.startswith("."):
                 uri = files.join(self.uri, name)
@@ -62,6 +62,7 @@ class Parts:
                 try:
                     parts = list(unbind(content, uri)) if content else []
                 except DataError:  # not worth more than the time to make them again
+                    files.remove(uri)
                     continue
                 yield from parts
 

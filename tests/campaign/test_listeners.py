@@ -1,6 +1,7 @@
 """Who listens where: everything on the loopback interface, unless a profile says otherwise."""
 
 import ipaddress
+import socket
 import urllib.request
 
 import psutil
@@ -36,6 +37,13 @@ def test_local_profiles_listen_on_the_loopback_interface_only(kind):
 
 def test_a_profile_may_say_otherwise():
     assert "0.0.0.0" in started_by(Profile(kind="threads", workers=1, memory_per_worker="1 GiB", listen="0.0.0.0"))
+
+
+def test_the_dashboard_of_a_repository_is_announced_where_it_listens():
+    serve = pytest.importorskip("camcal_dask.dashboard.serve", reason="needs bokeh")
+    assert serve.host_of("127.0.0.1") == "127.0.0.1"
+    assert serve.host_of("::1") == "[::1]"
+    assert serve.host_of("0.0.0.0") == socket.gethostname()
 
 
 def test_batch_jobs_keep_their_http_servers_to_themselves():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.repo.parts import FLUSH_PARTS, Parts, pack, unpack
+from camcal_dask.repo.parts import FLUSH_PARTS, Parts, pack, unbind, unpack
 
 
 @pytest.fixture
@@ -51,3 +51,18 @@ def test_parts_come_back_by_key(tmp_path, dataset):
         xr.testing.assert_identical(unpack(found[key]).coords.to_dataset(), value.coords.to_dataset())
     parts.clear()
     assert not dict(Parts(uri).read())
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b[:-1], lambda b: b[:3], lambda b: b"", lambda b: b"\xff" + b, lambda b: b"7\n"]
+)
+def test_a_damaged_file_is_removed_and_its_parts_made_again(tmp_path, spoil):
+    kept = Parts(str(tmp_path))
+    for key in (("a", 1), ("b", 2)):
+        kept.add(key, b"values")
+        kept.flush()
+    path = min(tmp_path.iterdir())
+    ((lost, _),) = unbind(path.read_bytes(), str(path))
+    path.write_bytes(spoil(path.read_bytes()))
+    assert {key for key, _ in kept.read()} == {("a", 1), ("b", 2)} - {lost}
+    assert not path.exists()
