@@ -92,6 +92,16 @@ def test_exposures_with_few_valid_detectors_are_not_normalised(plain):
     assert abs(factors[200] - 1) < 1e-3
 
 
+def test_a_detector_alone_is_not_normalised(plain):
+    """It would take its own non-linearity for jitter; nor do detectors decide that are not there."""
+    made = fit(plain[0], LinearityConfig(type="Spline"), final=False)
+    two = concat([made, made.assign_coords(detector=[95]).assign_attrs(problems={})])
+    absent = LinearityConfig(normalization=NormalizationConfig(detectors=(1, 2, 3)))
+    for linearizer, config in ((made, LinearityConfig()), (two, absent)):
+        assert (normalize(linearizer, config) == 1).all()
+    assert normalize(two, LinearityConfig()).std() > 0
+
+
 def test_photodiode_correction_removes_jitter_of_the_reading():
     table, _ = ramp(CAMERA)
     reading = 1 + 0.004 * np.random.default_rng(1).normal(size=table.sizes["pair"])
