@@ -106,11 +106,6 @@ def terminable() -> Iterator[None]:
             signal.signal(number, before)
 
 
-def print_lines(text: str) -> None:
-    """Print text with no line breaks but its own, so that it can be searched."""
-    console.print(text, soft_wrap=True)
-
-
 cluster_options = [
     click.option("-j", "--processes", type=click.IntRange(min=1), help="number of workers"),
     click.option("--cluster", default="local", help="profile name, YAML file or tcp://host:port"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from camcal_dask.cli.common import bar, cluster_options, console, names, print_lines, with_options
+from camcal_dask.cli.common import bar, cluster_options, console, names, with_options
 
 
 @click.command()
@@ -102,6 +102,6 @@ def ingest(
             accept_checksum=accept_checksum,
             progress=lambda f: advance(Path(f.path).name),
         )
-    print_lines(summary.text())
+    console.print(summary.text(), soft_wrap=True)
     if summary.failed:
         sys.exit(1)

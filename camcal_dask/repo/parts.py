@@ -58,9 +58,8 @@ class Parts:
         for name in files.names(self.uri):
             if name.endswith(".parts") and not name.startswith("."):
                 uri = files.join(self.uri, name)
-                content = files.read_bytes(uri)
                 try:
-                    parts = list(unbind(content, uri)) if content else []
+                    parts = list(unbind(files.read_bytes(uri) or b"", uri))
                 except DataError:  # not worth more than the time to make them again
                     files.remove(uri)
                     continue

@@ -36,6 +36,7 @@ def test_latiss_has_its_own_overscan_and_saturation(path):
     isr = load_recipe(str(path)).isr
     assert (isr.parallel_overscan.two_sided, isr.parallel_overscan.smoothing) == (True, 0)
     assert isr.parallel_overscan.max_deviation_adu == 100.0
+    assert not isr.deferred_charge
     light = {"flat", "flatBootstrap", "verifyFlat", "verifyGain", "eoFlat", "eoPersistence"}
     assert isr.saturation.saturated_adu == ({"*": 120_000.0} if path.stem in light else {})
     other = load_recipe(f"LSSTCam/{path.name}").isr

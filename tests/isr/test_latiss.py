@@ -5,15 +5,13 @@ import numpy as np
 from camcal_dask.campaign.recipe import load_recipe
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.config import CrosstalkConfig
 from camcal_dask.kernels.masks import SAT
 from tests.isr.frames import raw_array
 
-LATISS = load_recipe("LATISS/flatBootstrap.yaml").isr.model_copy(
-    update={"bias": False, "dark": False, "dither": "none"}
-)
-LSSTCAM = load_recipe("LSSTCam/flatBootstrap.yaml").isr.model_copy(
-    update={"bias": False, "dark": False, "dither": "none"}
-)
+ALONE = {"bias": False, "dark": False, "dither": "none", "crosstalk": CrosstalkConfig()}
+LATISS = load_recipe("LATISS/flatBootstrap.yaml").isr.model_copy(update=ALONE)
+LSSTCAM = load_recipe("LSSTCam/flatBootstrap.yaml").isr.model_copy(update=ALONE)
 BIAS = 20_000
 
 
