@@ -144,6 +144,7 @@ class Chain:
     def __init__(self, repo: Repo, client: Client, settings: ChainSettings, say: Callable[[str], None], bar: Bar):
         self.repo, self.client, self.settings, self.say, self.bar = repo, client, settings, say, bar
         self.made: list[str] = []
+        self.incomplete: list[str] = []
         self.overrides: dict[str, list[str]] = {}
 
     def run(self, names: Iterable[str] = (), instrument: str | None = None) -> list[Outcome]:
@@ -159,7 +160,8 @@ class Chain:
         Raises
         ------
         RunError
-            If a step failed: what is done, what failed and why, what was not tried.
+            If a step made nothing: what is done, what failed and why, what was not tried.  If some detectors failed in
+            a step: at the end, when the others are through.
         PlanError
             If something is needed that neither the chain makes nor the inputs hold.
         ConfigError
@@ -181,6 +183,8 @@ class Chain:
                 rest = ", ".join(left.name for left in steps[i + 1 :]) or "nothing"
                 done = ", ".join(self.made) or "nothing"
                 raise RunError(f"chain stopped at {step.name}: {error}\n  done: {done}\n  not tried: {rest}") from error
+        if self.incomplete:
+            raise RunError("the chain ended, but not for every detector:\n  " + "\n  ".join(self.incomplete))
         return outcomes
 
     def _check_names(self, steps: Sequence[Step]) -> None:
@@ -324,22 +328,32 @@ class Chain:
         for found in () if left_out else self._verifications(step.recipe, TableRecipe):
             plan = self._plan(found, f"{run}.{found.product}", "", None, (run,))
             outcomes.append(self._execute(plan))
-            if not outcomes[-1].complete or (self.settings.strict and not outcomes[-1].passed):
-                raise RunError(f"verification of {run}: {outcomes[-1].text()}")
+            self._accept(plan, outcomes[-1], f"verification of {run}: ")
         return outcomes
 
     def _make(self, recipe: AnyRecipe, run: str, where: str, chosen: Chosen | None = None) -> Outcome:
-        outcome = self._execute(self._plan(recipe, run, where, chosen))
-        if not outcome.complete:
-            raise RunError(outcome.text())
+        plan = self._plan(recipe, run, where, chosen)
+        outcome = self._execute(plan)
+        self._accept(plan, outcome, "")
         self.made.append(run)
         return outcome
 
     def _verify(self, recipe: VerifyRecipe, run: str, where: str, chosen: Chosen) -> Outcome:
-        outcome = self._execute(self._plan(recipe, f"{run}.verify", where, chosen, (run,)))
-        if not outcome.complete or (self.settings.strict and not outcome.passed):
-            raise RunError(f"verification of {run}: {outcome.text()}")
+        plan = self._plan(recipe, f"{run}.verify", where, chosen, (run,))
+        outcome = self._execute(plan)
+        self._accept(plan, outcome, f"verification of {run}: ")
         return outcome
+
+    def _accept(self, plan: Plan, outcome: Outcome, what: str) -> None:
+        """Stop the chain if nothing was made; what failed for some detectors does not cost the others."""
+        if not outcome.complete:
+            if outcome.stopped or not self.repo.datasets(plan.recipe.product, plan.output):
+                raise RunError(f"{what}{outcome.text()}")
+            lost = sorted({str(one.quantum.detector) for one in outcome.failed}, key=int)
+            self.incomplete.append(f"{plan.output} without detector {', '.join(lost)}")
+            self.say(f"  goes on without detector {', '.join(lost)}")
+        elif what and self.settings.strict and not outcome.passed:
+            raise RunError(f"{what}{outcome.text()}")
 
     def _inputs(self, first: tuple[str, ...] = ()) -> list[str]:
         """Collections searched: what the chain made, the latest first, then the user's."""

@@ -58,6 +58,14 @@ def two_damaged(biases):
     repair()
 
 
+def test_a_chain_goes_on_without_the_detectors_that_failed(biases, repo, two_damaged):
+    text = camcal("chain", biases, "-p", "biasBootstrap", "-o", "u/partly", "--cluster", "threads", code=1)
+    run = "u/partly/biasBootstrap"
+    assert f"ended, but not for every detector: {run} without detector 0, 1" in text
+    assert f"verifyBias in {run}.verify: " in text
+    assert sorted(ref.detector for ref in repo.datasets("biasBootstrap", run)) == [2, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "state", "why", "tried"),
     [
