@@ -16,6 +16,8 @@ from camcal_dask.verify.ptc_criteria import GAIN, PTC
 
 _NOISE_ERROR = "1 / sqrt(2 * n_good)"
 """Relative standard error of the standard deviation of n Gaussian values."""
+_REFERENCE_ERROR = f"{_NOISE_ERROR} + reference_error"
+"""And of the noise that it is compared with."""
 
 
 def _common(calibration: str) -> tuple[Criterion, ...]:
@@ -47,8 +49,8 @@ def _overscan(calibration: str) -> tuple[Criterion, ...]:
             threshold=0.05,
             required=False,
             source="cp_verify",
-            doc="noise of the serial overscan against the read noise",
-            error="overscan_error",
+            doc="noise of the serial overscan against the read noise of the curve, of the camera model without one",
+            error="overscan_error + reference_error",
         ),
         Criterion(
             f"{calibration}.shifts",
@@ -68,13 +70,13 @@ BIAS = (
     Criterion(
         id="bias.noise",
         name="NOISE",
-        value="(noise - noise_expected) / noise_expected",
+        value="(noise - bias_sigma) / bias_sigma",
         threshold=0.05,
         required=True,
         source="cp_verify",
-        doc="excess noise over the read noise; one-sided as upstream",
+        doc="excess over the read noise as a residual of the bias has it; one-sided as upstream",
         dmtn="4.3",
-        error="1 / sqrt(2 * n_good)",
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="bias.cr",
@@ -85,22 +87,22 @@ BIAS = (
         source="cp_verify",
         doc="outliers that are no cosmic rays: unmasked hot pixels, bad columns",
         dmtn="4.4",
-        error="1 / sqrt(2 * n_good)",
+        error=_NOISE_ERROR,
     ),
     Criterion(
         id="bias.noise_low",
         name="NOISE_LOW",
-        value="(noise_expected - noise) / noise_expected",
+        value="(bias_sigma - noise) / bias_sigma",
         threshold=0.2,
         required=True,
         source="ours",
         doc="less noise than an amplifier can have: it is dead (passes 4.3, which is one-sided)",
-        error="1 / sqrt(2 * n_good)",
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="bias.structure",
         name="STRUCTURE",
-        value="structure / noise_expected",
+        value="structure / bias_sigma",
         threshold=1.0,
         required=True,
         source="ours",
@@ -110,7 +112,7 @@ BIAS = (
     Criterion(
         id="bias.flatness",
         name="FLATNESS",
-        value="structure / noise_expected",
+        value="structure / bias_sigma",
         threshold=0.5,
         required=False,
         source="ours",
@@ -120,7 +122,7 @@ BIAS = (
     Criterion(
         id="bias.level",
         name="LEVEL",
-        value="abs(mean) / noise_expected",
+        value="abs(mean) / bias_sigma",
         threshold=0.1,
         required=False,
         source="ours",
@@ -137,16 +139,16 @@ BIAS = (
         source="ours",
         doc="glow at the readout corner [electron] (yellow corner)",
         op="<",
-        error="corner_error * to_electron",
+        error="corner_error * to_electron * bias_sigma / noise_expected",
     ),
     Criterion(
         "bias.dead",
         "DEAD",
-        "noise * to_electron",
+        "noise * to_electron * noise_expected / bias_sigma",
         4.0,
         False,
         "ours",
-        "operational limit of a dead amp [electron]",
+        "operational limit of a dead amp [electron], of a single exposure",
         op=">",
     ),
     *_overscan("bias"),
@@ -166,7 +168,7 @@ DARK = (
         doc="excess noise over the read noise alone: advice, for the shot noise of a long dark exceeds it",
         dmtn="5.3",
         required_upstream=True,
-        error=_NOISE_ERROR,
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="dark.sigma",
@@ -176,7 +178,7 @@ DARK = (
         required=True,
         source="ours",
         doc="excess over read noise, shot noise of the dark signal and noise of the calibrations (5.3 in full)",
-        error=_NOISE_ERROR,
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="dark.cr",
@@ -192,12 +194,12 @@ DARK = (
     Criterion(
         id="dark.noise_low",
         name="NOISE_LOW",
-        value="(noise_expected - noise) / noise_expected",
+        value="(dark_sigma - noise) / dark_sigma",
         threshold=0.2,
         required=True,
         source="ours",
         doc="less noise than an amplifier can have: it is dead",
-        error=_NOISE_ERROR,
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="dark.leak",

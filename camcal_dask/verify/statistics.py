@@ -29,7 +29,7 @@ from camcal_dask.verify.block import (
     measure_block,
     packed_layout,
 )
-from camcal_dask.verify.references import expectations, masters, split_of
+from camcal_dask.verify.references import FEW, MASTERS, expectations, inputs_of, masters, members, split_of
 
 __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]
 
@@ -62,7 +62,8 @@ def measure(
         The calibration under test; its ``distribution`` (detector, amp, level), the comparison of its halves and its
         identity are copied.
     calibs : mapping of name to Dataset, optional
-        All calibrations that were applied; their noise enters what is expected, see `references.masters`.
+        All calibrations that were applied; their noise enters what is expected, see `references.masters`.  The gains
+        and the read noise of a ``ptc`` take the place of the nominal ones, whether it was applied or not.
 
     Returns
     -------
@@ -74,11 +75,12 @@ def measure(
     _check(corrected)
     carried = tuple(str(n) for n, v in corrected.data_vars.items() if v.dims == BLOCK and n not in STATISTICS)
     layout = packed_layout(tuple(corrected["image"].shape[2:]), config, carried)  # type: ignore[arg-type]
-    packed = _packed(corrected, carried, layout, config)
+    calibs = calibs or {}
+    packed = _packed(corrected, carried, layout, config, _marked(calibs, corrected))
     result = _unpack(packed, layout, corrected, config)
-    result = result.assign(expectations(corrected, config))
+    result = result.assign(expectations(corrected, config, calibs.get("ptc")))
     detectors = [int(d) for d in corrected["detector"].values]
-    result = result.assign(masters(calibs or {}, detectors))
+    result = result.assign(masters(calibs, detectors) | members(calibs, corrected))
     if calib is not None and "distribution" in calib:
         chosen = calib["distribution"].reindex(detector=corrected["detector"].values)
         result["calib_distribution"] = chosen.drop_vars([c for c in chosen.coords if c not in chosen.dims])
@@ -109,7 +111,23 @@ def _check(corrected: xr.Dataset) -> None:
             raise PlanError(f"measure: the corrected Dataset has no attribute {name!r}")
 
 
-def _packed(corrected: xr.Dataset, carried: tuple[str, ...], layout: Layout, config: MeasureConfig) -> da.Array:
+def _marked(calibs: Mapping[str, xr.Dataset], corrected: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Exposures (exposure,) that made a calibration with fewer than `FEW` inputs."""
+    exposures = [int(e) for e in corrected["exposure"].values]
+    marked = np.zeros(len(exposures), bool)
+    for name in MASTERS:
+        if name in calibs and len(calibs[name].attrs.get("exposures", ())) < FEW:
+            marked |= inputs_of(calibs, exposures, name)
+    return marked
+
+
+def _packed(
+    corrected: xr.Dataset,
+    carried: tuple[str, ...],
+    layout: Layout,
+    config: MeasureConfig,
+    marked: npt.NDArray[np.bool_],
+) -> da.Array:
     """(exposure, detector, 1, .., 1, number) float64, one task a block.
 
     The axes of length 1 stand for the pixels: a layer that drops no axis fuses with those of the isr before it.
@@ -125,6 +143,7 @@ def _packed(corrected: xr.Dataset, carried: tuple[str, ...], layout: Layout, con
     for array in pixels:
         args += [array.data, "edayx"]
     args += [da.from_array(corrected["detector"].values, chunks=(chunks["detector"],)), "d"]
+    args += [da.from_array(marked, chunks=(chunks["exposure"],)), "e"]
     if has_rows:
         args += [_aligned(corrected["serial_overscan"], chunks), "edar"]
     for name in carried:
@@ -157,7 +176,7 @@ def _measure_chunk(
     *blocks: Any, layout: Layout, carried: tuple[str, ...], has_rows: bool, config: MeasureConfig, instrument: str
 ) -> FloatArray:
     """Block function: all (exposure, detector) of a chunk; a failure becomes a flagged record."""
-    image, variance, mask, detectors, *others = blocks
+    image, variance, mask, detectors, marked, *others = blocks
     out = np.empty((*image.shape[:2], layout.size))
     rows, extra = (others[0], others[1:]) if has_rows else (None, others)
     for e, d in np.ndindex(*image.shape[:2]):
@@ -170,6 +189,7 @@ def _measure_chunk(
                 amps,
                 config,
                 None if rows is None else rows[e, d],
+                marked=bool(marked[e]),
             )
         except Exception:  # noqa: BLE001 (one bad exposure must not end the other 3779: verification.md 6, rule 7)
             _log.exception("measure: %s, detector %d: no statistics", instrument, int(detectors[d]))
