@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -25,7 +26,8 @@ from camcal_dask.campaign.recipe import (
 from camcal_dask.campaign.run import Outcome, execute
 from camcal_dask.campaign.selection import Chosen, camera_states, choose
 from camcal_dask.campaign.shipped import shipped
-from camcal_dask.errors import CamcalError, PlanError, RunError, nearest
+from camcal_dask.errors import CamcalError, PlanError, RepoError, RunError, nearest
+from camcal_dask.repo.naming import check_collection, component
 from camcal_dask.repo.registry import Repo
 from camcal_dask.repo.schema import raw_run
 
@@ -55,6 +57,9 @@ class ChainSettings:
     """Products whose verification is left out."""
     cluster: str = "local"
     task_memory_bytes: int = TASK_BUDGET_BYTES
+
+    def __post_init__(self) -> None:
+        check_collection(self.prefix)
 
 
 def in_order(recipes: Sequence[AnyRecipe]) -> list[AnyRecipe]:
@@ -113,6 +118,7 @@ class Chain:
         camera = self.repo.instrument(instrument).name
         recipes = in_order([_load(name, camera) for name in names])
         self.settings = replace(self.settings, inputs=self.settings.inputs or (raw_run(camera),))
+        self._check_names(recipes)
         self._check_needs(recipes)
         self.say("order: " + ", ".join(_needs_text(r) for r in recipes))
         outcomes: list[Outcome] = []
@@ -126,6 +132,18 @@ class Chain:
                     f"chain stopped at {recipe.product}: {error}\n  done: {done}\n  not tried: {rest}"
                 ) from error
         return outcomes
+
+    def _check_names(self, recipes: Sequence[AnyRecipe]) -> None:
+        """Refuse a prefix with which a step, or its verification, could not name its RUN."""
+        for recipe in recipes:
+            names = [f"{self.settings.prefix}/{recipe.product}"]
+            if isinstance(recipe, FlatRecipe):
+                with contextlib.suppress(RepoError):  # without flats the step itself says why
+                    names = [f"{names[0]}/{component(name)}" for name in self._filters(recipe)]
+            for suffix in [v.product for v in _verifications(recipe, TableRecipe)] or ["verify"]:
+                for name in names:
+                    self.repo.check_output(name)
+                    self.repo.check_output(f"{name}.{suffix}")
 
     def _check_needs(self, recipes: Sequence[AnyRecipe]) -> None:
         made = {r.product for r in recipes}
@@ -150,7 +168,7 @@ class Chain:
             return self._from_exposures(recipe, run, self.settings.where)
         outcomes, runs = [], []
         for name in sorted(self._filters(recipe)):
-            runs.append(f"{run}/{name}")
+            runs.append(f"{run}/{component(name)}")
             outcomes += self._from_exposures(recipe, runs[-1], self._of_filter(name))
         self.repo.chain(run, runs)
         return outcomes

@@ -28,6 +28,7 @@ from camcal_dask.errors import PlanError, RepoError
 from camcal_dask.instruments import Instrument
 from camcal_dask.repo import products
 from camcal_dask.repo.lookup import CalibRef
+from camcal_dask.repo.naming import check_dataset_type
 from camcal_dask.repo.shards import check_format
 
 if TYPE_CHECKING:  # workers unpickle a plan, and they have no use for the Butler
@@ -207,10 +208,12 @@ def make_plan(
     Raises
     ------
     RepoError
-        If nothing matches, or the candidate of a verification is not in ``inputs``.
+        If ``output`` cannot be a RUN, nothing matches, or the candidate of a verification is not in ``inputs``.
     PlanError
         If no block of the run fits ``task_memory_bytes``.
     """
+    repo.check_output(output)
+    check_dataset_type(recipe.product)
     instrument = repo.instrument(recipe.instrument)
     both = " AND ".join(f"({part})" for part in (recipe.where, where) if part)
     base: dict[str, Any] = {

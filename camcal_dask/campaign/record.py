@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from camcal_dask.campaign.plan import Plan
+from camcal_dask.redact import redacted, redacted_command, redacted_values
+from camcal_dask.repo.lookup import CalibRef
+from camcal_dask.repo.shards import check_format
 
 PACKAGES = ("camcal_dask", "numpy", "numba", "dask", "distributed", "xarray", "zarr", "zarrs", "lsst-daf-butler")
 
@@ -80,6 +83,7 @@ def provenance_id(plan: Plan) -> str:
         "recipe": plan.recipe.model_dump(mode="json"),
         "exposures": plan.exposures,
         "calibs": calib_ids(plan),
+        "made": calib_provenance(plan),
         "version": version("camcal_dask"),
     }
     what |= {"pairs": plan.paired.digest()} if plan.paired else {}
@@ -89,6 +93,16 @@ def provenance_id(plan: Plan) -> str:
 def calib_ids(plan: Plan) -> dict[str, dict[str, str]]:
     """Dataset ids of the calibrations: by name, then detector."""
     return {name: {str(d): ref.uuid for d, ref in refs.items()} for name, refs in plan.calibs.items()}
+
+
+def calib_provenance(plan: Plan) -> dict[str, dict[str, str]]:
+    """Provenance of the calibrations, as `calib_ids`: one that was made again in its RUN keeps its dataset id."""
+    return {name: {str(d): made_as(ref) for d, ref in refs.items()} for name, refs in plan.calibs.items()}
+
+
+def made_as(ref: CalibRef) -> str:
+    """Provenance of a product; empty if it has none."""
+    return str(check_format(ref.uri, "product").get("provenance_id", ""))
 
 
 def versions() -> dict[str, str]:
@@ -101,7 +115,7 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
     return RunRecord(
         run=plan.output,
         provenance_id=provenance_id(plan),
-        command=list(sys.argv),
+        command=redacted_command(sys.argv),
         recipe=plan.recipe.model_dump(mode="json"),
         where=plan.where,
         inputs=list(plan.inputs),
@@ -111,9 +125,9 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
         versions=versions(),
         host=socket.gethostname(),
         user=_user(),
-        cluster=cluster,
+        cluster=redacted(cluster),
         started=now(),
-        asked=dict(asked),
+        asked=redacted_values(asked),
         pairs=list(plan.paired.pairs.pairs) if plan.paired else [],
         elsewhere={str(d): run for d, run in plan.elsewhere.items()},
         product=plan.recipe.product,

@@ -41,6 +41,7 @@ def replan(
     RepoError
         If exposures, detectors or calibrations of the record are no longer there.
     """
+    repo.check_output(output)
     record = reference_record(repo.root, run, product)
     recipe: AnyRecipe = TypeAdapter(AnyRecipe).validate_python(record["recipe"])
     calibs = {name: _refs(repo, name, ids) for name, ids in record["calibs"].items()}

@@ -25,7 +25,8 @@ from camcal_dask.campaign.tasks.verify import run_verify, verify_quantum
 from camcal_dask.campaign.tasks.verify_table import run_verify_table
 from camcal_dask.campaign.tracker import Limits, Progress, Snapshot, Tracker
 from camcal_dask.errors import RunError
-from camcal_dask.repo import files, products
+from camcal_dask.redact import redacted
+from camcal_dask.repo import files, naming, products
 from camcal_dask.repo.registry import Repo
 
 if TYPE_CHECKING:
@@ -87,14 +88,15 @@ def execute(
     Raises
     ------
     RepoError
-        If the output RUN holds products of another recipe or other exposures.
+        If the output cannot be a RUN, or holds products of another recipe or other exposures.
     RunError
         If another client works on it, or the storage takes no more.
     """
     options = options or Options(cluster=cluster, progress=progress)
+    uri = naming.product_uri(repo.root, plan.output, plan.recipe.product)
+    repo.check_output(plan.output)
     repo.register_dataset_type(plan.recipe.product, plan.product_dimensions, plan.is_calibration)
     repo.register_run(plan.output)
-    uri = files.join(repo.root, "cubes", plan.output, f"{plan.recipe.product}.zarr")
     attempt = attempts.open_attempt(repo.root, plan.output, plan.recipe.product)
     try:
         with exclusive.alone(attempt, plan.recipe.product):
@@ -113,7 +115,7 @@ def execute(
 def _attempt(repo: Repo, plan: Plan, client: Client, options: Options, attempt: str, uri: str) -> Outcome:
     """Carry out one attempt between the two writings of its record."""
     record = open_record(plan, options.cluster, options.asked)
-    record.uri, record.scheduler = uri, str(client.scheduler.address)
+    record.uri, record.scheduler = uri, redacted(str(client.scheduler.address))
     files.write_json(attempts.record_uri(attempt), record.plain())
     start = Snapshot(plan.output, plan.recipe.product)
     tracker = Tracker(attempt, start, options.limits, options.progress, options.watch, plan.task_bytes)

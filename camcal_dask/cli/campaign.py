@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from camcal_dask.cli.common import cluster_options, console, grid, plain, with_options
+from camcal_dask.cli.common import cluster_options, console, grid, with_options
 from camcal_dask.cli.live import duration, line, watching
 
 
@@ -19,16 +19,19 @@ from camcal_dask.cli.live import duration, line, watching
 @click.option("--watch", is_flag=True, help="repeat until the run has ended")
 def status(repo: str, run: str | None, watch: bool) -> None:
     """Say how far RUN is (default: all runs of REPO): while it goes, and afterwards."""
-    from camcal_dask.campaign.history import recorded_runs, snapshots
+    from camcal_dask.campaign.history import damage, recorded_runs, snapshots
     from camcal_dask.repo.registry import open_repo
 
     with open_repo(repo) as opened:
         while True:
-            found = [s for name in ([run] if run else recorded_runs(opened)) for s in snapshots(opened.root, name)]
+            runs = [run] if run else recorded_runs(opened)
+            found = [s for name in runs for s in snapshots(opened.root, name)]
             for snapshot in found:
-                console.print(plain(f"{snapshot.run}: {line(snapshot)}"), soft_wrap=True)
+                console.print(f"{snapshot.run}: {line(snapshot)}", soft_wrap=True)
                 for failure in snapshot.last_failures if run else ():
-                    console.print(plain(f"  failed: {failure}"), soft_wrap=True)
+                    console.print(f"  failed: {failure}", soft_wrap=True)
+            for text in (text for name in runs for text in damage(opened.root, name)):
+                console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
             if not found:
                 console.print("no run is recorded there")
             if not watch or all(s.state != "running" for s in found):
@@ -50,8 +53,10 @@ def history(repo: str, run: str, failed: bool, quanta: bool) -> None:
     with open_repo(repo) as opened:
         root = opened.root
     for attempt in attempts.list_attempts(root, run):
-        console.rule(plain(attempt.rpartition("/")[2]), align="left")
+        console.rule(attempt.rpartition("/")[2], align="left")
         console.print(grid(_account(attempts.read_record(attempt))))
+        for text in attempts.damage(attempt):
+            console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
     standing = latest_outcomes(outcomes(root, run)).values()
     chosen = [o for o in standing if quanta or (failed and o.status == "failed")]
     if not chosen:
@@ -62,14 +67,14 @@ def history(repo: str, run: str, failed: bool, quanta: bool) -> None:
     for o in chosen:
         table.add_row(
             str(o.quantum), o.status, f"{o.seconds:.2f}", f"{o.cpu_s:.2f}", f"{o.peak_mib:.0f}", str(o.tries), o.host,
-            plain(o.reason),
+            o.reason,
         )  # fmt: skip
     console.print(table)
 
 
 def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
     if not record:
-        return [("state", "killed before it wrote its record")]
+        return [("state", "no record: killed before it wrote one, or the record is damaged")]
     calibs = [f"{name}: {len(ids)} ({next(iter(ids.values()), '')} ...)" for name, ids in record["calibs"].items()]
     exposures, detectors = record["exposures"], record["detectors"]
     rows = [
@@ -114,7 +119,7 @@ def logs(repo: str, run: str, detector: str | None, failed: bool, text: str) -> 
         head = f"{attempt} {o.quantum}: {o.status} in {o.seconds:.2f} s on {o.host} {o.worker} {o.reason}".rstrip()
         for row in (head, *(f"  {entry}" for entry in (*o.log, *o.trace.splitlines()))):
             if text in row:
-                console.print(plain(row), soft_wrap=True)
+                console.print(row, soft_wrap=True)
 
 
 @click.command()
@@ -134,9 +139,9 @@ def rerun(repo: str, run: str, output: str, product: str | None, processes: int 
     with open_repo(repo, writeable=True) as opened:
         plan = replan(opened, run, output, product=product, task_memory_bytes=profile.task_memory_bytes())
         for change in differences(opened, run, product):
-            console.print(plain(f"warning: other software than then: {change}"))
+            console.print(f"warning: other software than then: {change}")
         with connect(profile) as client, watching() as watch:
             options = Options(cluster, watch=watch, asked={"rerun": run})
             outcome = execute(opened, plan, client, options=options)
-    console.print(plain(outcome.text()), soft_wrap=True)
+    console.print(outcome.text(), soft_wrap=True)
     sys.exit(128 + outcome.signal if outcome.signal else 0 if outcome.complete else 1)

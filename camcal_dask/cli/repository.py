@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from camcal_dask.cli.common import console, names, plain
+from camcal_dask.cli.common import console, instrument_option, names
 
 
 @click.command()
@@ -31,28 +31,40 @@ def create(repo: str, instrument: str, registry: str | None) -> None:
 @click.option("--begin-date", help="first moment of validity, ISO TAI or YYYYMMDD (default: unbounded)")
 @click.option("--end-date", help="end of validity, not included (default: unbounded)")
 @click.option("--by", default="", help="who certifies it, for the record (default: your user name)")
+@click.option("--override", default="", metavar="REASON", help="certify although RUN is not approved, or failed since")
+@instrument_option
 def certify(
-    repo: str, run: str, collection: str, dataset_type: str, begin_date: str | None, end_date: str | None, by: str
+    repo: str,
+    run: str,
+    collection: str,
+    dataset_type: str,
+    begin_date: str | None,
+    end_date: str | None,
+    by: str,
+    override: str,
+    instrument: str | None,
 ) -> None:
     """Certify DATASET_TYPE of RUN into the CALIBRATION COLLECTION; arguments as butler certify-calibrations.
 
-    Who, when and on which verification it rests is recorded beside the calibration.
+    RUN must have been approved (camcal approve); of a CHAINED collection of RUNs the first dataset of each data id is
+    taken.  Who, when and on which verification it rests is recorded beside the calibration.
     """
     from camcal_dask.repo.registry import open_repo
-    from camcal_dask.repo.signoff import record_certification, sign_offs
+    from camcal_dask.repo.signoff import certify as certify_approved
 
     with open_repo(repo, writeable=True) as opened:
-        ids = opened.certify(run, dataset_type, collection, begin_date, end_date)
-        act = record_certification(opened, run, dataset_type, collection, (begin_date, end_date), ids, by)
-        approved = any(one.kind == "approval" for one in sign_offs(opened, run))
-    console.print(
-        f"certified {len(ids)} {dataset_type} of {run} in {collection}, "
-        f"valid \\[{begin_date or 'unbounded'}, {end_date or 'unbounded'})"
-    )
-    basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
-    console.print(plain(f"by {act.by}; rests on {basis or 'no verification'}"), soft_wrap=True)
-    if not approved:
-        console.print(f"not approved by anybody: camcal approve {repo} {run} --by NAME --note TEXT", soft_wrap=True)
+        acts = certify_approved(
+            opened, run, dataset_type, collection, begin_date, end_date, by=by, override=override, instrument=instrument
+        )
+    valid = f"valid [{begin_date or 'unbounded'}, {end_date or 'unbounded'})"
+    for act in acts:
+        basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
+        lines = [
+            f"certified {len(act.uuids)} {dataset_type} of {act.run} in {collection}, {valid}",
+            f"by {act.by}; rests on {basis or 'no verification'}",
+            *([f"without approval: {act.override}"] if act.override else []),
+        ]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 @click.command()

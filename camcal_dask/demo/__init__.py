@@ -20,7 +20,7 @@ from camcal_dask.demo.truth import bias_table, lines
 from camcal_dask.errors import ConfigError
 from camcal_dask.repo.ingest import find_files, ingest
 from camcal_dask.repo.registry import Repo, create_repo
-from camcal_dask.repo.signoff import record_certification
+from camcal_dask.repo.signoff import approve, certify
 from camcal_dask.report.build import write_report
 from camcal_dask.simulate import bias_set, dark_set, flat_set, load_truth, schedule
 
@@ -73,9 +73,10 @@ def run_demo(folder: Path, exposures: int, profile: Profile, *, fresh: bool, con
         settings = ChainSettings(PREFIX, where=f"exposure.day_obs = {DAY_OBS}", unverified=bootstrap)
         steps = Chain(repo, client, settings, lambda line: _plain(console, line), lambda *bar: _bar(console, *bar))
         steps.run(PIPELINES)
+        faults = ", ".join(f"{kind} {number} {amp}" for kind, (number, amp) in FAULTS.items())
         for name, run in (("bias", "bias"), ("dark", "dark"), ("flat", f"flat/{FILTER}"), ("defects", "defects")):
-            uuids = repo.certify(f"{PREFIX}/{run}", name, CALIB, begin=DAY_OBS)
-            record_certification(repo, f"{PREFIX}/{run}", name, CALIB, (DAY_OBS, None), uuids, "camcal demo")
+            approve(repo, f"{PREFIX}/{run}", "camcal demo", override=f"the faults {faults} were simulated on purpose")
+            certify(repo, f"{PREFIX}/{run}", name, CALIB, DAY_OBS, by="camcal demo")
         console.rule("against the simulated truth")
         bad_amps = {number: {amp} for number, amp in FAULTS.values()}
         truth = load_truth(raw_folder)

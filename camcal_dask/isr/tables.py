@@ -286,7 +286,10 @@ def _linearity(detector: Detector, tables: Tables, config: IsrConfig, gain: Floa
     elif tables.units["linearizer"] == "electron" and config.units == "adu":
         scale = 1 / _electron_per_adu(detector, tables, ("linearizer", "input_gain"))
     types = [str(t) if isinstance(t, str) else linearity.TYPES[int(t)] for t in values["type"][:n].tolist()]
-    return linearity.make_linearity(types, values["coefficients"][:n], table=values.get("table"), scale=scale)
+    names = [amp.name for amp in detector.amps]
+    return linearity.make_linearity(
+        types, values["coefficients"][:n], table=values.get("table"), scale=scale, names=names
+    )
 
 
 def _deferred_charge(detector: Detector, tables: Tables, config: IsrConfig, n: int) -> cti.DeferredCharge:

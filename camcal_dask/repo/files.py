@@ -6,6 +6,7 @@ A URI is a path, ``file://...`` or ``s3://bucket/path`` (`objects`); the callers
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -124,12 +125,14 @@ def read_json(uri: str) -> dict[str, Any] | None:
     RepoError
         If the file is not JSON.
     """
-    text = read_text(uri)
-    if text is None:
+    content = read_bytes(uri)
+    if content is None:
         return None
     try:
-        value: dict[str, Any] = json.loads(text)
-    except ValueError as error:
+        value = json.loads(content)
+        if not isinstance(value, dict):
+            raise ValueError(f"{type(value).__name__} instead of an object")
+    except ValueError as error:  # of the text's encoding too
         raise RepoError(f"{uri}: not a JSON file ({error}); remove it and repeat the step that wrote it") from error
     return value
 
@@ -248,11 +251,16 @@ def claim(uri: str, text: str) -> bool:
 def claimed(uri: str) -> str | None:
     """Text of a claim; None if there is none."""
     if objects.is_object(uri):
-        return read_text(uri)
+        content = objects.read(uri)
+        return None if content is None else content.decode(errors="replace")
     try:
         return str(local_path(uri).readlink())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return ""  # no symbolic link, so none of ours
 
 
 def seize(uri: str, text: str) -> None:

@@ -9,54 +9,36 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import xarray as xr
-from astropy.time import Time
 from lsst.daf.butler import (
     Butler,
-    CollectionType,
     Config,
     DataCoordinate,
     DatasetIdGenEnum,
     DatasetRef,
     DatasetType,
     FileDataset,
-    MissingCollectionError,
     MissingDatasetTypeError,
     Timespan,
 )
-from lsst.daf.butler._exceptions import ButlerUserError
 from lsst.daf.butler.formatters.json import JsonFormatter
-from lsst.daf.butler.registry import ConflictingDefinitionError, RegistryError
+from lsst.daf.butler.registry import ConflictingDefinitionError
 from sqlalchemy.exc import DBAPIError
 
 from camcal_dask.errors import RepoError, nearest
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
-from camcal_dask.repo import cubes, expression, files, objects, records, schema, selection
+from camcal_dask.repo import cubes, expression, files, naming, objects, records, schema, selection
 from camcal_dask.repo.connection import registry_url, remedy
+from camcal_dask.repo.curation import USER_ERRORS, Curation, ranges
 from camcal_dask.repo.formatter import CubeFormatter, datastore_path
-from camcal_dask.repo.lookup import Candidates, open_bounds, overlapping
-from camcal_dask.repo.queries import Names, ProductQueries
+from camcal_dask.repo.queries import Names
 
 T = TypeVar("T")
-Moment = Any
-"""A time in TAI: astropy Time, datetime, ISO text, an observing day YYYYMMDD (12:00 TAI), or None = unbounded."""
-ChainMode = Literal["redefine", "extend", "remove", "prepend", "pop"]
-_USER_ERRORS = (ButlerUserError, RegistryError, MissingCollectionError, MissingDatasetTypeError)
 _ATTEMPTS = 7
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A collection: ``kind`` is RUN, TAGGED, CALIBRATION or CHAINED."""
-
-    name: str
-    kind: str
-    children: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------------------- create and open
@@ -85,7 +67,7 @@ def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = N
         If the folder holds something else or the registry cannot be used.
     """
     camera = get_instrument(instrument)
-    root = files.absolute(root)
+    root = naming.check_root(files.absolute(root))
     url = None if registry is None else registry_url(registry)
     _reachable(root)
     if not Butler.has_repo_config(root):
@@ -153,7 +135,7 @@ def _make(root: str, url: str | None) -> None:
 # ---------------------------------------------------------------------------- the repository
 
 
-class Repo(ProductQueries):
+class Repo(Curation):
     """A Butler repository with cubes; `create_repo` and `open_repo` make it."""
 
     def __init__(self, root: str, butler: Butler, writeable: bool) -> None:
@@ -217,8 +199,9 @@ class Repo(ProductQueries):
         Raises
         ------
         RepoError
-            If the name is that of a collection of another kind.
+            If the name cannot be one, or is that of a collection of another kind.
         """
+        self._check_kind(run, "RUN")
         self._patiently(lambda: self.butler.collections.register(run), f"RUN {run}")
 
     def register_dataset_type(self, name: str, dimensions: Sequence[str], is_calibration: bool) -> None:
@@ -227,8 +210,9 @@ class Repo(ProductQueries):
         Raises
         ------
         RepoError
-            If the name is taken by another definition.
+            If the name is none, or taken by another definition.
         """
+        naming.check_dataset_type(name)
         spec = schema.DatasetTypeSpec(name, tuple(dimensions), "", is_calibration)
         self._patiently(
             lambda: self.butler.registry.registerDatasetType(self._dataset_type(spec)), f"dataset type {name}"
@@ -316,6 +300,7 @@ class Repo(ProductQueries):
 
     def register_all(self, run: str, dataset_type: str, places: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         """Register several cubes or records of one type, as `register_product`; ``places``: path -> data IDs."""
+        self._check_kind(run, "RUN")
         wanted = {files.absolute(uri): [dict(d) for d in data_ids] for uri, data_ids in places.items()}
         for uri, ids in wanted.items():
             cubes.check_whole(uri, [d["detector"] for d in ids if "detector" in d])
@@ -340,14 +325,14 @@ class Repo(ProductQueries):
         Raises
         ------
         RepoError
-            If one of them is certified: a calibration in use must not vanish or change.
+            If one of them is certified (a calibration in use must not vanish or change), or ``run`` is no RUN.
         """
-        if not self.collections(run):
+        if self._check_kind(run, "RUN") is None:
             return 0
         refs = self._query_refs(dataset_type, run)
         mine = {str(ref.id) for ref in refs}
         for collection in self.collections(kind="CALIBRATION") if refs else ():
-            there = _ranges(self._candidates(dataset_type, collection.name))
+            there = ranges(self._candidates(dataset_type, collection.name))
             if mine & {uuid for uuid, _, _ in there}:
                 raise RepoError(
                     f"{dataset_type} of {run} is certified in {collection.name}; it must not be replaced: "
@@ -448,7 +433,7 @@ class Repo(ProductQueries):
             pairs, rows = self._query_raws(where, camera, search, bind)
             if not pairs:
                 raise RepoError(self._explain(where, camera, search, bind))
-        except _USER_ERRORS as error:
+        except USER_ERRORS as error:
             raise RepoError(f"raws where {where!r}: {str(error).strip()}") from error
         return selection.raw_array(self.root, camera, [selection.from_record(r) for r in rows][:limit], pairs)
 
@@ -482,125 +467,8 @@ class Repo(ProductQueries):
     def _query_refs(self, dataset_type: str, collection: str) -> list[DatasetRef]:
         return list(self.butler.query_datasets(dataset_type, collection, find_first=False, explain=False, limit=None))
 
-    # ------------------------------------------------------------------ collections
-
-    def collections(self, glob: str = "*", kind: str | None = None) -> list[Collection]:
-        """Collections whose name matches, of one kind (RUN, CALIBRATION ...) or all, with children."""
-        try:
-            found = self.butler.collections.query_info(glob)
-        except MissingCollectionError:
-            return []
-        listed = [Collection(c.name, c.type.name, tuple(c.children)) for c in found]
-        return sorted((c for c in listed if kind in (None, c.kind)), key=lambda c: c.name)
-
-    def chain(self, parent: str, children: Names = (), mode: ChainMode = "redefine") -> tuple[str, ...]:
-        """Change a CHAINED collection (made if needed) as ``butler collection-chain`` does; return its children.
-
-        Parameters
-        ----------
-        parent : str
-            The chain.
-        children : str or list of str
-            Collections, highest priority first; nothing for ``pop``, which takes the first child off.
-        mode : str
-            ``redefine``, ``extend``, ``remove``, ``prepend`` or ``pop``.
-        """
-        names = [children] if isinstance(children, str) else list(children)
-        act = self.butler.collections
-        modes = {
-            "redefine": act.redefine_chain,
-            "extend": act.extend_chain,
-            "remove": act.remove_from_chain,
-            "prepend": act.prepend_chain,
-            "pop": lambda chain, _: act.remove_from_chain(chain, act.get_info(chain).children[:1]),
-        }
-        if mode not in modes:
-            raise RepoError(f"chain {parent}: unknown mode {mode!r}{nearest(mode, modes)}")
-
-        def change() -> tuple[str, ...]:
-            if mode in {"redefine", "extend", "prepend"}:
-                act.register(parent, type=CollectionType.CHAINED)
-            modes[mode](parent, names)
-            return tuple(act.get_info(parent).children)
-
-        try:
-            return self._patiently(change, f"chain {parent}")
-        except _USER_ERRORS as error:
-            raise RepoError(f"chain {parent} {mode} {names}: {error}") from error
-
-    def certify(
-        self, run: str, dataset_type: str, collection: str, begin: Moment = None, end: Moment = None
-    ) -> list[str]:
-        """Give the datasets of a RUN a validity range in a CALIBRATION collection (made if needed).
-
-        Repeating an identical certification changes nothing.
-
-        Parameters
-        ----------
-        run, dataset_type : str
-            What to certify.
-        collection : str
-            Where.
-        begin, end : Moment
-            Half-open range in TAI; None is unbounded.
-
-        Returns
-        -------
-        list of str
-            UUIDs of the datasets valid in that range.
-
-        Raises
-        ------
-        RepoError
-            If the range is empty, nothing is there, or another certified dataset's range overlaps.
-        """
-        timespan = Timespan(_moment(begin), _moment(end))
-        if timespan.isEmpty():
-            raise RepoError(f"certify {dataset_type} of {run}: validity from {begin} to {end} is empty")
-        refs = self._run_refs(run, dataset_type)
-
-        def insert() -> list[str]:
-            self.butler.collections.register(collection, type=CollectionType.CALIBRATION)
-            there = self._candidates(dataset_type, collection)  # once: another client may certify the same now
-            done = _ranges(there)
-            fresh = [r for r in refs if (str(r.id), *open_bounds(timespan)) not in done]
-            if clash := overlapping(fresh, timespan, there, collection):
-                raise RepoError(clash)
-            self.butler.registry.certify(collection, fresh, timespan)
-            return [str(r.id) for r in refs]
-
-        return self._patiently(insert, f"certifying {dataset_type} of {run} in {collection}")
-
-    def _run_refs(self, run: str, dataset_type: str) -> list[DatasetRef]:
-        self._type(dataset_type)
-        try:
-            refs = self._query_refs(dataset_type, run)
-        except _USER_ERRORS as error:
-            raise RepoError(f"{dataset_type} of {run}: {error}") from error
-        if not refs:
-            raise RepoError(f"{run}: holds no {dataset_type}; it is in {self._names(dataset_type)}")
-        return refs
-
-    def _flatten(self, collections: Sequence[str]) -> list[str]:
-        """Search order without chains."""
-        order: list[str] = []
-        for name in collections:
-            try:
-                info = self.butler.collections.get_info(name)
-            except MissingCollectionError:
-                known = [c.name for c in self.collections()]
-                raise RepoError(f"{self.root}: no collection {name!r}{nearest(name, known)}") from None
-            inner = self._flatten(info.children) if info.type is CollectionType.CHAINED else [name]
-            order.extend(n for n in inner if n not in order)
-        return order
-
 
 # ---------------------------------------------------------------------------- small translations
-
-
-def _ranges(found: Candidates) -> set[tuple[str, int | None, int | None]]:
-    """Datasets found, with their validity."""
-    return {(c.uuid, c.begin, c.end) for group in found.by_key.values() for c in group}
 
 
 def _span(begin: int | None, end: int | None) -> Timespan:
@@ -610,14 +478,3 @@ def _span(begin: int | None, end: int | None) -> Timespan:
 
 def _as_list(names: Names) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
-
-
-def _moment(value: Moment) -> Time | None:
-    if value is None:
-        return None
-    if isinstance(value, int) or (isinstance(value, str) and value.isdigit() and len(value) == 8):
-        return Timespan.from_day_obs(int(value), 43200).begin
-    try:
-        return Time(value, scale="tai") if not isinstance(value, Time) else value.tai
-    except ValueError as error:
-        raise RepoError(f"time {value!r}: expected 2026-08-12, 2026-08-12T12:00:00 (TAI) or 20260812") from error

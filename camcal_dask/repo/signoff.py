@@ -8,16 +8,18 @@ lock and nothing is lost.  A calibration that was certified with the stock ``but
 from __future__ import annotations
 
 import getpass
+import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from camcal_dask.errors import RepoError
-from camcal_dask.repo import files
-from camcal_dask.repo.lookup import range_text
-from camcal_dask.repo.registry import Moment, Repo
+from camcal_dask.repo import files, naming
+from camcal_dask.repo.curation import Moment
+from camcal_dask.repo.lookup import CalibRef, range_text
+from camcal_dask.repo.registry import Repo
 from camcal_dask.repo.shards import check_format, opened
 
 
@@ -33,8 +35,12 @@ class Verification:
     """Whether no blocking (required) test failed."""
     criteria_hash: str
     """Of the tests and their limits."""
+    thresholds: Mapping[str, float]
+    """Limits in force, by test."""
+    uuids: tuple[str, ...]
+    """Datasets of the RUN that it tested, as they are now."""
     detectors: tuple[int, ...]
-    """Ids of the detectors of the RUN that it tested."""
+    """Ids of their detectors."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,15 @@ class SignOff:
     override: str = ""
     """Why failing or missing tests were accepted."""
     verifications: tuple[dict[str, Any], ...] = ()
-    """What the act rests on: run, uuid, passed, criteria_hash."""
+    """What the act rests on: run, uuid, passed, criteria_hash, thresholds, detectors."""
     dataset_type: str = ""
     collection: str = ""
     begin: str = ""
     end: str = ""
     uuids: tuple[str, ...] = ()
+    """Datasets that were accepted or certified."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """How they were made, by UUID: one that is made again in its RUN keeps its id, but not this."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +86,25 @@ def verifications(repo: Repo, run: str) -> list[Verification]:
     RepoError
         If there is no such RUN.
     """
-    ours = {ref.uuid: ref.detector for ref in _products(repo, run)}
+    ours = {ref.uuid: ref for ref in _products(repo, run)}
     found = []
     for dataset_type in filter(repo.is_statistics, repo.dataset_types()):
         for ref in repo.datasets(dataset_type, [c.name for c in repo.collections(kind="RUN")]):
             attrs = check_format(ref.uri, "dataset")
-            tested = sorted(int(d) for d, name in attrs.get("candidate_ids", {}).items() if name in ours)
+            made, ids = attrs.get("candidate_provenance", {}), attrs.get("candidate_ids", {})
+            tested = {d: u for d, u in ids.items() if u in ours and made.get(d) in (None, _provenance(ours[u]))}
             if tested:
-                passed = bool(opened(files.join(ref.uri, "run_success"))[...])
                 found.append(
                     Verification(
-                        ref.run, dataset_type, ref.uuid, ref.uri, passed, attrs["criteria_hash"], tuple(tested)
+                        run=ref.run,
+                        dataset_type=dataset_type,
+                        uuid=ref.uuid,
+                        uri=ref.uri,
+                        passed=bool(opened(files.join(ref.uri, "run_success"))[...]),
+                        criteria_hash=attrs["criteria_hash"],
+                        thresholds={c["id"]: c["threshold"] for c in json.loads(attrs.get("criteria", "[]"))},
+                        uuids=tuple(tested.values()),
+                        detectors=tuple(sorted(map(int, tested))),
                     )
                 )
     return sorted(found, key=lambda v: v.run)
@@ -106,31 +123,143 @@ def approve(repo: Repo, run: str, by: str, note: str = "", *, override: str = ""
     note : str
         What was looked at, a ticket ...
     override : str
-        Reason to accept although blocking tests failed, or without verification.
+        Reason to accept although blocking tests failed, or detectors were not verified.
 
     Raises
     ------
     RepoError
-        If the RUN was not verified or blocking tests failed, and there is no reason.
+        If detectors of the RUN were not verified or blocking tests failed, and there is no reason; if ``run`` is no
+        RUN or holds no calibrations.
     """
     if not by.strip():
         raise RepoError(f"approve {run}: say who accepts it: --by NAME")
-    found = verifications(repo, run)
-    failed = [v.run for v in found if not v.passed]
-    if not found and not override:
-        raise RepoError(f"{run}: no verification tested it; run one, or accept it with --override REASON")
-    if failed and not override:
+    _check_run(repo, run)
+    accepted, found = _products(repo, run), verifications(repo, run)
+    if not accepted:
+        raise RepoError(f"{run}: holds no calibrations; name the RUN of the calibration, not that of its verification")
+    if (objections := _objections(accepted, found)) and not override.strip():
         raise RepoError(
-            f"{run}: blocking tests failed in {', '.join(failed)}; look at camcal report {repo.root} {run}, "
-            "then accept it with --override REASON or make it anew"
+            f"{run}: {'; '.join(objections)}; look at camcal report {repo.root} {run}, "
+            "then verify what was not, make it anew, or accept it with --override REASON"
         )
-    return _write(repo, SignOff("approval", run, by.strip(), _now(), note, override, _evidence(found)))
+    act = SignOff(
+        kind="approval",
+        run=run,
+        by=by.strip(),
+        at=_now(),
+        note=note,
+        override=override.strip(),
+        verifications=_evidence(found),
+        uuids=tuple(ref.uuid for ref in accepted),
+        provenance={ref.uuid: _provenance(ref) for ref in accepted},
+    )
+    return _write(repo, act)
+
+
+def _check_run(repo: Repo, run: str) -> None:
+    found = next(iter(repo.collections(naming.check_collection(run))), None)
+    if found is not None and found.kind != "RUN":
+        inside = f": {', '.join(found.children)}" if found.children else ""
+        raise RepoError(f"{run}: is a {found.kind} collection; RUNs are approved, one at a time{inside}")
+
+
+def _objections(accepted: Sequence[CalibRef], found: Sequence[Verification]) -> list[str]:
+    """Why some calibrations should not be accepted."""
+    tested = {uuid for v in found for uuid in v.uuids}
+    failed = [v.run for v in found if not v.passed]
+    if not tested:
+        return ["no verification tested it"]
+    objections = [f"blocking tests failed in {', '.join(failed)}"] if failed else []
+    untested: dict[str, list[str]] = {}
+    for ref in accepted:
+        if ref.uuid not in tested:
+            untested.setdefault(ref.dataset_type, []).append(str(ref.detector))
+    for kind, ids in untested.items():
+        listed = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
+        objections.append(f"no verification tested {kind} of {len(ids)} of its detectors ({listed})")
+    return objections
+
+
+# ---------------------------------------------------------------------------- certification
+
+
+def certify(
+    repo: Repo,
+    source: str,
+    dataset_type: str,
+    collection: str,
+    begin: Moment = None,
+    end: Moment = None,
+    *,
+    by: str = "",
+    override: str = "",
+    instrument: str | None = None,
+) -> list[SignOff]:
+    """Certify calibrations that were approved, and record who did it on which verifications.
+
+    Parameters
+    ----------
+    repo : Repo
+    source, dataset_type, collection, begin, end, instrument
+        As of `Repo.certify`.
+    by : str
+        Name of the person; ``""`` is the user of this process.
+    override : str
+        Reason to certify what is not approved, or failed since.
+
+    Returns
+    -------
+    list of SignOff
+        One for each RUN of the datasets.
+
+    Raises
+    ------
+    RepoError
+        As `Repo.certify`, or if one of the RUNs is not approved as it is now, and there is no reason.
+    """
+    chosen: dict[str, list[str]] = {}
+    for ref in repo.certifiable(source, dataset_type, instrument):
+        chosen.setdefault(ref.run, []).append(str(ref.id))
+    if not override.strip():
+        for run, ids in chosen.items():
+            if doubt := _doubt(repo, run, dataset_type, set(ids)):
+                raise RepoError(f"{run}: {doubt}, or certify it with --override REASON")
+    certified = set(repo.certify(source, dataset_type, collection, begin, end, instrument=instrument))
+    return [
+        record_certification(
+            repo, run, dataset_type, collection, (begin, end), certified.intersection(ids), by, override=override
+        )
+        for run, ids in chosen.items()
+    ]
+
+
+def _doubt(repo: Repo, run: str, dataset_type: str, ids: set[str]) -> str | None:
+    """Why datasets of a RUN may not be certified: not approved, or not as they are now, or failed since."""
+    command = f"camcal approve {repo.root} {run} --by NAME --note TEXT"
+    approvals = [act for act in sign_offs(repo, run) if act.kind == "approval"]
+    if not approvals:
+        return f"is not approved by anybody: {command}"
+    now = {ref.uuid: _provenance(ref) for ref in repo.datasets(dataset_type, run) if ref.uuid in ids}
+    covering = [act for act in approvals if all(act.provenance.get(uuid) == made for uuid, made in now.items())]
+    if not covering:
+        return f"was made again, or got other detectors, after {approvals[-1].by} approved it: {command}"
+    known = {(v["uuid"], v["passed"]) for act in covering for v in act.verifications}
+    failed = [v.run for v in verifications(repo, run) if not v.passed and (v.uuid, False) not in known]
+    return f"blocking tests failed in {', '.join(failed)} after it was approved: {command}" if failed else None
 
 
 def record_certification(
-    repo: Repo, run: str, dataset_type: str, collection: str, span: tuple[Moment, Moment], uuids: Iterable[str], by: str
+    repo: Repo,
+    run: str,
+    dataset_type: str,
+    collection: str,
+    span: tuple[Moment, Moment],
+    uuids: Iterable[str],
+    by: str,
+    *,
+    override: str = "",
 ) -> SignOff:
-    """Record who certified what, for when, and which verifications it rests on.
+    """Record who certified what, for when, and which verifications it rests on; `certify` does it.
 
     Parameters
     ----------
@@ -138,6 +267,8 @@ def record_certification(
         As given to `Repo.certify`.
     by : str
         Name of the person; ``""`` is the user of this process.
+    override : str
+        Why it was certified without approval.
     """
     begin, end = ("" if moment is None else str(moment) for moment in span)
     act = SignOff(
@@ -145,12 +276,13 @@ def record_certification(
         run=run,
         by=by.strip() or _user(),
         at=_now(),
+        override=override.strip(),
         verifications=_evidence(verifications(repo, run)),
         dataset_type=dataset_type,
         collection=collection,
         begin=begin,
         end=end,
-        uuids=tuple(uuids),
+        uuids=tuple(sorted(uuids)),
     )
     return _write(repo, act)
 
@@ -164,7 +296,10 @@ def sign_offs(repo: Repo, run: str) -> list[SignOff]:
 
 def _read(values: Mapping[str, Any]) -> SignOff:
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return SignOff(**fields)
+    try:
+        return SignOff(**fields)
+    except TypeError as error:
+        raise RepoError(f"a record of sign-off is damaged or of a later version ({error}): {dict(values)}") from None
 
 
 def certifications(repo: Repo, run: str) -> list[Certification]:
@@ -184,13 +319,18 @@ def certifications(repo: Repo, run: str) -> list[Certification]:
     return found
 
 
-def _products(repo: Repo, run: str) -> Sequence[Any]:
+def _provenance(ref: CalibRef) -> str:
+    """How a product was made; empty if it does not say."""
+    return str(check_format(ref.uri, "product").get("provenance_id", ""))
+
+
+def _products(repo: Repo, run: str) -> list[CalibRef]:
     return [ref for name in repo.types_in(run) if repo.is_calibration(name) for ref in repo.datasets(name, run)]
 
 
 def _evidence(found: Iterable[Verification]) -> tuple[dict[str, Any], ...]:
-    wanted = ("run", "dataset_type", "uuid", "passed", "criteria_hash")
-    return tuple({name: getattr(v, name) for name in wanted} for v in found)
+    wanted = ("run", "dataset_type", "uuid", "passed", "criteria_hash", "thresholds")
+    return tuple({name: getattr(v, name) for name in wanted} | {"detectors": list(v.detectors)} for v in found)
 
 
 def _write(repo: Repo, act: SignOff) -> SignOff:
@@ -200,7 +340,7 @@ def _write(repo: Repo, act: SignOff) -> SignOff:
 
 
 def _folder(repo: Repo, run: str) -> str:
-    return files.join(repo.root, "cubes", run, "sign-off")
+    return naming.run_folder(repo.root, run, "sign-off")
 
 
 def _now() -> str:

@@ -12,6 +12,7 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError, RepoError
 from camcal_dask.instruments import Detector
+from camcal_dask.repo.naming import check_collection
 from camcal_dask.repo.registry import Repo
 from camcal_dask.report import curves, images
 from camcal_dask.report.data import page_data, script
@@ -31,7 +32,7 @@ _MOST_EXPOSURES = 6
 
 def default_folder(run: str) -> Path:
     """Folder of a report if none is named."""
-    return Path("camcal-report") / run.replace("/", ".")
+    return Path("camcal-report") / check_collection(run).replace("/", ".")
 
 
 def write_report(repo: Repo, run: str, folder: Path, dataset_type: str | None = None) -> Path:

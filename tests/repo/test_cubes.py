@@ -186,22 +186,18 @@ def test_threads_write_one_shard_at_once(cube):
 
 
 @pytest.mark.slow
-def test_a_read_uses_one_core_and_two_threads_use_two(tmp_path):
+def test_a_read_uses_one_core(tmp_path):
+    """Threads of dask share the cores; a read that took them all would take them from its neighbours."""
     uri = cubes.raw_cube_uri(str(tmp_path), "LATISS", 2026081200001)
     cubes.ensure_raw_cube(uri, get_instrument("LATISS"))
     noise = np.rint(np.random.default_rng(1).normal(25_000, 4, (16, 2048, 576))).astype(np.int32)
     cubes.write_raw(uri, 1, 0, noise)
 
-    def cores(threads):
-        cpu, wall = time.process_time(), time.perf_counter()
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda _: cubes.read_raw(uri, 1, 0) is None, range(8)))
-        return (time.process_time() - cpu) / (time.perf_counter() - wall)
-
-    assert cores(1) < 1.25
-    if (os.cpu_count() or 1) < 2 or os.getloadavg()[0] > 1:
-        pytest.skip("one core a call holds; whether two calls use two cores needs two idle cores")
-    assert cores(2) > 1.4
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(8):
+        cubes.read_raw(uri, 1, 0)
+    # a busy machine makes this ratio less, never more
+    assert (time.process_time() - cpu) / (time.perf_counter() - wall) < 1.25
 
 
 # ---------------------------------------------------------------------------- lazy selection
@@ -257,7 +253,7 @@ def test_what_is_not_registered_is_fill_without_reading(cube, monkeypatch):
 
 
 def test_selecting_and_chunking_read_nothing_and_stay_small(monkeypatch):
-    """60 exposures x 189 detectors, at full size: 11,340 blocks in a second, a few kB to send."""
+    """60 exposures x 189 detectors, at full size: 11,340 blocks, one task each, a few kB to send."""
 
     def reader(*_, **__):
         raise AssertionError("read while building the graph")
@@ -266,11 +262,9 @@ def test_selecting_and_chunking_read_nothing_and_stay_small(monkeypatch):
     days = ["/far/away/20260812.zarr"] * 30 + ["/far/away/20260813.zarr"] * 30
     array = cubes.RawCubeArray(days, range(100, 160), range(189), (16, 2048, 576))
     raw = xr.DataArray(cubes.lazy_variable(cubes.RAW_DIMS, array))
-    start = time.perf_counter()
     exposures = raw.chunk(exposure=1, detector=1, amp=-1, y=-1, x=-1)
     stack = raw.chunk(exposure=-1, detector=1, amp=-1, y=256, x=-1)
     n_exposures, n_stack = len(exposures.__dask_graph__()), len(stack.__dask_graph__())
-    assert time.perf_counter() - start < 1.0
     assert (n_exposures, n_stack) == (60 * 189 + 1, 8 * 189 + 1)
     assert len(pickle.dumps(exposures.__dask_graph__())) < 20_000
     assert len(exposures._repr_html_()) < 60_000

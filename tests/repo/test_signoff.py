@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from camcal_dask.cli import main
 from camcal_dask.errors import RepoError
+from camcal_dask.repo import products
 from camcal_dask.repo.registry import create_repo
 from camcal_dask.repo.signoff import approve, certifications, record_certification, sign_offs, verifications
 from tests.verified_runs import add_verification, make_bias, make_verdict
@@ -55,15 +56,63 @@ def test_approval_is_refused_when_blocking_tests_failed(repo):
 def test_approval_needs_a_name_and_a_verification(repo):
     with pytest.raises(RepoError, match="say who"):
         approve(repo, "u/good", " ")
+    with pytest.raises(RepoError, match="holds no calibrations; name the RUN of the calibration"):
+        approve(repo, "u/good.verify", "Ada")
+    repo.chain("u/chain", ["u/good", "u/fresh"])
+    with pytest.raises(RepoError, match="is a CHAINED collection; RUNs are approved, one at a time: u/good, u/fresh"):
+        approve(repo, "u/chain", "Ada")
     with pytest.raises(RepoError, match="no verification tested it"):
         approve(repo, "u/untested", "Ada")
     assert approve(repo, "u/untested", "Ada", override="only bias there is").verifications == ()
 
 
+def test_an_approval_rests_on_verifications_of_every_detector(repo):
+    ids = make_bias(repo, "u/half", 9.0)
+    verdict = make_verdict(bad_first=False, dead=False, detectors=(0, 2))
+    add_verification(repo, "u/half.verify", verdict, {d: ids[d] for d in (0, 2)})
+    with pytest.raises(RepoError, match=r"no verification tested bias of 2 of its detectors \(1, 3\)"):
+        approve(repo, "u/half", "Ada")
+    verdict = make_verdict(bad_first=False, dead=False, detectors=(1, 3))
+    add_verification(repo, "u/half.verify2", verdict, {d: ids[d] for d in (1, 3)})
+    act = approve(repo, "u/half", "Ada")
+    assert sorted(d for v in act.verifications for d in v["detectors"]) == [0, 1, 2, 3]
+    (limits, again) = (v["thresholds"] for v in act.verifications)
+    assert limits == again == {c["id"]: c["threshold"] for c in json.loads(verdict.attrs["criteria"])}
+    assert limits["bias.noise"] == 0.05
+
+
+def test_only_what_is_approved_is_certified(repo):
+    ids = make_bias(repo, "u/stale", 9.0)
+    clean = make_verdict(bad_first=False, dead=False)
+    add_verification(repo, "u/stale.verify", clean, ids)
+    arguments = ("certify", repo.root, "u/stale", "u/calib", "bias")
+    assert "u/stale: is not approved by anybody: camcal approve" in camcal(*arguments, code=1)
+    approve(repo, "u/stale", "Ada")
+    add_verification(repo, "u/stale.verify2", make_verdict(), ids)
+    assert "blocking tests failed in u/stale.verify2 after it was approved" in camcal(*arguments, code=1)
+    approve(repo, "u/stale", "Ada", override="one dead amp")
+    products.amend(f"{repo.root}/cubes/u/stale/bias.zarr", {"provenance_id": "made again with other settings"})
+    assert "was made again, or got other detectors, after Ada approved it" in camcal(*arguments, code=1)
+    assert repo.collections("u/calib") == []
+    assert "without approval: no time" in camcal(*arguments, "--override", "no time")
+    (found,) = certifications(repo, "u/stale")
+    assert found.sign_off.override == "no time"
+
+
+def test_a_verification_of_what_was_replaced_since_does_not_count(repo):
+    ids = make_bias(repo, "u/again", 9.0)
+    clean = make_verdict(bad_first=False, dead=False)
+    made = dict.fromkeys(map(str, ids), "p")
+    add_verification(repo, "u/again.verify", clean.assign_attrs(candidate_provenance=made), ids)
+    assert len(verifications(repo, "u/again")) == 1
+    products.amend(f"{repo.root}/cubes/u/again/bias.zarr", {"provenance_id": "q"})
+    assert verifications(repo, "u/again") == []
+
+
 def test_certify_records_who_when_and_why(repo):
+    camcal("approve", repo.root, "u/fresh", "--by", "Ada")
     said = camcal("certify", repo.root, "u/fresh", "calib", "bias", "--begin-date", "20260812", "--by", "Grace")
     assert "by Grace; rests on u/fresh.verify (passed)" in said
-    assert "not approved by anybody" in said
     (found,) = certifications(repo, "u/fresh")
     assert found.sign_off.by == "Grace"
     assert found.sign_off.begin == "20260812"
@@ -85,6 +134,6 @@ def test_the_stock_command_certifies_without_sign_off(repo):
 
 
 def test_records_are_json_that_anybody_can_read(repo):
-    approve(repo, "u/fresh", "Ada", "ticket DM-1")
+    approve(repo, "u/fresh", "Ada", "ticket DM-1", override=" ")
     paths = Path(repo.root, "cubes", "u", "fresh", "sign-off").glob("*-approval-*.json")
-    assert [json.loads(path.read_text())["note"] for path in paths] == ["ticket DM-1"]
+    assert sorted(json.loads(path.read_text())["note"] for path in paths)[-1] == "ticket DM-1"

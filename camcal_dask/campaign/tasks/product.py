@@ -14,7 +14,7 @@ from camcal_dask.calibs.products import template
 from camcal_dask.campaign.dispatch import run_quanta
 from camcal_dask.campaign.plan import Plan
 from camcal_dask.campaign.quanta import Outcome, Quantum, QuantumOutcome, missing
-from camcal_dask.campaign.record import calib_ids, versions
+from camcal_dask.campaign.record import calib_ids, calib_provenance, versions
 from camcal_dask.campaign.tracker import Tracker
 from camcal_dask.errors import RepoError
 from camcal_dask.repo import files, products
@@ -88,9 +88,11 @@ class Job:
         mine = self.attributes()
         names = {"recipe": "settings", "exposures": "exposures", "software": "software"}
         found = [word for key, word in names.items() if attrs.get(key) != mine[key]]
-        there: Mapping[str, Mapping[str, str]] = attrs.get("calibs", {})
-        if there.keys() != mine["calibs"].keys() or any(
-            there[name].get(d, uuid) != uuid for name, refs in mine["calibs"].items() for d, uuid in refs.items()
+        if attrs.get("calibs", {}).keys() != mine["calibs"].keys() or any(
+            attrs.get(key, {}).get(name, {}).get(d, value) != value
+            for key in ("calibs", "calib_provenance")
+            for name, refs in mine[key].items()
+            for d, value in refs.items()
         ):
             found.append("calibrations")
         return found
@@ -102,6 +104,7 @@ class Job:
             "provenance_id": self.provenance,
             "exposures": plan.exposures,
             "calibs": calib_ids(plan),
+            "calib_provenance": calib_provenance(plan),
             "recipe": plan.recipe.model_dump(mode="json"),
             "software": versions(),
         }
@@ -119,9 +122,12 @@ class Job:
         """
         there = self.existing()
         if there is not None and self.tracker.limits.extend:
-            calibs: Mapping[str, Mapping[str, str]] = there.get("calibs", {})
-            merged = {name: {**calibs.get(name, {}), **ids} for name, ids in calib_ids(self.plan).items()}
-            products.amend(self.uri, {"calibs": merged})
+            mine = {"calibs": calib_ids(self.plan), "calib_provenance": calib_provenance(self.plan)}
+            merged = {
+                key: {name: {**there.get(key, {}).get(name, {}), **ids} for name, ids in refs.items()}
+                for key, refs in mine.items()
+            }
+            products.amend(self.uri, merged)
         attrs = {**self.attributes(), **(extra or {})}
         products.create_product(self.uri, template(self.plan.recipe.product, self.plan.instrument, attrs, shared))
         self.existing()

@@ -10,7 +10,7 @@ import xarray as xr
 from camcal_dask.campaign.plan import Plan, made_from
 from camcal_dask.campaign.quanta import Outcome, Quantum, QuantumOutcome
 from camcal_dask.campaign.recipe import VerifyRecipe
-from camcal_dask.campaign.record import calib_ids
+from camcal_dask.campaign.record import calib_ids, made_as
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.isr.blocks import isr
 from camcal_dask.repo import files, products
@@ -55,6 +55,7 @@ def run_verify(job: Job) -> Outcome:
         provenance_id=job.provenance,
         candidate=sorted({ref.dataset_type for ref in plan.candidates.values()}),
         candidate_ids={str(d): ref.uuid for d, ref in plan.candidates.items()},
+        candidate_provenance={str(d): made_as(ref) for d, ref in plan.candidates.items()},
         calibs=calib_ids(plan),
         recipe=recipe.model_dump(mode="json"),
     )

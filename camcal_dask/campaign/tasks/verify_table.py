@@ -11,6 +11,7 @@ import xarray as xr
 
 from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import TableRecipe
+from camcal_dask.campaign.record import made_as
 from camcal_dask.campaign.tasks.product import Job, Place
 from camcal_dask.repo import products
 from camcal_dask.verify.judge import failures
@@ -32,6 +33,7 @@ def run_verify_table(job: Job) -> Outcome:
         provenance_id=job.provenance,
         candidate=sorted({ref.dataset_type for ref in refs.values()}),
         candidate_ids={str(d): ref.uuid for d, ref in refs.items()},
+        candidate_provenance={str(d): made_as(ref) for d, ref in refs.items()},
         recipe=recipe.model_dump(mode="json"),
     )
     products.write_dataset(job.uri, verdict, overwrite=True)
