@@ -31,6 +31,7 @@ from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.tables import needs as tables_needed
 from camcal_dask.kernels.photodiode import Method
 from camcal_dask.verify.criteria import CRITERIA
+from camcal_dask.verify.criterion import with_thresholds
 from camcal_dask.verify.readout import ReadoutConfig
 from camcal_dask.verify.statistics import MeasureConfig
 from camcal_dask.verify.tables import TABLES
@@ -224,6 +225,16 @@ class VerifyConfig(Config):
     raft: Literal["none", "overscan", "image"] = "none"
     """Correlate amps with those of their raft: in the overscan of the last exposure, or the image of the first pair."""
 
+    def check(self, kind: str) -> None:
+        """Refuse tables of tests that there are not, and thresholds of tests that they do not have; ValueError."""
+        name = self.tests or kind
+        if name not in CRITERIA:
+            raise ValueError(f"verify.tests: there are no tests for {name!r}{nearest(name, CRITERIA)}")
+        try:
+            with_thresholds(CRITERIA[name], self.thresholds)
+        except ConfigError as error:
+            raise ValueError(f"verify.thresholds: {error}") from None
+
 
 class VerifyRecipe(Recipe):
     """Apply a candidate calibration to exposures and judge what is left."""
@@ -250,6 +261,7 @@ class VerifyRecipe(Recipe):
     def _contract(self) -> VerifyRecipe:
         if self.kind not in CRITERIA:
             raise ValueError(f"kind: there are no tests for {self.kind!r}{nearest(self.kind, CRITERIA)}")
+        self.verify.check(self.kind)
         for candidate, beside in self.candidates.items():
             self.chosen(candidate).model_copy(update={"calibs": {self.kind: candidate, **beside}})._check_calibs()
         return self
@@ -269,6 +281,7 @@ class TableRecipe(Recipe):
     def _contract(self) -> TableRecipe:
         if self.kind not in TABLES:
             raise ValueError(f"kind: there is no table for {self.kind!r}{nearest(self.kind, TABLES)}")
+        self.verify.check(self.kind)
         return self
 
 

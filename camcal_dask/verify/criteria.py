@@ -261,7 +261,9 @@ DARK = (
 
 _FLAT_ERROR = "sqrt(2 / n_good) + 0.15 * flat_spread"
 """Relative standard error of a variance, and what vignetting within the amp leaves unknown of the expected one."""
-_RATE = "mean_over_detectors(mean_over_amps(mean_per_s))"
+_LEVEL = "median_over_amps(mean)"
+"""Of a detector, whatever one dead amp has for a level after division by a flat of nothing."""
+_RATE = "median_over_detectors(median_over_amps(mean_per_s))"
 
 FLAT = (
     Criterion(
@@ -359,7 +361,7 @@ FLAT = (
     Criterion(
         id="flat.exp_scatter",
         name="EXPOSURE_SCATTER",
-        value="std_over_detectors(mean_over_amps(mean)) / mean_over_detectors(mean_over_amps(mean))",
+        value=f"std_over_detectors({_LEVEL}) / median_over_detectors({_LEVEL})",
         threshold=0.05,
         required=True,
         source="ours",
@@ -437,12 +439,13 @@ DEFECTS = (
     Criterion(
         id="defects.completeness",
         name="COMPLETENESS",
-        value="n_masked_outlier / (n_masked_outlier + n_clipped)",
+        value="min_over_exposures(n_clipped) / (n_masked_outlier + min_over_exposures(n_clipped))",
         threshold=0.5,
         required=False,
         source="ours",
-        doc="part of the outliers of an image that the mask has; cosmic rays count as missed (DMTN-101 3.4)",
-        op=">=",
+        doc="part of the outliers that the mask lacks; of the exposure that has fewest: cosmic rays are no defects "
+        "(DMTN-101 3.4)",
+        error="0.5 / (n_masked_outlier + min_over_exposures(n_clipped))",
     ),
     Criterion(
         id="defects.change",
@@ -458,11 +461,11 @@ DEFECTS = (
     Criterion(
         id="defects.prob",
         name="PROB",
-        value="abs(n_outlier - n_defect) / n_pixel",
+        value="(n_outlier - n_masked_outlier) / n_pixel",
         threshold=0.005,
         required=False,
         source="ours",
-        doc="improbable pixels are as many as masked ones; upstream's equality never holds",
+        doc="improbable pixels that are not masked; upstream wants as many as masked ones, frames and columns included",
         error="1 / n_pixel",
     ),
     *_common("defects"),
