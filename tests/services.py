@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -33,6 +34,21 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], patience_s: float
                 return
         time.sleep(0.1)
     raise TimeoutError(f"{process.args}: nothing listens on port {port} after {patience_s} s")
+
+
+@contextlib.contextmanager
+def as_nobody(*folders: Path) -> Iterator[None]:
+    """Be a user without rights while the block lasts, who may look into the folders; import beforehand."""
+    if os.geteuid() != 0:
+        pytest.skip("becomes another user, which only root may")
+    for folder in folders:
+        for path in (folder, *folder.parents):
+            path.chmod(path.stat().st_mode | 0o011)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 # ---------------------------------------------------------------------------- PostgreSQL

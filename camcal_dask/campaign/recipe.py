@@ -6,15 +6,16 @@ step.  Parts shared by cameras are imported (``import: ../ingredients/x.yaml``) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 import yaml
 
 from camcal_dask.calibs.cosmic_rays import CosmicRayConfig
 from camcal_dask.calibs.defects_config import DefectConfig
+from camcal_dask.calibs.illumination import SelectConfig
 from camcal_dask.calibs.levels import LevelConfig, VignetteConfig
 from camcal_dask.calibs.linearity_config import LinearityConfig
 from camcal_dask.calibs.linearity_product import LINEARIZER
@@ -38,6 +39,14 @@ from camcal_dask.verify.tables import TABLES
 
 CALIB_SWITCHES = tuple(name for name in ("bias", "dark", "flat", "defects") if name in IsrConfig.model_fields)
 """Switches of the ISR that ask for a calibration of the same name."""
+_OFF = {
+    "ptc": "read_noise=empirical",
+    "linearizer": "linearity=false",
+    "crosstalk": "crosstalk.terms=none",
+    "cti": "deferred_charge=false",
+    "brighter_fatter": "brighter_fatter=none",
+}
+"""Setting of the ISR that switches a calibration off, where that is not its name."""
 CURVES = "curves"
 """Under this name a plan holds the photon transfer curves that a linearizer is made from."""
 
@@ -54,11 +63,28 @@ class Recipe(Config):
     isr: IsrConfig = IsrConfig()
     calibs: dict[str, str] = {}
     """Dataset type behind each calibration that the ISR applies: ``{bias: biasBootstrap}``."""
+    if_there: dict[str, str] = {}
+    """Dataset types of calibrations that the ISR applies only where the inputs hold them (`resolved`)."""
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Dataset types that must be there before this recipe runs."""
         return tuple(self.calibs.values())
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Dataset types that are applied where they are there."""
+        return tuple(self.if_there[name] for name in self.applied if name in self.if_there)
+
+    def resolved(self, there: Collection[str]) -> Self:
+        """Return the recipe that applies those of ``if_there`` that are; without a ptc, nominal gains."""
+        isr = self.isr.model_dump()
+        for name in set(self.if_there) & set(self.applied) - set(there):
+            apply_override(isr, _OFF.get(name, f"{name}=false"))
+            if name == isr["gains"]:
+                isr["gains"] = "nominal"
+        calibs = self.calibs | {n: self.if_there[n] for n in self.applied if n in self.if_there and n in there}
+        return type(self).model_validate(self.model_dump() | {"isr": isr, "calibs": calibs, "if_there": {}})
 
     @property
     def applied(self) -> tuple[str, ...]:
@@ -68,11 +94,13 @@ class Recipe(Config):
     def _check_calibs(self) -> None:
         """Refuse calibrations that are not applied, applied ones without a type, and mixed units."""
         expected = {"bias": self.isr.units, "dark": f"{self.isr.units}/s", "flat": "1", "defects": "1"}
-        for name in sorted(set(self.applied) - set(self.calibs)):
+        for name in sorted(set(self.applied) - set(self.calibs) - set(self.if_there)):
             raise ValueError(f"isr.{name} is on: say which dataset type it is, calibs: {{{name}: ...}}")
-        for name, dataset_type in self.calibs.items():
-            if name not in self.applied:
-                raise ValueError(f"calibs.{name} is given, but isr.{name} is off{nearest(name, self.applied)}")
+        if both := sorted(set(self.if_there) & set(self.calibs)):
+            raise ValueError(f"{both[0]} is in calibs and in if_there; name it once")
+        for name in sorted(set(self.calibs) - set(self.applied)):
+            raise ValueError(f"calibs.{name} is given, but isr.{name} is off{nearest(name, self.applied)}")
+        for name, dataset_type in (self.calibs | self.if_there).items():
             if dataset_type not in PRODUCTS:
                 raise ValueError(f"calibs.{name} = {dataset_type!r}{nearest(dataset_type, PRODUCTS)}")
             units = PRODUCTS[dataset_type].units
@@ -116,6 +144,7 @@ class FlatRecipe(StackRecipe):
 
     task: Literal["flat"]  # type: ignore[assignment]
     combine: CombineConfig = CombineConfig(scale="levels")
+    select: SelectConfig = SelectConfig()
     levels: LevelConfig = LevelConfig()
     vignette: VignetteConfig = VignetteConfig()
 
@@ -242,28 +271,47 @@ class VerifyRecipe(Recipe):
     task: Literal["verify"]
     kind: str
     """What the candidate is: the name by which the ISR takes it, and that of its tests."""
-    candidates: dict[str, dict[str, str]]
-    """Dataset types to test, with the other calibrations that are applied beside each: ``{dark: {bias: bias}}``.
-    The first one found in ``-i`` is the candidate."""
+    candidates: dict[str, dict[str, str] | tuple[dict[str, str], ...]]
+    """Dataset types to test, with the other calibrations that are applied beside each: ``{dark: {bias: bias}}``, or
+    several such sets, of which the first one is taken that the inputs hold.
+    The first type found in ``-i`` is the candidate."""
     verify: VerifyConfig = VerifyConfig()
 
-    def chosen(self, candidate: str) -> VerifyRecipe:
-        """Return the recipe of one candidate: the ISR applies it and the calibrations beside it, in their unit."""
+    def alternatives(self, candidate: str) -> tuple[dict[str, str], ...]:
+        """Sets of calibrations beside a candidate, the best first."""
         beside = self.candidates[candidate]
+        return (beside,) if isinstance(beside, dict) else beside
+
+    def chosen(self, candidate: str, beside: dict[str, str]) -> VerifyRecipe:
+        """Return the recipe of one candidate: the ISR applies it and the calibrations beside it, in their unit.
+
+        In adu there are no quadratic crosstalk and no brighter-fatter correction.
+        """
         applied = {self.kind: candidate, **beside}
         in_adu = any(get_product_units(dataset_type).startswith("adu") for dataset_type in applied.values())
-        gains = "none" if in_adu else "nominal" if self.isr.gains == "none" else self.isr.gains
-        switches = dict.fromkeys((name for name in CALIB_SWITCHES if name in applied), True)
-        isr = IsrConfig.model_validate({**self.isr.model_dump(), **switches, "gains": gains})
-        return self.model_copy(update={"candidates": {candidate: beside}, "calibs": beside, "isr": isr})
+        if_there = {name: dataset_type for name, dataset_type in self.if_there.items() if name not in applied}
+        values = self.isr.model_dump()
+        switched = {*applied, *if_there, *self.calibs}
+        values |= dict.fromkeys((name for name in CALIB_SWITCHES if name in switched), True)
+        if in_adu:
+            values |= {"gains": "none", "brighter_fatter": "none"}
+            if self.isr.crosstalk.terms == "quadratic":
+                values["crosstalk"] |= {"terms": "linear"}
+        elif self.isr.gains == "none":
+            values["gains"] = "nominal"
+        isr = IsrConfig.model_validate(values)
+        update = {"candidates": {candidate: beside}, "calibs": beside, "if_there": if_there, "isr": isr}
+        return self.model_copy(update=update)
 
     @pydantic.model_validator(mode="after")
     def _contract(self) -> VerifyRecipe:
         if self.kind not in CRITERIA:
             raise ValueError(f"kind: there are no tests for {self.kind!r}{nearest(self.kind, CRITERIA)}")
         self.verify.check(self.kind)
-        for candidate, beside in self.candidates.items():
-            self.chosen(candidate).model_copy(update={"calibs": {self.kind: candidate, **beside}})._check_calibs()
+        for candidate in self.candidates:
+            for beside in self.alternatives(candidate):
+                recipe = self.chosen(candidate, beside)
+                recipe.model_copy(update={"calibs": {**self.calibs, self.kind: candidate, **beside}})._check_calibs()
         return self
 
 

@@ -47,6 +47,10 @@ class RunRecord:
     """Pipeline and overrides as the user gave them."""
     pairs: list[tuple[int, int]] = field(default_factory=list)
     """Of a photon transfer curve."""
+    choice: list[str] = field(default_factory=list)
+    """How the exposures were chosen among those selected."""
+    absent: list[str] = field(default_factory=list)
+    """Calibrations that were not applied because the inputs had none."""
     elsewhere: dict[str, str] = field(default_factory=dict)
     """Detectors that were left out because a RUN has their product."""
     product: str = ""
@@ -129,6 +133,8 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
         started=now(),
         asked=redacted_values(asked),
         pairs=list(plan.paired.pairs.pairs) if plan.paired else [],
+        choice=list(plan.choice),
+        absent=list(plan.absent),
         elsewhere={str(d): run for d, run in plan.elsewhere.items()},
         product=plan.recipe.product,
         folder=str(Path.cwd()),

@@ -100,10 +100,11 @@ def run(
 
 @click.command()
 @click.argument("repo")
-@click.option("-p", "--products", required=True, help="calibrations to make, comma-separated, in any order")
-@click.option("-o", "--output", "prefix", required=True, help="each product goes to the RUN OUTPUT/<product>")
+@click.option("-p", "--products", default="", help="pipelines to run, comma-separated, in any order (default: all)")
+@click.option("-o", "--output", "prefix", required=True, help="each product goes to the RUN OUTPUT/<pipeline>")
 @click.option("-i", "--input", "inputs", default="", help="collections to search (default: the raws)")
 @click.option("-d", "--data-query", "where", default="", help="Butler expression that selects exposures and detectors")
+@click.option("-c", "--config", "overrides", multiple=True, metavar="PRODUCT:STEP.KEY=VALUE", help="override a setting")
 @click.option("--instrument", help="camera, if the repository has several")
 @click.option("--at-most", type=click.IntRange(min=2), default=20, help="exposures combined for each product")
 @click.option("--strict", is_flag=True, help="stop if a required test of a verification fails")
@@ -115,6 +116,7 @@ def chain(
     prefix: str,
     inputs: str,
     where: str,
+    overrides: tuple[str, ...],
     instrument: str | None,
     at_most: int,
     strict: bool,
@@ -122,7 +124,10 @@ def chain(
     processes: int | None,
     cluster: str,
 ) -> None:
-    """Make several calibrations in REPO in the order of their needs, each verified and visible to the next."""
+    """Make several calibrations in REPO in the order of their needs, each verified and visible to the next.
+
+    Without -p: bootstraps, defects, linearizer, ptc, then bias, dark and flats with these, and the defects again.
+    """
     from camcal_dask.campaign.chain import Chain, ChainSettings
     from camcal_dask.campaign.workers import connect, load_profile
     from camcal_dask.repo.registry import open_repo
@@ -135,6 +140,7 @@ def chain(
         at_most,
         strict,
         tuple(names(no_verify)),
+        overrides,
         cluster,
         profile.task_memory_bytes(),
     )

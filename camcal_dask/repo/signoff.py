@@ -20,7 +20,7 @@ from camcal_dask.repo import files, naming
 from camcal_dask.repo.curation import Moment
 from camcal_dask.repo.lookup import CalibRef, range_text
 from camcal_dask.repo.registry import Repo
-from camcal_dask.repo.shards import check_format, opened
+from camcal_dask.repo.shards import check_format, read_whole
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def verifications(repo: Repo, run: str) -> list[Verification]:
                         dataset_type=dataset_type,
                         uuid=ref.uuid,
                         uri=ref.uri,
-                        passed=bool(opened(files.join(ref.uri, "run_success"))[...]),
+                        passed=bool(read_whole(files.join(ref.uri, "run_success"), "the verdict")),
                         criteria_hash=attrs["criteria_hash"],
                         thresholds={c["id"]: c["threshold"] for c in json.loads(attrs.get("criteria", "[]"))},
                         uuids=tuple(tested.values()),

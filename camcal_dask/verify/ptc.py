@@ -14,8 +14,8 @@ from scipy.optimize import least_squares
 from camcal_dask.errors import DataError
 from camcal_dask.ingest.identifiers import unpack_exposure_id
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.kernels.ptc_models import growth
 from camcal_dask.kernels.proportionality import Proportionality, proportionality
+from camcal_dask.kernels.ptc_models import growth
 from camcal_dask.verify.block import MeasureConfig
 from camcal_dask.verify.references import expectations
 
@@ -43,9 +43,8 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         gain, gain_err, noise, noise_err, a00, turnoff as in the product; ``gain_nominal``, ``noise_nominal``;
-        ``noise_tested`` [electron], the fitted noise, that of the overscan for a curve that was not linearised: the bend of
-        the amplifier moves the intercept, not the overscan; ``linear_only``, 0, NaN for such a curve: what it adds to is
-        not judged then;
+        ``noise_tested`` [electron], the fitted noise, of a curve that was not linearised that of the overscan: a bend
+        moves the intercept, not the overscan; ``linear_only``, 0, NaN for such a curve: its sum is not judged;
         ``noise_scatter`` [adu]; ``overscan_noise`` [electron], ``noise_factor`` (noise of a corrected pixel over that
         of the overscan);
         ``row_mean_slope`` and its error; ``a_sum`` and its error; ``a00_centre``, ``a00_half_width``; ``n_used`` pairs;

@@ -20,6 +20,7 @@ from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels import moments
 from camcal_dask.kernels.ptc_models import exp_variance
 from camcal_dask.verify.block import MeasureConfig, bin_side, corner_box
+from camcal_dask.verify.response import clipping_factors
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,6 +53,8 @@ DERIVED: Mapping[str, tuple[str, str]] = {
     "shot_variance": ("image^2", "Poisson variance of the mean signal, or that of the photon transfer curve"),
     "flat_spread": ("1", "relative scatter of 1 / flat over the amp: vignetting, which no single variance describes"),
     "flat_variance_expected": ("image^2", "expected variance of a flat: shot noise, read noise, calibrations"),
+    "response_excess": ("1", "covariance of exposure / flat with the flat, less that of the noise of the flat"),
+    "response_power": ("1", "variance of the response that the flat has, its noise taken off"),
     "bf_allowance": ("1", "part of the shot variance that the brighter-fatter effect may take away"),
     "reference_error": ("1", "relative standard error of noise_expected"),
 }
@@ -260,6 +263,8 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
         "bf_allowance": xr.where(known, 0.0, deficit),
     }
     derived |= {} if "reference_error" in statistics else {"reference_error": 0.0}
+    if "response_covariance" in statistics:
+        derived |= _response(statistics)
     unit = statistics.attrs.get("units", "")
     return statistics.assign({name: _described(name, array, template, unit) for name, array in derived.items()})
 
@@ -327,6 +332,21 @@ def _dark_variance(statistics: xr.Dataset, noise2: xr.DataArray, of_bias: Any, s
     times = (seconds / of_inputs).where(of_inputs > 0, 1.0)
     combined = times**2 * (noise2 + rate * of_inputs) * _mean_variance(statistics["dark_n"])
     return _residual(statistics, "dark", own, combined) + (1 - times) ** 2 * of_bias
+
+
+def _response(statistics: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Numerator and denominator of the slope of `camcal_dask.verify.response`."""
+    said = statistics["response_noise"]
+    factors: list[Any] = [1.0, 1.0]
+    if "flat_n" in statistics:
+        n = statistics["flat_n"]
+        table = np.array([clipping_factors(int(i)) for i in n.values.ravel()]).reshape(*n.shape, 2)
+        factors = [n.copy(data=table[..., k]) for k in range(2)]
+    noise, shared = said * factors[0], xr.where(_inside(statistics, "flat") > 0, said * factors[1], 0.0)
+    return {
+        "response_excess": statistics["response_covariance"] + noise - shared,
+        "response_power": statistics["response_variance"] - noise,
+    }
 
 
 def _described(name: str, array: xr.DataArray, template: xr.DataArray, unit: str) -> xr.DataArray:

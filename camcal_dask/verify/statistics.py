@@ -19,7 +19,7 @@ import xarray as xr
 
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments.geometry import Amp, get_instrument
-from camcal_dask.kernels.masks import MASK_PLANES
+from camcal_dask.kernels.masks import MASK_PLANES, bits
 from camcal_dask.verify.block import (
     EXCEPTION,
     STATISTICS,
@@ -30,6 +30,7 @@ from camcal_dask.verify.block import (
     packed_layout,
 )
 from camcal_dask.verify.references import FEW, MASTERS, expectations, inputs_of, masters, members, split_of
+from camcal_dask.verify.response import RESPONSE, measure_response
 
 __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]
 
@@ -67,16 +68,20 @@ def measure(
 
     Returns
     -------
-    Dataset of `STATISTICS` (exposure, detector, amp), ``n_masked_plane`` (.., plane), ``residual_binned``
+    Dataset of `STATISTICS` (exposure, detector, amp), of a flat also `camcal_dask.verify.response.RESPONSE`,
+    ``n_masked_plane`` (.., plane), ``residual_binned``
     (.., y_bin, x_bin), ``amp_correlation`` (exposure, detector, kind, amp, amp_b), the variables carried along,
     and the references of `expectations` and `masters` (detector, amp).
     """
     config = config or MeasureConfig()
     _check(corrected)
     carried = tuple(str(n) for n, v in corrected.data_vars.items() if v.dims == BLOCK and n not in STATISTICS)
-    layout = packed_layout(tuple(corrected["image"].shape[2:]), config, carried)  # type: ignore[arg-type]
     calibs = calibs or {}
-    packed = _packed(corrected, carried, layout, config, _marked(calibs, corrected))
+    tested = calibs.get("flat")
+    flat = tested if tested is not None and (calib is None or calib is tested) else None
+    extra = carried if flat is None else (*carried, *RESPONSE)
+    layout = packed_layout(tuple(corrected["image"].shape[2:]), config, extra)  # type: ignore[arg-type]
+    packed = _packed(corrected, carried, layout, config, _marked(calibs, corrected), flat)
     result = _unpack(packed, layout, corrected, config)
     result = result.assign(expectations(corrected, config, calibs.get("ptc")))
     detectors = [int(d) for d in corrected["detector"].values]
@@ -127,6 +132,7 @@ def _packed(
     layout: Layout,
     config: MeasureConfig,
     marked: npt.NDArray[np.bool_],
+    flat: xr.Dataset | None,
 ) -> da.Array:
     """(exposure, detector, 1, .., 1, number) float64, one task a block.
 
@@ -148,6 +154,9 @@ def _packed(
         args += [_aligned(corrected["serial_overscan"], chunks), "edar"]
     for name in carried:
         args += [_aligned(corrected[name], chunks), "eda"]
+    for name in ("image", "variance") if flat is not None else ():
+        plane = flat[name].sel(detector=corrected["detector"].values)  # type: ignore[index]
+        args += [_aligned(plane, {"detector": chunks["detector"]}), "dayx"]
     return da.blockwise(
         _measure_chunk,
         "edayxrk" if has_rows else "edayxk",
@@ -173,12 +182,19 @@ def _aligned(array: xr.DataArray, chunks: Mapping[str, Any]) -> da.Array:
 
 
 def _measure_chunk(
-    *blocks: Any, layout: Layout, carried: tuple[str, ...], has_rows: bool, config: MeasureConfig, instrument: str
+    *blocks: Any,
+    layout: Layout,
+    carried: tuple[str, ...],
+    has_rows: bool,
+    config: MeasureConfig,
+    instrument: str,
 ) -> FloatArray:
     """Block function: all (exposure, detector) of a chunk; a failure becomes a flagged record."""
     image, variance, mask, detectors, marked, *others = blocks
     out = np.empty((*image.shape[:2], layout.size))
     rows, extra = (others[0], others[1:]) if has_rows else (None, others)
+    extra, flat = extra[: len(carried)], extra[len(carried) :]
+    bad_bits = bits(config.bad_planes)
     for e, d in np.ndindex(*image.shape[:2]):
         amps = get_instrument(instrument).detectors[int(detectors[d])].amps
         try:
@@ -191,6 +207,8 @@ def _measure_chunk(
                 None if rows is None else rows[e, d],
                 marked=bool(marked[e]),
             )
+            if flat:
+                values |= measure_response(image[e, d], mask[e, d], flat[0][d], flat[1][d], bad_bits)
         except Exception:  # noqa: BLE001 (one bad exposure must not end the other 3779: verification.md 6, rule 7)
             _log.exception("measure: %s, detector %d: no statistics", instrument, int(detectors[d]))
             values = _failed(image.shape[2], amps)
@@ -238,6 +256,8 @@ def _attributes(name: str, corrected: xr.Dataset) -> dict[str, str]:
     if name in STATISTICS:
         unit = STATISTICS[name].unit
         return {"units": units if unit == "image" else unit, "long_name": STATISTICS[name].doc}
+    if name in RESPONSE:
+        return {"units": RESPONSE[name].unit, "long_name": RESPONSE[name].doc}
     if name in corrected:
         return dict(corrected[name].attrs)
     return {"units": {"n_masked_plane": "pixel", "amp_correlation": "1"}.get(name, units)}

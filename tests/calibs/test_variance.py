@@ -20,7 +20,7 @@ CAMERA = get_instrument("TinyCam")
 NOISE, SECONDS, RATE, LEVEL = 6.0, 15.0, 2.0, 40_000.0
 DETECTORS = (0, 1)
 FACTOR = 1.195
-"""Noise of a corrected pixel over the read noise, measured: that of the medians of narrow overscans."""
+"""Noise of a corrected pixel over the read noise, measured: medians of the narrow overscans of TinyCam have some."""
 
 
 def frames(n, seed, signal=0.0, response=1.0):
