@@ -39,6 +39,8 @@ SURE_NOISE = 0.01
 """A fitted noise of a larger relative error is replaced by that of the overscans of the same pairs of flats."""
 FEW = 4
 """With fewer inputs nothing can be clipped: cosmic rays stay in a combined image."""
+SAMPLE_VARIANCE_FROM = 5
+"""With as many inputs the variance of a combined image is their scatter (default of `CombineConfig`)."""
 _LIT = 0.1
 """Pixels of a flat below this fraction of the median of the amp are left out."""
 
@@ -264,7 +266,7 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
     }
     derived |= {} if "reference_error" in statistics else {"reference_error": 0.0}
     if "response_covariance" in statistics:
-        derived |= _response(statistics)
+        derived |= _response(statistics, shot / (poisson := mean / electron * inverse).where(poisson > 0))
     unit = statistics.attrs.get("units", "")
     return statistics.assign({name: _described(name, array, template, unit) for name, array in derived.items()})
 
@@ -294,7 +296,7 @@ def _underestimated(statistics: xr.Dataset, name: str) -> Any:
     if f"{name}_n" not in statistics:
         return 1.0
     n = statistics[f"{name}_n"]
-    told = xr.where(n < 5, 1.0, 1 - 1.6 / n - 11 / n**3) / n
+    told = xr.where(n < SAMPLE_VARIANCE_FROM, 1.0, 1 - 1.6 / n - 11 / n**3) / n
     return _mean_variance(n) / told
 
 
@@ -334,12 +336,17 @@ def _dark_variance(statistics: xr.Dataset, noise2: xr.DataArray, of_bias: Any, s
     return _residual(statistics, "dark", own, combined) + (1 - times) ** 2 * of_bias
 
 
-def _response(statistics: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Numerator and denominator of the slope of `camcal_dask.verify.response`."""
+def _response(statistics: xr.Dataset, bent: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Numerator and denominator of the slope of `camcal_dask.verify.response`.
+
+    ``bent`` is the variance of a signal over that of Poisson: with few inputs the variance of the flat is that of their
+    variance planes, which know no brighter-fatter effect.
+    """
     said = statistics["response_noise"]
     factors: list[Any] = [1.0, 1.0]
     if "flat_n" in statistics:
         n = statistics["flat_n"]
+        said = said * bent.fillna(1.0).where(n < SAMPLE_VARIANCE_FROM, 1.0)
         table = np.array([clipping_factors(int(i)) for i in n.values.ravel()]).reshape(*n.shape, 2)
         factors = [n.copy(data=table[..., k]) for k in range(2)]
     noise, shared = said * factors[0], xr.where(_inside(statistics, "flat") > 0, said * factors[1], 0.0)
