@@ -28,7 +28,7 @@ CTI: Mapping[str, Variable] = MappingProxyType(
         "drift_scale": Variable(_AMP, "f8", "1", "size of the electronic offset that follows a signal"),
         "decay_time": Variable(_AMP, "f8", "pixel", "its decay"),
         "global_cti": Variable(_AMP, "f8", "1", "charge left behind at a transfer"),
-        "trap_kind": Variable(_AMP, "U", "1", "how the trap fills"),
+        "trap_kind": Variable(_AMP, "i1", "1", "how the trap fills: none, linear, logistic, spline"),
         "trap_size": Variable(_AMP, "f8", "electron", "most charge that it holds"),
         "trap_emission_time": Variable(_AMP, "f8", "pixel", "time constant of its release"),
         "trap_coefficients": Variable((*_AMP, "coefficient"), "f8", "1", "of its filling"),

@@ -31,6 +31,8 @@ for command in (
     repository.certify,
     repository.which,
     repository.export,
+    repository.check,
+    repository.import_,
     stats.stats,
     cluster.cluster,
     runs.demo,

@@ -23,7 +23,7 @@ def report(repo: str, run: str, output: Path | None, dataset_type: str | None) -
 
     with open_repo(repo) as opened:
         page = write_report(opened, run, output or default_folder(run), dataset_type)
-    console.print(f"report {page.resolve().as_uri()}", soft_wrap=True)
+    console.print(f"report {page.resolve().as_uri()}")
 
 
 @click.command()
@@ -62,7 +62,7 @@ def show(
         made = picture(pixels, detector or raft or "", amp=amp, binning=binning, title=title)
     made.write(output, planes=names(mask))
     size = " x ".join(str(n) for n in made.image.shape[::-1])
-    console.print(f"{made.title} [{made.unit}]: {size} pixels in bins of {made.binning}, {output}", soft_wrap=True)
+    console.print(f"{made.title} [{made.unit}]: {size} pixels in bins of {made.binning}, {output}")
 
 
 @click.command()
@@ -81,7 +81,7 @@ def dashboard(repo: str, port: int, address: str) -> None:
     except ImportError as error:
         raise ConfigError(f"the dashboard needs bokeh ({error}): pip install 'camcal_dask[dashboard]'") from None
     with open_repo(repo) as opened:
-        serve(opened, port, address, lambda url: console.print(f"dashboard {url}", soft_wrap=True))
+        serve(opened, port, address, lambda url: console.print(f"dashboard {url}"))
 
 
 @click.command()
@@ -98,4 +98,4 @@ def approve(repo: str, run: str, by: str, note: str, override: str) -> None:
     with open_repo(repo) as opened:
         act = record(opened, run, by, note, override=override)
     basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
-    console.print(f"{run} approved by {act.by}; rests on {basis or 'no verification'}", soft_wrap=True)
+    console.print(f"{run} approved by {act.by}; rests on {basis or 'no verification'}")

@@ -294,19 +294,19 @@ def _linearity(detector: Detector, tables: Tables, config: IsrConfig, gain: Floa
 
 def _deferred_charge(detector: Detector, tables: Tables, config: IsrConfig, n: int) -> cti.DeferredCharge:
     values = tables.values["cti"]
-    traps = [
-        cti.Trap(float(size), float(time), str(kind), tuple(float(c) for c in coefficients))  # type: ignore[arg-type]
-        for size, time, kind, coefficients in zip(
-            values["trap_size"][:n],
-            values["trap_emission_time"][:n],
-            values["trap_kind"][:n],
-            values["trap_coefficients"][:n],
-            strict=True,
-        )
-    ]
+    columns = (values[name][:n] for name in ("trap_size", "trap_emission_time", "trap_kind", "trap_coefficients"))
+    traps = [_trap(*row) for row in zip(*columns, strict=True)]
     gain = None if config.units == "electron" else _electron_per_adu(detector, tables, ("cti", "input_gain"))
     drift, decay, lost = (_amp(values[name], n) for name in ("drift_scale", "decay_time", "global_cti"))
     return cti.make_deferred_charge(drift, decay, lost, traps, gain=gain)
+
+
+def _trap(size: Any, time: Any, kind: Any, coefficients: NDArray[Any]) -> cti.Trap:
+    """One amp's trap; products hold the kind as a number, and pad coefficients with NaN at the end."""
+    name = cti.TRAP_KINDS[int(kind)] if np.issubdtype(type(kind), np.integer) else str(kind)
+    finite = np.flatnonzero(np.isfinite(coefficients))
+    used = coefficients[: finite[-1] + 1] if finite.size else coefficients[:0]
+    return cti.Trap(float(size), float(time), name, tuple(float(c) for c in used))  # type: ignore[arg-type]
 
 
 def _shifts(tables: Tables) -> brighter_fatter.BoundaryShifts:
