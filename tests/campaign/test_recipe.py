@@ -104,7 +104,6 @@ def test_verifications_correct_as_the_reference_says_for_candidates_of_every_sta
             assert isr.crosstalk.terms == ("linear" if bootstrap else "quadratic")
             corrected = name == "verifyDefects" and not bootstrap
             assert isr.brighter_fatter == ("astier23" if corrected else "none")
-            assert not isr.saturation.enabled
 
 
 def test_a_verification_applies_what_there_is_and_nominal_gains_without_a_curve():
