@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.instruments.geometry import get_instrument
+from camcal_dask.kernels.ptc_models import growth
 
 FIRST = 2026081200001
 A = np.array([[-3.0e-6, 3.0e-7, 1e-7], [6.0e-7, 2.0e-7, 1e-7], [1e-7, 1e-7, -2e-7]]).T
@@ -48,7 +49,7 @@ def solved(instrument="TinyCam", detectors=(0, 1), n_pair=24, n_pixel=900_000, s
         "b_matrix": (lags, 0 * planes), "noise_matrix": (lags, 0 * planes),
         "raw_mean": (pair, mean), "raw_delta": (pair, 0 * mean), "raw_var": (pair, covariance[..., 0, 0]),
         "row_mean_variance": (pair, 2 * mean / g / widths),
-        "pair_gain": (pair, g / (1 + A[0, 0] * g * mean) * (1 + 1e-4 * rng.standard_normal(mean.shape))),
+        "pair_gain": (pair, g / growth(2 * A[0, 0] * g * mean) * (1 + 1e-4 * rng.standard_normal(mean.shape))),
         "noise_adu": (pair, adu[..., None] * (1 + 0.01 * rng.standard_normal(mean.shape))),
         "overscan_median": (pair, 24_000 + 0 * mean), "amp_offset": (pair, 0 * mean), "hist_var": (pair, np.nan * mean),
         "hist_chi2_dof": (pair, np.nan * mean), "ks_pvalue": (pair, 1 + 0 * mean),

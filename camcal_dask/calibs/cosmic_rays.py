@@ -43,7 +43,9 @@ class CosmicRayConfig(Config):
     grow_pixel: int = Field(2, ge=0)
     """Radius by which tracks are grown."""
     persistent_fraction: float = Field(0.3, gt=0)
-    """Pixels found in at least this fraction of the exposures (and in three) are hot, not hit."""
+    """Pixels found in at least this fraction of the exposures, and in ``persistent_exposures``, are hot, not hit."""
+    persistent_exposures: int = Field(3, ge=1)
+    """Least number of exposures of that; all of them, if they are fewer."""
 
 
 def find_hits(corrected: xr.Dataset, config: CosmicRayConfig | None = None) -> da.Array:
@@ -81,7 +83,7 @@ def search_detector(block: Corrected, detector: Detector, config: CosmicRayConfi
     for a in detector.amps:
         layout[a.index] = [a.data.height, a.data.width, a.ix, a.iy, a.flip_x, a.flip_y]
     level = np.array([median(i, m, BAD | SAT | NO_DATA) for i, m in zip(image, mask, strict=True)])
-    settings = config.model_dump(exclude={"grow_pixel", "persistent_fraction"})
+    settings = config.model_dump(exclude={"grow_pixel", "persistent_fraction", "persistent_exposures"})
     found = find_cosmic_rays(image, np.ascontiguousarray(block.variance[0, 0]), mask, level, layout, **settings)
     hit = np.zeros(image.shape, np.bool_)
     hit.reshape(-1)[found.pixel] = True
@@ -93,7 +95,7 @@ def search_detector(block: Corrected, detector: Detector, config: CosmicRayConfi
 def transient(hits: list[Hits], config: CosmicRayConfig) -> list[Hits]:
     """Return the hits without the pixels that are found in too many of the exposures."""
     pixel, count = np.unique(np.concatenate(hits), return_counts=True)
-    lasting = pixel[count >= max(min(3, len(hits)), config.persistent_fraction * len(hits))]
+    lasting = pixel[count >= max(min(config.persistent_exposures, len(hits)), config.persistent_fraction * len(hits))]
     return [np.setdiff1d(h, lasting, assume_unique=True) for h in hits]
 
 

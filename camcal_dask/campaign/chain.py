@@ -312,7 +312,8 @@ class Chain:
         if step.name in self.settings.unverified:
             return None
         found = next(self._verifications(step.recipe, VerifyRecipe), None)
-        return None if found is None else found.chosen(step.recipe.product)
+        product = step.recipe.product
+        return None if found is None else found.model_copy(update={"candidates": {product: found.candidates[product]}})
 
     def _verifications(self, recipe: AnyRecipe, kind: type[R]) -> Iterator[R]:
         """Shipped verifications of one kind whose candidates include the product."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # workers unpickle a plan, and they have no use for the Butle
     from camcal_dask.repo.registry import Repo
 
 A = TypeVar("A", bound=Recipe)
+PTC = "ptc"
 TASK_BUDGET_BYTES = 1_400 * 2**20
 """Memory a task is planned for when the worker would allow more: beyond it nothing gets faster."""
 
@@ -270,6 +271,8 @@ def make_plan(
     one_filter = isinstance(recipe, FlatRecipe) or recipe.isr.flat
     physical_filter = _one_filter(raws) if one_filter else None
     recipe, calibs, lacking = _applied(repo, recipe, raws, inputs)
+    if isinstance(recipe, VerifyRecipe) and PTC not in calibs:  # for the references, though the ISR has no use for it
+        calibs |= {PTC: refs} if (refs := _if_any(repo, PTC, recipe.instrument, raws, inputs)) else {}
     rows, cost = _cost(recipe, raws, instrument, task_memory_bytes)
     return Plan(
         **{**base, "recipe": recipe, "absent": _absent(wanted, recipe)},
@@ -411,12 +414,30 @@ def _candidates(
         if "physical_filter" in PRODUCTS[dataset_type].dimensions:
             _one_filter(raws)
         if refs := _one_each(repo, dataset_type, recipe.instrument, raws, inputs):
-            return recipe.chosen(dataset_type), refs
+            return recipe.chosen(dataset_type, _beside(repo, recipe, dataset_type, raws, inputs)), refs
     raise RepoError(
         f"no {' or '.join(recipe.candidates)} for exposure {raws['exposure'].values[0]} in "
         f"{', '.join(inputs) or 'no collection'}; "
         "name the RUN of the candidate first: -i RUN_OF_THE_CALIBRATION,..."
     )
+
+
+def _beside(
+    repo: Repo, recipe: VerifyRecipe, candidate: str, raws: xr.DataArray, inputs: Sequence[str]
+) -> dict[str, str]:
+    """Calibrations beside a candidate: the first set that the inputs hold, else the last one."""
+    *better, last = recipe.alternatives(candidate)
+    for beside in better:
+        if all(_if_any(repo, name, recipe.instrument, raws, inputs) for name in beside.values()):
+            return beside
+    return last
+
+
+def _if_any(
+    repo: Repo, dataset_type: str, instrument: str, raws: xr.DataArray, inputs: Sequence[str]
+) -> dict[int, CalibRef]:
+    """Return the same as `_one_each`, of a type that nobody may have made yet."""
+    return _one_each(repo, dataset_type, instrument, raws, inputs) if repo.dataset_types(dataset_type) else {}
 
 
 def _one_each(

@@ -34,6 +34,7 @@ from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.tables import needs as tables_needed
 from camcal_dask.kernels.photodiode import Method
 from camcal_dask.verify.criteria import CRITERIA
+from camcal_dask.verify.criterion import with_thresholds
 from camcal_dask.verify.readout import ReadoutConfig
 from camcal_dask.verify.statistics import MeasureConfig
 from camcal_dask.verify.tables import TABLES
@@ -255,6 +256,16 @@ class VerifyConfig(Config):
     raft: Literal["none", "overscan", "image"] = "none"
     """Correlate amps with those of their raft: in the overscan of the last exposure, or the image of the first pair."""
 
+    def check(self, kind: str) -> None:
+        """Refuse tables of tests that there are not, and thresholds of tests that they do not have; ValueError."""
+        name = self.tests or kind
+        if name not in CRITERIA:
+            raise ValueError(f"verify.tests: there are no tests for {name!r}{nearest(name, CRITERIA)}")
+        try:
+            with_thresholds(CRITERIA[name], self.thresholds)
+        except ConfigError as error:
+            raise ValueError(f"verify.thresholds: {error}") from None
+
 
 class VerifyRecipe(Recipe):
     """Apply a candidate calibration to exposures and judge what is left."""
@@ -262,27 +273,47 @@ class VerifyRecipe(Recipe):
     task: Literal["verify"]
     kind: str
     """What the candidate is: the name by which the ISR takes it, and that of its tests."""
-    candidates: dict[str, dict[str, str]]
-    """Dataset types to test, with the other calibrations that are applied beside each: ``{dark: {bias: bias}}``.
-    The first one found in ``-i`` is the candidate."""
+    candidates: dict[str, dict[str, str] | tuple[dict[str, str], ...]]
+    """Dataset types to test, with the other calibrations that are applied beside each: ``{dark: {bias: bias}}``, or
+    several such sets, of which the first one is taken that the inputs hold.
+    The first type found in ``-i`` is the candidate."""
     verify: VerifyConfig = VerifyConfig()
 
-    def chosen(self, candidate: str) -> VerifyRecipe:
-        """Return the recipe of one candidate: the ISR applies it and the calibrations beside it, in their unit."""
+    def alternatives(self, candidate: str) -> tuple[dict[str, str], ...]:
+        """Sets of calibrations beside a candidate, the best first."""
         beside = self.candidates[candidate]
+        return (beside,) if isinstance(beside, dict) else beside
+
+    def chosen(self, candidate: str, beside: dict[str, str]) -> VerifyRecipe:
+        """Return the recipe of one candidate: the ISR applies it and the calibrations beside it, in their unit.
+
+        In adu there are no quadratic crosstalk and no brighter-fatter correction.
+        """
         applied = {self.kind: candidate, **beside}
         in_adu = any(get_product_units(dataset_type).startswith("adu") for dataset_type in applied.values())
-        gains = "none" if in_adu else "nominal" if self.isr.gains == "none" else self.isr.gains
-        switches = dict.fromkeys((name for name in CALIB_SWITCHES if name in applied), True)
-        isr = IsrConfig.model_validate({**self.isr.model_dump(), **switches, "gains": gains})
-        return self.model_copy(update={"candidates": {candidate: beside}, "calibs": beside, "isr": isr})
+        if_there = {name: dataset_type for name, dataset_type in self.if_there.items() if name not in applied}
+        values = self.isr.model_dump()
+        switched = {*applied, *if_there, *self.calibs}
+        values |= dict.fromkeys((name for name in CALIB_SWITCHES if name in switched), True)
+        if in_adu:
+            values |= {"gains": "none", "brighter_fatter": "none"}
+            if self.isr.crosstalk.terms == "quadratic":
+                values["crosstalk"] |= {"terms": "linear"}
+        elif self.isr.gains == "none":
+            values["gains"] = "nominal"
+        isr = IsrConfig.model_validate(values)
+        update = {"candidates": {candidate: beside}, "calibs": beside, "if_there": if_there, "isr": isr}
+        return self.model_copy(update=update)
 
     @pydantic.model_validator(mode="after")
     def _contract(self) -> VerifyRecipe:
         if self.kind not in CRITERIA:
             raise ValueError(f"kind: there are no tests for {self.kind!r}{nearest(self.kind, CRITERIA)}")
-        for candidate, beside in self.candidates.items():
-            self.chosen(candidate).model_copy(update={"calibs": {self.kind: candidate, **beside}})._check_calibs()
+        self.verify.check(self.kind)
+        for candidate in self.candidates:
+            for beside in self.alternatives(candidate):
+                recipe = self.chosen(candidate, beside)
+                recipe.model_copy(update={"calibs": {**self.calibs, self.kind: candidate, **beside}})._check_calibs()
         return self
 
 
@@ -300,6 +331,7 @@ class TableRecipe(Recipe):
     def _contract(self) -> TableRecipe:
         if self.kind not in TABLES:
             raise ValueError(f"kind: there is no table for {self.kind!r}{nearest(self.kind, TABLES)}")
+        self.verify.check(self.kind)
         return self
 
 

@@ -27,14 +27,14 @@ EQ_20 = 3
 """Order of the published covariance model: its bracket goes up to (mu g)^3, its covariances up to mu^4."""
 
 
-def _growth(x: FloatArray) -> FloatArray:
+def growth(x: FloatArray) -> FloatArray:
     """(exp(x) - 1) / x, continuous at 0."""
     safe = np.where(x == 0, 1.0, x)
     return np.where(x == 0, 1.0, np.expm1(safe) / safe)
 
 
 def _growth_slope(x: FloatArray) -> FloatArray:
-    """Derivative of :func:`_growth`; the series near 0, where the closed form cancels."""
+    """Derivative of :func:`growth`; the series near 0, where the closed form cancels."""
     safe = np.where(np.abs(x) < _SERIES_BELOW, 1.0, x)
     series = 1 / 2 + x * (1 / 3 + x * (1 / 8 + x * (1 / 30 + x * (1 / 144 + x / 840))))
     return np.where(np.abs(x) < _SERIES_BELOW, series, (np.exp(safe) - np.expm1(safe) / safe) / safe)
@@ -54,7 +54,7 @@ def exp_variance(parameters: FloatArray, mean: FloatArray) -> FloatArray:
     """
     a00, gain, noise2 = parameters
     with np.errstate(over="ignore"):
-        return np.asarray(mean / gain * _growth(2 * a00 * gain * mean) + noise2 / gain**2)
+        return np.asarray(mean / gain * growth(2 * a00 * gain * mean) + noise2 / gain**2)
 
 
 def exp_variance_jacobian(parameters: FloatArray, mean: FloatArray) -> FloatArray:
@@ -62,8 +62,8 @@ def exp_variance_jacobian(parameters: FloatArray, mean: FloatArray) -> FloatArra
     a00, gain, noise2 = parameters
     x = 2 * a00 * gain * mean
     with np.errstate(over="ignore", invalid="ignore"):
-        growth, slope = _growth(x), _growth_slope(x)
-    by_gain = (x * slope - growth) * mean / gain**2 - 2 * noise2 / gain**3
+        grown, slope = growth(x), _growth_slope(x)
+    by_gain = (x * slope - grown) * mean / gain**2 - 2 * noise2 / gain**3
     return np.stack([2 * mean**2 * slope, by_gain, np.full_like(mean, 1 / gain**2)], axis=1)
 
 

@@ -160,6 +160,8 @@ def measure_block(
     amps: tuple[Amp, ...],
     config: MeasureConfig,
     overscan_rows: npt.NDArray[Any] | None = None,
+    *,
+    marked: bool = False,
 ) -> dict[str, FloatArray]:
     """Measure one exposure of one detector.
 
@@ -172,6 +174,9 @@ def measure_block(
     config : MeasureConfig
     overscan_rows : (amp, y_raw) float, optional
         Serial overscan level of each row [adu].
+    marked : bool
+        The exposure made a calibration with so few others that the tracks of cosmic rays in these are still in it:
+        they are holes now, which say nothing of the amp, and are repaired as tracks.
 
     Returns
     -------
@@ -190,7 +195,7 @@ def measure_block(
         if layout[a, 0] > 0:
             sums[a] = _measure_amp(image[a], mask[a], bad_bits, layout[a], config, result, a)
     flags = np.where(result["n_masked"] > config.low_n_fraction * result["n_pixel"], LOW_N, 0)
-    flags |= _repair(image, variance, mask, bad_bits, layout, config, sums, result)
+    flags |= _repair(image, variance, mask, bad_bits, layout, config, sums, result, marked)
     if config.correlations:
         result["amp_correlation"][0] = _image_correlation(image, mask, bad_bits, layout, config, result)
     if overscan_rows is not None:
@@ -345,10 +350,16 @@ def _repair(
     config: MeasureConfig,
     sums: FloatArray,
     result: dict[str, FloatArray],
+    marked: bool,  # noqa: FBT001
 ) -> npt.NDArray[np.int64]:
     """Fill in ``cr_noise`` and ``n_cosmic_ray``: only the hit pixels change the sums.  Returns flags (amp,)."""
     median = result["median"]
     found = cosmic_rays.find_cosmic_rays(image, variance, mask, median, layout, **config.cosmic_rays.model_dump())
+    if marked:
+        turned = (2 * median[:, None, None]).astype(np.float32) - image
+        scatter = np.maximum(variance, variance + (turned - image))  # the signal in it is turned, too
+        holes = cosmic_rays.find_cosmic_rays(turned, scatter, mask, median, layout, **config.cosmic_rays.model_dump())
+        found = _with_holes(found, holes, median, image[0].size)
     amp = found.pixel // (image.shape[1] * image.shape[2])
     old = image.reshape(-1)[found.pixel] - median[amp]
     new = found.repaired.astype(np.float64) - median[amp]
@@ -364,6 +375,20 @@ def _repair(
     result["cr_noise"] = np.where(found.overflow, np.nan, cr_noise)
     result["n_cosmic_ray"] = np.where(layout[:, 0] > 0, found.n_hit, np.nan).astype(np.float64)
     return np.where(found.overflow, TOO_MANY_COSMIC_RAYS, 0)
+
+
+def _with_holes(
+    tracks: cosmic_rays.CosmicRays, holes: cosmic_rays.CosmicRays, median: FloatArray, n_pixel: int
+) -> cosmic_rays.CosmicRays:
+    """Tracks, and those of the image turned about its medians; only the former are counted."""
+    new = ~np.isin(holes.pixel, tracks.pixel)
+    pixel = holes.pixel[new]
+    repaired = (2 * median[pixel // n_pixel] - holes.repaired[new]).astype(np.float32)
+    return tracks._replace(
+        pixel=np.concatenate([tracks.pixel, pixel]),
+        repaired=np.concatenate([tracks.repaired, repaired]),
+        overflow=tracks.overflow | holes.overflow,
+    )
 
 
 def _image_correlation(

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from camcal_dask.verify import eo_criteria
+from camcal_dask.verify import defect_criteria, eo_criteria
 from camcal_dask.verify.criterion import Criterion
 from camcal_dask.verify.linearity import LINEARIZER
 from camcal_dask.verify.ptc_criteria import GAIN, PTC
 
 _NOISE_ERROR = "1 / sqrt(2 * n_good)"
 """Relative standard error of the standard deviation of n Gaussian values."""
+_REFERENCE_ERROR = f"{_NOISE_ERROR} + reference_error"
+"""And of the noise that it is compared with."""
 
 
 def _common(calibration: str) -> tuple[Criterion, ...]:
@@ -47,8 +49,8 @@ def _overscan(calibration: str) -> tuple[Criterion, ...]:
             threshold=0.05,
             required=False,
             source="cp_verify",
-            doc="noise of the serial overscan against the read noise",
-            error="overscan_error",
+            doc="noise of the serial overscan against the read noise of the curve, of the camera model without one",
+            error="overscan_error + reference_error",
         ),
         Criterion(
             f"{calibration}.shifts",
@@ -68,13 +70,13 @@ BIAS = (
     Criterion(
         id="bias.noise",
         name="NOISE",
-        value="(noise - noise_expected) / noise_expected",
+        value="(noise - bias_sigma) / bias_sigma",
         threshold=0.05,
         required=True,
         source="cp_verify",
-        doc="excess noise over the read noise; one-sided as upstream",
+        doc="excess over the read noise as a residual of the bias has it; one-sided as upstream",
         dmtn="4.3",
-        error="1 / sqrt(2 * n_good)",
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="bias.cr",
@@ -85,22 +87,22 @@ BIAS = (
         source="cp_verify",
         doc="outliers that are no cosmic rays: unmasked hot pixels, bad columns",
         dmtn="4.4",
-        error="1 / sqrt(2 * n_good)",
+        error=_NOISE_ERROR,
     ),
     Criterion(
         id="bias.noise_low",
         name="NOISE_LOW",
-        value="(noise_expected - noise) / noise_expected",
+        value="(bias_sigma - noise) / bias_sigma",
         threshold=0.2,
         required=True,
         source="ours",
         doc="less noise than an amplifier can have: it is dead (passes 4.3, which is one-sided)",
-        error="1 / sqrt(2 * n_good)",
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="bias.structure",
         name="STRUCTURE",
-        value="structure / noise_expected",
+        value="structure / bias_sigma",
         threshold=1.0,
         required=True,
         source="ours",
@@ -110,7 +112,7 @@ BIAS = (
     Criterion(
         id="bias.flatness",
         name="FLATNESS",
-        value="structure / noise_expected",
+        value="structure / bias_sigma",
         threshold=0.5,
         required=False,
         source="ours",
@@ -120,7 +122,7 @@ BIAS = (
     Criterion(
         id="bias.level",
         name="LEVEL",
-        value="abs(mean) / noise_expected",
+        value="abs(mean) / bias_sigma",
         threshold=0.1,
         required=False,
         source="ours",
@@ -137,16 +139,16 @@ BIAS = (
         source="ours",
         doc="glow at the readout corner [electron] (yellow corner)",
         op="<",
-        error="corner_error * to_electron",
+        error="corner_error * to_electron * bias_sigma / noise_expected",
     ),
     Criterion(
         "bias.dead",
         "DEAD",
-        "noise * to_electron",
+        "noise * to_electron * noise_expected / bias_sigma",
         4.0,
         False,
         "ours",
-        "operational limit of a dead amp [electron]",
+        "operational limit of a dead amp [electron], of a single exposure",
         op=">",
     ),
     *_overscan("bias"),
@@ -163,10 +165,10 @@ DARK = (
         threshold=0.05,
         required=False,
         source="cp_verify",
-        doc="excess noise over the read noise alone: advice, for the shot noise of a long dark exceeds it",
+        doc="excess over the read noise alone: advice, where 5 % over what dark signal and inputs explain, too",
         dmtn="5.3",
         required_upstream=True,
-        error=_NOISE_ERROR,
+        error=f"(dark_sigma / noise_expected - 0.95) / 6 + {_REFERENCE_ERROR}",
     ),
     Criterion(
         id="dark.sigma",
@@ -176,7 +178,7 @@ DARK = (
         required=True,
         source="ours",
         doc="excess over read noise, shot noise of the dark signal and noise of the calibrations (5.3 in full)",
-        error=_NOISE_ERROR,
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="dark.cr",
@@ -192,12 +194,12 @@ DARK = (
     Criterion(
         id="dark.noise_low",
         name="NOISE_LOW",
-        value="(noise_expected - noise) / noise_expected",
+        value="(dark_sigma - noise) / dark_sigma",
         threshold=0.2,
         required=True,
         source="ours",
         doc="less noise than an amplifier can have: it is dead",
-        error=_NOISE_ERROR,
+        error=_REFERENCE_ERROR,
     ),
     Criterion(
         id="dark.leak",
@@ -260,7 +262,9 @@ DARK = (
 _FLAT_ERROR = "sqrt(2 / n_good) + 0.15 * flat_spread"
 """Relative standard error of a variance, and what vignetting within the amp leaves unknown of the expected one."""
 _SUM = "sum_over_detectors(sum_over_amps({}))"
-_RATE = "mean_over_detectors(mean_over_amps(mean_per_s))"
+_LEVEL = "median_over_amps(mean)"
+"""Of a detector, whatever one dead amp has for a level after division by a flat of nothing."""
+_RATE = "median_over_detectors(median_over_amps(mean_per_s))"
 
 FLAT = (
     Criterion(
@@ -270,10 +274,11 @@ FLAT = (
         threshold=1.0,
         required=False,
         source="cp_verify",
-        doc="at most the noise of a pure Poisson signal: advice, a coin toss without brighter-fatter effect",
+        doc="at most the noise of a Poisson signal, a coin toss: advice, where 5 % over what is expected, too",
         dmtn="10.X",
         required_upstream=True,
         scale="sqrt(abs(mean) * to_electron)",
+        error="(1.05 / 6 + 1 / sqrt(2 * n_good)) * sqrt(abs(flat_variance_expected)) * to_electron",
     ),
     Criterion(
         id="flat.noise_excess",
@@ -381,7 +386,7 @@ FLAT = (
     Criterion(
         id="flat.exp_scatter",
         name="EXPOSURE_SCATTER",
-        value="std_over_detectors(mean_over_amps(mean)) / mean_over_detectors(mean_over_amps(mean))",
+        value=f"std_over_detectors({_LEVEL}) / median_over_detectors({_LEVEL})",
         threshold=0.05,
         required=True,
         source="ours",
@@ -403,92 +408,7 @@ FLAT = (
     *eo_criteria.FLAT,
 )
 
-DEFECTS = (
-    Criterion(
-        id="defects.outliers",
-        name="OUTLIERS",
-        value="n_clipped - unmasked_n_clipped",
-        threshold=0.0,
-        required=True,
-        source="cp_verify",
-        doc="masking does not add outliers; 3 pixels and a change of the window are allowed",
-        error="0.5 + n_clipped * abs(unmasked_noise / noise - 1)",
-    ),
-    Criterion(
-        id="defects.stdev",
-        name="STDEV",
-        value="(noise - unmasked_noise) / noise",
-        threshold=0.0,
-        required=True,
-        source="cp_verify",
-        doc="masking does not add scatter, but for the chance of having masked ordinary pixels",
-        error="sqrt(0.5 * (n_masked + 1)) / n_good",
-    ),
-    Criterion("defects.min", "MIN", "unmasked_min - min", 0.0, True, "cp_verify", "masking does not lower the minimum"),
-    Criterion("defects.max", "MAX", "max - unmasked_max", 0.0, True, "cp_verify", "masking does not raise the maximum"),
-    Criterion(
-        id="defects.fraction",
-        name="FRAC",
-        value="sum_over_amps(n_defect - n_defect_frame) / sum_over_amps(n_pixel)",
-        threshold=0.005,
-        required=True,
-        source="ours",
-        doc="defects of a CCD (CCD-012), without the frame that is masked as a whole (0.7 % by itself)",
-        op="<",
-        level="detector",
-    ),
-    Criterion(
-        id="defects.residual",
-        name="RESIDUAL",
-        value="min_over_exposures(n_clipped / n_good)",
-        threshold=5e-4,
-        required=True,
-        source="ours",
-        doc="outliers left in the cleanest exposure, cosmic rays included: the mask is missing or incomplete",
-        error="3 / n_good",
-    ),
-    Criterion(
-        id="defects.dead",
-        name="UNUSABLE",
-        value="n_defect / n_pixel",
-        threshold=0.3,
-        required=False,
-        source="ours",
-        doc="most of the amp is masked",
-    ),
-    Criterion(
-        id="defects.completeness",
-        name="COMPLETENESS",
-        value="n_masked_outlier / (n_masked_outlier + n_clipped)",
-        threshold=0.5,
-        required=False,
-        source="ours",
-        doc="part of the outliers of an image that the mask has; cosmic rays count as missed (DMTN-101 3.4)",
-        op=">=",
-    ),
-    Criterion(
-        id="defects.change",
-        name="CHANGE",
-        value="abs(n_defect - n_defect_previous)",
-        threshold=50.0,
-        required=False,
-        source="ours",
-        doc="pixels more or fewer than in the certified mask: at most 50 or 20 %",
-        op="<",
-        error="0.2 / 6 * n_defect_previous",
-    ),
-    Criterion(
-        id="defects.prob",
-        name="PROB",
-        value="abs(n_outlier - n_defect) / n_pixel",
-        threshold=0.005,
-        required=False,
-        source="ours",
-        doc="improbable pixels are as many as masked ones; upstream's equality never holds",
-        error="1 / n_pixel",
-    ),
-    *_common("defects"),
-)
+DEFECTS = (*defect_criteria.DEFECTS, *_common("defects"))
 
 CRITERIA: Mapping[str, tuple[Criterion, ...]] = MappingProxyType(
     {

@@ -78,6 +78,11 @@ class Criterion:
     if_measured: bool = False
 
     @property
+    def expressions(self) -> tuple[str, str, str]:
+        """What is evaluated: value, scale and error."""
+        return self.value, self.scale, self.error
+
+    @property
     def upstream(self) -> bool:
         """Whether a failure fails the amp in upstream's verdict."""
         chosen = self.required if self.required_upstream is None else self.required_upstream

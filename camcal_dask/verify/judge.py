@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -73,7 +73,8 @@ def judge(
         (test, exposure, detector, amp); the same named ``detector_*``, ``exposure_*`` and ``run_*`` for tests of
         these levels (`camcal_dask.verify.criterion.LEVEL_DIMS`).
         ``amp_success``, ``detector_success``, ``exposure_success``, ``run_success`` bool: no required test failed
-        there or below, known-bad amps left out above the amp.  ``n_failed`` (exposure, detector) amps.  ``decisive``
+        there or below, known-bad amps left out above the amp.  ``n_failed`` (exposure, detector) amps.
+        ``upstream_status`` as ``status``, of upstream's tests by upstream's limits, for ``policy_rubin``.  ``decisive``
         (exposure): whether ``run_success`` and tests of the run rest on the exposure, see `decisive`.  ``margin``
         is the signed distance to the limit in units of the limit, negative when failed.  The references of
         `camcal_dask.verify.references.complete`, which were compared with.  Attributes: the
@@ -82,7 +83,7 @@ def judge(
     criteria = CRITERIA[tests] if isinstance(tests, str) and tests in CRITERIA else tests
     if isinstance(criteria, str):
         raise ConfigError(f"no tests for calibration {criteria!r}{nearest(criteria, CRITERIA)}")
-    criteria = with_thresholds(criteria, thresholds or {})
+    original, criteria = criteria, with_thresholds(criteria, thresholds or {})
     coordinates = _coordinates(statistics, role, first_in_set)
     statistics = complete(statistics.compute().assign_coords(coordinates))
     exists = statistics["n_pixel"] > 0 if "n_pixel" in statistics else None
@@ -95,6 +96,9 @@ def judge(
             if level == "run":
                 judged = judged.isel(exposure=np.flatnonzero(verdict["decisive"]))
             verdict = verdict.merge(_judge_level(judged, rows, level, exists))
+            whole = statistics if "amp" in LEVEL_DIMS[level] else _counted(statistics, exists, xr.zeros_like(bad))
+            shipped = tuple(c for c in original if c.level == level)
+            verdict = verdict.assign(_upstream(whole, shipped, level, exists))
     verdict["known_bad"] = bad
     verdict = verdict.assign(_success(verdict))
     verdict = verdict.assign({name: statistics[name] for name in DERIVED if name in statistics})
@@ -172,6 +176,22 @@ def _judge_level(
     variables = {f"{prefix}{name}": ((test, *dims), array) for name, array in arrays.items()}
     variables[f"{prefix}status"] = ((test, *dims), status)
     return xr.Dataset(variables, {test: [row.id for row in criteria], **coords})
+
+
+def _upstream(
+    statistics: xr.Dataset, criteria: tuple[Criterion, ...], level: Level, exists: xr.DataArray | None
+) -> dict[str, Any]:
+    """Status of upstream's tests by upstream's limits: neither own thresholds, nor an allowance for few pixels."""
+    dims = LEVEL_DIMS[level]
+    status = np.full((len(criteria), *(statistics.sizes[d] for d in dims)), NOT_EVALUATED, np.int8)
+    for i, criterion in enumerate(criteria):
+        if criterion.source == "cp_verify" and all(n in statistics for e in criterion.expressions for n in names(e)):
+            value, limit = _value_and_limit(statistics, replace(criterion, error="0"), dims)
+            status[i] = np.where(_COMPARE[criterion.op](value, limit), PASS, FAIL)  # undefined is failed, there
+            if level == "amp" and exists is not None:
+                status[i][~exists.transpose(*dims).values] = NOT_EVALUATED
+    prefix = PREFIX[level]
+    return {f"{prefix}upstream_status": ((f"{prefix}test", *dims), status)}
 
 
 def _value_and_limit(
@@ -297,18 +317,21 @@ def rubin_rule(
 
 
 def rubin(verdict: xr.Dataset) -> Policy:
-    """Automatic verdict as upstream gives it: its tests only, an advisory failure counted in failed amps."""
+    """Automatic verdict as upstream gives it: its tests and limits, all amps, advice counted in failed amps.
+
+    Neither thresholds of the user nor the list of known-bad amps exist for it.
+    """
     counts = []
     for level in ("amp", "detector", "exposure"):
         prefix = PREFIX[level]  # type: ignore[index]
         if f"{prefix}status" not in verdict:
             continue
         test = f"{prefix}test"
-        upstream = verdict.isel({test: np.flatnonzero(verdict[f"{test}_source"].values == "cp_verify")})
-        failed = upstream[f"{prefix}status"] == FAIL
+        status = verdict.get(f"{prefix}upstream_status", verdict[f"{prefix}status"])
+        upstream = np.flatnonzero(verdict[f"{test}_source"].values == "cp_verify")
+        failed = (status == FAIL).isel({test: upstream})
         if level == "amp":
-            upstream = upstream.assign_coords(test_required=upstream["test_upstream"])
-            failed = failed & _required_failures(upstream, "amp") & ~verdict["known_bad"]
+            failed = failed & failed.where(verdict["test_upstream"].isel(test=upstream), False).any("test")
         rest = [d for d in failed.dims if d not in ("exposure", test)]
         counts.append(failed.sum(rest).transpose("exposure", test).values)
     n_exposure = verdict.sizes["exposure"]
@@ -442,6 +465,7 @@ def _headline(verdict: xr.Dataset, failed: xr.DataArray) -> str:
         f"{int(failed.sum())} of {sizes['exposure'] * sizes['detector'] * sizes['amp']} amp images fail a required "
         f"test ({sizes['exposure']} exposures, {sizes['detector']} detectors); automatic rule: "
         f"{verdict.attrs['policy_rubin']} (rubin), {verdict.attrs['policy_majority']} (majority)"
+        + (f"; references: {verdict.attrs['references']}" if "references" in verdict.attrs else "")
     )
 
 

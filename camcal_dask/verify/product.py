@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
 
 import dask
 import dask.array as da
@@ -20,11 +20,17 @@ FloatArray = npt.NDArray[np.float64]
 FRAME = 9
 """Pixels at the edges of a CCD that are no dark defects: the picture frame [pixel]."""
 _LAST_COLUMN = 7
+_Q95 = 1.6448536269514722
+"""95th percentile of a Gaussian of standard deviation 1."""
 
 PRODUCT: Mapping[str, Mapping[str, Statistic]] = {
     "dark": {
         "dark_current_median": Statistic("electron/s", "median of the combined dark"),
         "dark_current_q95": Statistic("electron/s", "95th percentile of the combined dark"),
+        "dark_current_tail": Statistic(
+            "electron/s", "the same without its noise, which is the spread below the median"
+        ),
+        "dark_current_noise": Statistic("electron/s", "standard deviation of that noise"),
         "bright_columns": Statistic("column", "columns with over 20 contiguous pixels above 5 electron/s"),
         "bright_pixels": Statistic("pixel", "pixels above 5 electron/s outside of such columns"),
     },
@@ -89,8 +95,10 @@ def _dark_numbers(detector: Detector, image: npt.NDArray[np.float32], units: str
     for amp in detector.amps:
         rate = image[amp.index, : amp.data.height, : amp.data.width] * (amp.gain if units.startswith("adu") else 1.0)
         good = rate[np.isfinite(rate)]
-        levels: Any = np.percentile(good, [50, 95]) if good.size else (np.nan, np.nan)
-        found[amp.index] = [*levels, *outlier_counts.bright(rate)]
+        low, median, high = np.percentile(good, [5, 50, 95]) if good.size else (np.nan,) * 3
+        above = max((high - median) ** 2 - (median - low) ** 2, 0.0)  # NaN stays: nothing is larger than it
+        numbers = [median, high, median + math.sqrt(above), (median - low) / _Q95]
+        found[amp.index] = [*numbers, *outlier_counts.bright(rate)]
     return found
 
 

@@ -15,6 +15,7 @@ from camcal_dask.errors import DataError
 from camcal_dask.ingest.identifiers import unpack_exposure_id
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.proportionality import Proportionality, proportionality
+from camcal_dask.kernels.ptc_models import growth
 from camcal_dask.verify.block import MeasureConfig
 from camcal_dask.verify.references import expectations
 
@@ -42,6 +43,8 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         gain, gain_err, noise, noise_err, a00, turnoff as in the product; ``gain_nominal``, ``noise_nominal``;
+        ``noise_tested`` [electron], the fitted noise, of a curve that was not linearised that of the overscan: a bend
+        moves the intercept, not the overscan; ``linear_only``, 0, NaN for such a curve: its sum is not judged;
         ``noise_scatter`` [adu]; ``overscan_noise`` [electron], ``noise_factor`` (noise of a corrected pixel over that
         of the overscan);
         ``row_mean_slope`` and its error; ``a_sum`` and its error; ``a00_centre``, ``a00_half_width``; ``n_used`` pairs;
@@ -51,6 +54,8 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
     used = ptc["used"]
     weighted = ptc.where(used)
     table = nominal(ptc)
+    linear = _is_linearised(ptc)
+    overscan = weighted["noise_adu"].median("pair") * ptc["gain"]
     table = table.assign(
         {name: ptc[name] for name in ("gain", "gain_err", "noise", "noise_err", "a00", "turnoff", "chi2")}
     )
@@ -58,7 +63,9 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
     centre, half = _bands(table["vendor"].values, A00_BANDS)
     table = table.assign(
         noise_scatter=weighted["noise_adu"].std("pair"),
-        overscan_noise=weighted["noise_adu"].median("pair") * ptc["gain"],
+        overscan_noise=overscan,
+        noise_tested=ptc["noise"] if linear else overscan * table["noise_factor"],
+        linear_only=xr.full_like(ptc["gain"], 0.0 if linear else np.nan),
         row_mean_slope=slope,
         row_mean_slope_err=error,
         a00_centre=("detector", centre),
@@ -80,6 +87,9 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
 def gain_table(ptc: xr.Dataset) -> xr.Dataset:
     """Gains of the single pairs of `GAIN_RANGE_ADU`: rows (exposure, detector, amp), exposure the first of the pair.
 
+    ``gain_flux_corrected`` is free of the brighter-fatter effect: by the curve's own a00, for an amp without one by the
+    slope of its vendor (`GAIN_SLOPES`).
+
     Raises
     ------
     DataError
@@ -95,17 +105,25 @@ def gain_table(ptc: xr.Dataset) -> xr.Dataset:
     slopes = xr.DataArray([GAIN_SLOPES.get(v, 0.0) for v in table["vendor"].values], dims="detector")
     mean = pairs["raw_mean"].where(pairs["valid"])
     pair_gain = 1 / (1 / pairs["pair_gain"] - pairs["raw_delta"] ** 2 / (2 * mean))  # of means made equal
+    bent = xr.apply_ufunc(growth, 2 * ptc["a00"] * ptc["gain"] * mean)  # variance over that of Poisson (Eq. 16)
+    by_curve = pair_gain * bent
     table = table.assign(
         gain=ptc["gain"],
         pair_gain=pair_gain,
         raw_mean=mean,
         noise_adu=pairs["noise_adu"],
-        gain_flux_corrected=pair_gain * (1 - slopes * mean),
-        gain_ptc_corrected=pair_gain * (1 + ptc["a00"] * ptc["gain"] * mean),
+        gain_flux_corrected=by_curve.where(np.isfinite(by_curve), pair_gain * (1 - slopes * mean)),
+        gain_ptc_corrected=by_curve,
         pair_error=np.sqrt(2 / pairs["n_pixel"].where(pairs["n_pixel"] > 0)),
     )
     table = table.drop_vars([c for c in table.coords if "pair" in table[c].dims]).rename(pair="exposure")
     return table.assign_coords({name: ("exposure", values) for name, values in _exposures(pairs).items()})
+
+
+def _is_linearised(ptc: xr.Dataset) -> bool:
+    """Whether the flats were linearised, as far as the product says; tables without a recipe are taken as such."""
+    recipe: Mapping[str, Any] = ptc.attrs.get("recipe", {})
+    return bool(recipe.get("isr", {}).get("linearity", True))
 
 
 def _exposures(ptc: xr.Dataset) -> dict[str, npt.NDArray[Any]]:

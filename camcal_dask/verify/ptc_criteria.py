@@ -20,11 +20,11 @@ PTC = (
     Criterion(
         id="ptc.noise",
         name="PTC_NOISE",
-        value="abs(noise / noise_nominal - 1)",
+        value="abs(noise_tested / noise_nominal - 1)",
         threshold=0.05,
         required=True,
         source="cp_verify",
-        doc="fitted read noise against the camera model's, as a corrected pixel has it",
+        doc="fitted read noise (before linearity: of the overscan) against the camera model's, of a corrected pixel",
         dmtn="16.2",
         op="<",
         error="noise_err / noise_nominal",
@@ -53,7 +53,7 @@ PTC = (
     Criterion(
         id="ptc.a00",
         name="PTC_BFE_A00",
-        value="abs(a00 - a00_centre)",
+        value="abs(a00 - a00_centre) + linear_only",
         threshold=1.0,
         required=False,
         source="cp_verify",
@@ -76,7 +76,7 @@ PTC = (
     Criterion(
         id="ptc.overscan_noise",
         name="NOISE_CONSISTENT",
-        value="abs(noise / (overscan_noise * noise_factor) - 1)",
+        value="abs(noise / (overscan_noise * noise_factor) - 1) + linear_only",
         threshold=0.05,
         required=False,
         source="ours",
@@ -96,7 +96,7 @@ PTC = (
     Criterion(
         id="ptc.sum_rule",
         name="CHARGE_CONSERVED",
-        value="abs(a_sum)",
+        value="abs(a_sum) + linear_only",
         threshold=0.3,
         required=False,
         source="ours",
@@ -115,7 +115,7 @@ GAIN = (
         threshold=0.05,
         required=True,
         source="cp_verify",
-        doc="gain of one pair, less the vendor's brighter-fatter slope, against the camera model",
+        doc="gain of one pair without the brighter-fatter effect (a00, else the vendor's slope) against the model",
         dmtn="6.2",
         op="<",
         error="pair_error",
@@ -138,7 +138,7 @@ GAIN = (
         threshold=0.01,
         required=False,
         source="ours",
-        doc="gain of one pair, less the curve's own brighter-fatter slope a00 g, against the gain of the curve",
+        doc="gain of one pair without the brighter-fatter effect of the curve's a00, against the gain of the curve",
         error="pair_error",
     ),
 )

@@ -1,5 +1,6 @@
-"""What the tests compare with: expected noise and standard errors from the camera's tables and the calibrations used.
+"""What the tests compare with: expected noise and standard errors, from the photon transfer curve and the calibrations.
 
+Without a curve (for an amp, or at all) gain and read noise are those of the camera's tables; ``from_ptc`` says which.
 Two steps, so that a verdict never needs pixels: `expectations` and `masters` are measured once, lazily, and stored
 with the statistics; `complete` is arithmetic on stored numbers and runs whenever they are judged.
 """
@@ -17,6 +18,7 @@ import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels import moments
+from camcal_dask.kernels.ptc_models import exp_variance
 from camcal_dask.verify.block import MeasureConfig, bin_side, corner_box
 from camcal_dask.verify.response import clipping_factors
 
@@ -33,6 +35,12 @@ MASTERS: Mapping[str, tuple[str, ...]] = {
 """Calibration -> names of the numbers of it that enter the expected noise, see `masters`."""
 SPLIT = ("split_mean", "split_noise", "split_expected", "split_n")
 """Comparison of the calibrations of the even and of the odd inputs."""
+SURE_NOISE = 0.01
+"""A fitted noise of a larger relative error is replaced by that of the overscans of the same pairs of flats."""
+FEW = 4
+"""With fewer inputs nothing can be clipped: cosmic rays stay in a combined image."""
+SAMPLE_VARIANCE_FROM = 5
+"""With as many inputs the variance of a combined image is their scatter (default of `CombineConfig`)."""
 _LIT = 0.1
 """Pixels of a flat below this fraction of the median of the amp are left out."""
 
@@ -42,6 +50,7 @@ DERIVED: Mapping[str, tuple[str, str]] = {
     "noise_per_s": ("image/s", "clipped standard deviation divided by the exposure time"),
     "mean_per_dark_s": ("image/s", "mean divided by the dark time"),
     "dark_seconds": ("s", "dark time, the exposure time where it is unknown"),
+    "bias_sigma": ("image", "expected standard deviation of a bias residual"),
     "dark_sigma": ("image", "expected standard deviation of a dark residual"),
     "shot_variance": ("image^2", "Poisson variance of the mean signal, or that of the photon transfer curve"),
     "flat_spread": ("1", "relative scatter of 1 / flat over the amp: vignetting, which no single variance describes"),
@@ -49,20 +58,35 @@ DERIVED: Mapping[str, tuple[str, str]] = {
     "response_excess": ("1", "covariance of exposure / flat with the flat, less that of the noise of the flat"),
     "response_power": ("1", "variance of the response that the flat has, its noise taken off"),
     "bf_allowance": ("1", "part of the shot variance that the brighter-fatter effect may take away"),
+    "reference_error": ("1", "relative standard error of noise_expected"),
 }
 """Numbers that `complete` adds: unit and meaning."""
 
 
-def expectations(corrected: xr.Dataset, config: MeasureConfig) -> dict[str, xr.DataArray]:
-    """References that tests compare with, from the camera's tables; no pixels are needed.
+def expectations(
+    corrected: xr.Dataset, config: MeasureConfig, ptc: xr.Dataset | None = None
+) -> dict[str, xr.DataArray]:
+    """References that tests compare with, from a photon transfer curve or the camera's tables; no pixels are needed.
+
+    Parameters
+    ----------
+    corrected : Dataset
+        With ``image`` (.., detector, amp, y, x); variables ``gain`` and ``read_noise`` replace all others.
+    config : MeasureConfig
+    ptc : Dataset, optional
+        ``gain`` [electron/adu], ``noise`` [electron] with ``noise_err``, ``a00`` [1/electron], ``noise_adu`` and
+        ``used`` (.., pair); amps without a finite gain and noise have the nominal ones.
 
     Returns
     -------
     dict of (detector, amp) float64
-        ``gain`` [electron/adu]; ``read_noise`` [electron]; ``to_electron``, electrons in a unit of the image;
+        ``gain`` [electron/adu]; ``read_noise`` [electron], as the overscan shows it; ``to_electron``, electrons in a
+        unit of the image;
         ``noise_expected`` [image unit], read noise of a corrected pixel: the read noise and that of the medians
         subtracted, RN sqrt(1 + pi/(2 n_serial) + pi/(2 n_parallel)), which is what a photon transfer curve
-        measures too (+3.5 % for LSSTCam; reference 1.7 has +4.6 %); ``mean_error``, ``corner_error``,
+        measures too (+3.5 % for LSSTCam; reference 1.7 has +4.6 %); ``reference_error``, its relative standard
+        error; ``from_ptc``, 1 where gain and noise are the curve's, 0 where they are the camera model's;
+        ``ptc_a00`` [1/electron]; ``mean_error``, ``corner_error``,
         ``bin_error`` [image unit], standard errors of the mean of the amp, the corner box and a bin;
         ``overscan_error``, relative standard error of the noise of the serial overscan.
     """
@@ -75,12 +99,40 @@ def expectations(corrected: xr.Dataset, config: MeasureConfig) -> dict[str, xr.D
             table[:, d, a] = (amp.gain, amp.read_noise, *_noise_factors(amp, corrected["image"].shape[-2:], config))
     dims = {"detector": corrected["detector"].values, "amp": list(instrument.amp_names)[:n_amp]}
     gain, read_noise, pixel, mean, corner, cell, strip = (xr.DataArray(row, dims, ("detector", "amp")) for row in table)
+    curve = {} if ptc is None else _curve(ptc, gain, pixel)
+    known = curve.get("from_ptc", xr.zeros_like(gain)) > 0
+    if curve:
+        gain, read_noise = gain.where(~known, curve["gain"]), read_noise.where(~known, curve["read_noise"])
     gain, read_noise = (_supplied(corrected, n, v) for n, v in (("gain", gain), ("read_noise", read_noise)))
     to_electron = gain if corrected.attrs["units"] == "adu" else xr.ones_like(gain)
     noise = read_noise / to_electron
     found = {"gain": gain, "read_noise": read_noise, "to_electron": to_electron, "overscan_error": strip}
+    found |= {"from_ptc": known.astype(np.float64), "reference_error": curve.get("error", xr.zeros_like(gain))}
+    found |= {"ptc_a00": curve["a00"]} if curve else {}
     factors = {"noise_expected": pixel, "mean_error": mean, "corner_error": corner, "bin_error": cell}
     return found | {name: noise * factor for name, factor in factors.items()}
+
+
+def _curve(ptc: xr.Dataset, template: xr.DataArray, pixel: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Gain, read noise (as the overscan shows it), its relative error and a00 of the amps, NaN where there are none."""
+    names = [n for n in ("gain", "noise", "noise_err", "a00") if n in ptc]
+    at = ptc[names].reset_coords(drop=True).reindex(detector=template["detector"], amp=template["amp"]).compute()
+    gain, noise = at["gain"], at["noise"] / pixel
+    error = at["noise_err"] / at["noise"] if "noise_err" in at else xr.zeros_like(gain)
+    if "noise_adu" in ptc:
+        strips = ptc["noise_adu"].where(ptc["used"]).median("pair").reset_coords(drop=True).compute()
+        overscan = strips.reindex_like(template) * gain
+        sure = (error < SURE_NOISE) | overscan.isnull()
+        noise, error = noise.where(sure, overscan), error.where(sure, 0.0)
+    known = (gain > 0) & (gain < np.inf) & (noise > 0) & (noise < np.inf)
+    a00 = at["a00"] if "a00" in at else xr.full_like(gain, np.nan)
+    return {
+        "gain": gain,
+        "read_noise": noise,
+        "error": error.where(known, 0.0).fillna(0.0),
+        "a00": a00.where(known),
+        "from_ptc": known.astype(np.float64),
+    }
 
 
 def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int]) -> dict[str, xr.DataArray]:
@@ -97,7 +149,7 @@ def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int]) -> dict[
     dict of (detector, amp) float64
         By the names of `MASTERS`: medians of the variance of the bias [image^2], of the image and the variance of
         the dark [image/s, (image/s)^2]; of the flat F with variance V the means of 1 / F and 1 / F^2 and the
-        median of V / F^2.
+        median of V / F^2.  ``<calibration>_n``, exposures combined, and ``dark_input_seconds``, their dark time.
     """
     found = {}
     for name, numbers in MASTERS.items():
@@ -111,7 +163,31 @@ def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int]) -> dict[
             coords = {d: calib[d].values for d in ("detector", "amp")}
             for i, number in enumerate(numbers):
                 found[number] = xr.DataArray(data[:, :, i, 0], coords, ("detector", "amp"))
+            if "n_input" in calib:
+                found[f"{name}_n"] = calib["n_input"].reset_coords(drop=True).astype(np.float64)
+                if "input_dark_time_s" in calib.attrs:
+                    found[f"{name}_input_seconds"] = xr.full_like(found[f"{name}_n"], calib.attrs["input_dark_time_s"])
     return found
+
+
+def inputs_of(calibs: Mapping[str, xr.Dataset], exposures: Sequence[int], name: str) -> npt.NDArray[np.bool_]:
+    """Return which exposures, (exposure,), made a calibration."""
+    made = set(calibs[name].attrs.get("exposures", ())) if name in calibs else set()
+    return np.array([e in made for e in exposures], bool)
+
+
+def members(calibs: Mapping[str, xr.Dataset], corrected: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Say of every exposure and detector whether it made the bias, dark and flat: ``in_bias`` ..."""
+    exposures = [int(e) for e in corrected["exposure"].values]
+    dims = {d: corrected[d].values for d in ("exposure", "detector")}
+    shape = tuple(len(values) for values in dims.values())
+    return {
+        f"in_{name}": xr.DataArray(
+            np.broadcast_to(inputs_of(calibs, exposures, name)[:, None], shape).astype(np.float64), dims, tuple(dims)
+        )
+        for name in MASTERS
+        if name in calibs and "exposures" in calibs[name].attrs
+    }
 
 
 def _master_block(image: npt.NDArray[np.float32], variance: npt.NDArray[np.float32], name: str) -> FloatArray:
@@ -140,59 +216,140 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
     """Add the numbers of `DERIVED` to measured statistics (computed, in memory).
 
     A calibration that was not given to `camcal_dask.verify.statistics.measure` adds no variance.  With F the read
-    noise of a corrected pixel (``noise_expected``), g' = ``to_electron``, t the dark time, mu the mean, and f the flat
-    that the exposure was divided by (1 without one; <> is the mean over the amp):
+    noise of a corrected pixel (``noise_expected``), g' = ``to_electron``, t the dark time, mu the mean, f the flat
+    that the exposure was divided by (1 without one; <> is the mean over the amp) and n the exposures that made the
+    calibration under test:
 
-        dark_sigma^2           = F^2 + V_bias + D t / g' +- t^2 V_dark                          (reference 1.4)
-        flat_variance_expected = V(mu) <1/f> + (F^2 + V_bias) <1/f^2> +- mu^2 V_flat / f^2      (reference 1.5, 10.X')
+        bias_sigma^2           = F^2 (1 - 2 m / n) + V_bias
+        dark_sigma^2           = (F^2 + D t / g') (1 - 2 m / n) + t^2 V_dark + (1 - t / t_n)^2 V_bias   (reference 1.4)
+        flat_variance_expected = [V(mu) <1/f> + (F^2 + V_bias) <1/f^2>] (1 - 2 m / n) + mu^2 V_flat     (1.5, 10.X')
 
-    V(mu) is ``ptc_variance`` if the statistics have it.  Without a photon transfer curve it is Poisson, mu / g',
-    of which the brighter-fatter effect may take up to the fraction ``bf_allowance`` = `BF_DEFICIT_PER_ELECTRON` mu g'
-    (23 % at 50 000 electrons); with one the allowance is zero.  An exposure that made the dark or flat (the
-    coordinate ``role``) is no independent of it: x - mean(x) scatters less than x, hence minus there.
+    m is 1 for an exposure that is itself in the combined image (``in_bias``, ``in_dark``, ``in_flat``; else by
+    ``role``) and 0 for another.  The mean M of n independent values has the covariance 1 / n with each, clipped or not
+    (M - mean is independent of the mean), so that the residual of an input scatters less than the input: by
+    sqrt(1 - 1/n), where that of another exposure scatters more: by sqrt(1 + 1/n).  V_bias, V_dark and V_flat are
+    variances of clipped means, c(n) / n of that of an input (`_mean_variance`); with t_n the dark time of the inputs
+    the bias is in the dark, too, and for t = t_n cancels.
+
+    V(mu) is ``ptc_variance`` if the statistics have it, else Eq. 16 with the ``ptc_a00`` of the amp.  Without a photon
+    transfer curve it is Poisson, mu / g', of which the brighter-fatter effect may take up to the fraction
+    ``bf_allowance`` = `BF_DEFICIT_PER_ELECTRON` mu g' (23 % at 50 000 electrons); with one the allowance is zero.
+    Where n is not known (old statistics), the variance planes of the calibrations are taken as they are, with a
+    minus for exposures that made them.
     """
-    if not {"mean", "noise", "noise_expected", "to_electron"} <= set(statistics.data_vars):
+    if not {"mean", "noise_expected"} <= set(statistics.data_vars):
         return statistics
-    template = statistics["mean"]
+    template, electron = statistics["mean"], _or(statistics, "to_electron", 1.0)
     exposure_time = _seconds(statistics, "exposure_time")
     dark_time = _seconds(statistics, "dark_time")
     dark_time = dark_time.where(dark_time > 0, exposure_time)
     seconds = xr.zeros_like(template) + dark_time.fillna(0.0)
-    electron = statistics["to_electron"]
-    sign = _sign_of_masters(statistics)
-    base = statistics["noise_expected"] ** 2 + _or(statistics, "bias_variance", 0.0)
-    signal = np.maximum(_or(statistics, "dark_level", 0.0), 0.0) * seconds / electron
-    dark = base + signal + sign * seconds**2 * _or(statistics, "dark_variance", 0.0)
-    mean = np.maximum(template, 0.0)
-    has_ptc = "ptc_variance" in statistics
+    noise2 = statistics["noise_expected"] ** 2
+    of_bias = _bias_variance(statistics, noise2)
+    mean = template.clip(min=0.0)
     inverse, square = (_or(statistics, f"flat_{name}", 1.0) for name in ("inverse", "inverse_square"))
-    shot = (statistics["ptc_variance"] if has_ptc else mean / electron) * inverse
-    flat = shot + base * square + sign * mean**2 * _or(statistics, "flat_variance", 0.0)
+    shot, known = _shot_variance(statistics, mean, electron)
+    shot = shot * inverse
+    deficit = BF_DEFICIT_PER_ELECTRON * mean * electron / inverse
+    base = shot + (noise2 + of_bias) * square
+    flat = mean**2 * _or(statistics, "flat_variance", 0.0)
     derived = {
         **{f"{n}_per_s": statistics[n] / exposure_time for n in ("mean", "median", "noise") if n in statistics},
         "mean_per_dark_s": template / dark_time,
         "dark_seconds": seconds,
-        "dark_sigma": np.sqrt(np.maximum(dark, 0.0)),
+        "bias_sigma": np.sqrt(np.maximum(_residual(statistics, "bias", noise2, of_bias), 0.0)),
+        "dark_sigma": np.sqrt(np.maximum(_dark_variance(statistics, noise2, of_bias, seconds), 0.0)),
         "shot_variance": shot,
         "flat_spread": np.sqrt(np.maximum(square / inverse**2 - 1, 0.0)),
-        "flat_variance_expected": flat,
-        "bf_allowance": xr.zeros_like(template) if has_ptc else BF_DEFICIT_PER_ELECTRON * mean * electron / inverse,
+        "flat_variance_expected": _residual(statistics, "flat", base, flat * _underestimated(statistics, "flat")),
+        "bf_allowance": xr.where(known, 0.0, deficit),
     }
+    derived |= {} if "reference_error" in statistics else {"reference_error": 0.0}
     if "response_covariance" in statistics:
-        derived |= _response(statistics, sign)
+        derived |= _response(statistics, shot / (poisson := mean / electron * inverse).where(poisson > 0))
     unit = statistics.attrs.get("units", "")
     return statistics.assign({name: _described(name, array, template, unit) for name, array in derived.items()})
 
 
-def _response(statistics: xr.Dataset, sign: Any) -> dict[str, xr.DataArray]:
-    """Numerator and denominator of the slope of `camcal_dask.verify.response`; ``sign``: -1 for inputs of the flat."""
+def _shot_variance(statistics: xr.Dataset, mean: xr.DataArray, electron: Any) -> tuple[xr.DataArray, Any]:
+    """Variance of the signal [image^2], and where it is that of a photon transfer curve."""
+    poisson = mean / electron
+    if "ptc_variance" in statistics:
+        return statistics["ptc_variance"], True
+    if "ptc_a00" not in statistics:
+        return poisson, False
+    signal = (mean * electron).transpose(*mean.dims)
+    a00 = (xr.zeros_like(mean) + statistics["ptc_a00"]).transpose(*mean.dims).values
+    in_electron = np.stack([a00, np.ones_like(a00), np.zeros_like(a00)])
+    curve = mean.copy(data=exp_variance(in_electron, signal.values))
+    known = np.isfinite(curve)
+    return (curve / electron**2).where(known, poisson), known
+
+
+def _mean_variance(n: Any) -> Any:
+    """Variance of the clipped mean of n Gaussian values (3 sigma, 3 times) of variance 1; by brute force, to 3 %."""
+    return xr.where(n < FEW, 1.0, 1.04 + 0.7 / n) / n
+
+
+def _underestimated(statistics: xr.Dataset, name: str) -> Any:
+    """Variance of the clipped mean over the median of what n clipped values say it is; by brute force, to 3 %."""
+    if f"{name}_n" not in statistics:
+        return 1.0
+    n = statistics[f"{name}_n"]
+    told = xr.where(n < SAMPLE_VARIANCE_FROM, 1.0, 1 - 1.6 / n - 11 / n**3) / n
+    return _mean_variance(n) / told
+
+
+def _residual(statistics: xr.Dataset, name: str, own: Any, combined: Any) -> Any:
+    """Variance of exposures of the variance ``own`` minus a calibration of the variance ``combined``."""
+    inside = _inside(statistics, name)
+    if f"{name}_n" in statistics:
+        return own * (1 - 2 * inside / statistics[f"{name}_n"]) + combined
+    return own + xr.where(inside > 0, -1.0, 1.0) * combined
+
+
+def _inside(statistics: xr.Dataset, name: str) -> Any:
+    """1 for exposures that are in a combined image, else 0."""
+    if f"in_{name}" in statistics:
+        return statistics[f"in_{name}"]
+    if "role" not in statistics.coords:
+        return xr.zeros_like(statistics["mean"])
+    return (statistics["role"] == "construction").reset_coords(drop=True).astype(np.float64)
+
+
+def _bias_variance(statistics: xr.Dataset, noise2: xr.DataArray) -> Any:
+    if "bias_n" in statistics:
+        return noise2 * _mean_variance(statistics["bias_n"])
+    return _or(statistics, "bias_variance", 0.0)
+
+
+def _dark_variance(statistics: xr.Dataset, noise2: xr.DataArray, of_bias: Any, seconds: xr.DataArray) -> Any:
+    """Variance expected of a dark residual."""
+    rate = np.maximum(_or(statistics, "dark_level", 0.0), 0.0) / _or(statistics, "to_electron", 1.0)
+    own = noise2 + rate * seconds
+    if "dark_n" not in statistics:
+        combined = seconds**2 * _or(statistics, "dark_variance", 0.0)
+        return _residual(statistics, "dark", own + of_bias, combined)
+    of_inputs = statistics.get("dark_input_seconds", seconds)
+    times = (seconds / of_inputs).where(of_inputs > 0, 1.0)
+    combined = times**2 * (noise2 + rate * of_inputs) * _mean_variance(statistics["dark_n"])
+    return _residual(statistics, "dark", own, combined) + (1 - times) ** 2 * of_bias
+
+
+def _response(statistics: xr.Dataset, bent: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Numerator and denominator of the slope of `camcal_dask.verify.response`.
+
+    ``bent`` is the variance of a signal over that of Poisson: with few inputs the variance of the flat is that of their
+    variance planes, which know no brighter-fatter effect.
+    """
     said = statistics["response_noise"]
     factors: list[Any] = [1.0, 1.0]
-    if "flat_n_input" in statistics:
-        n = statistics["flat_n_input"]
+    if "flat_n" in statistics:
+        n = statistics["flat_n"]
+        said = said * bent.fillna(1.0).where(n < SAMPLE_VARIANCE_FROM, 1.0)
         table = np.array([clipping_factors(int(i)) for i in n.values.ravel()]).reshape(*n.shape, 2)
-        factors = [n.astype(np.float64).copy(data=table[..., k]) for k in range(2)]
-    noise, shared = said * factors[0], xr.where(sign < 0, said * factors[1], 0.0)
+        factors = [n.copy(data=table[..., k]) for k in range(2)]
+    noise, shared = said * factors[0], xr.where(_inside(statistics, "flat") > 0, said * factors[1], 0.0)
     return {
         "response_excess": statistics["response_covariance"] + noise - shared,
         "response_power": statistics["response_variance"] - noise,
@@ -215,14 +372,6 @@ def _seconds(statistics: xr.Dataset, name: str) -> xr.DataArray:
 
 def _or(statistics: xr.Dataset, name: str, default: float) -> Any:
     return statistics.get(name, default)
-
-
-def _sign_of_masters(statistics: xr.Dataset) -> Any:
-    """Sign with which the variance of a dark or flat adds to that of an exposure: -1 for those that made it."""
-    if "role" not in statistics.coords:
-        return 1.0
-    made = (statistics["role"] == "construction").reset_coords(drop=True)
-    return xr.where(made, -1.0, 1.0)
 
 
 def split_statistics(even: xr.Dataset, odd: xr.Dataset) -> dict[str, xr.DataArray]:

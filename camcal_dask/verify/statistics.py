@@ -29,7 +29,7 @@ from camcal_dask.verify.block import (
     measure_block,
     packed_layout,
 )
-from camcal_dask.verify.references import expectations, masters, split_of
+from camcal_dask.verify.references import FEW, MASTERS, expectations, inputs_of, masters, members, split_of
 from camcal_dask.verify.response import RESPONSE, measure_response
 
 __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]
@@ -63,7 +63,8 @@ def measure(
         The calibration under test; its ``distribution`` (detector, amp, level), the comparison of its halves and its
         identity are copied.
     calibs : mapping of name to Dataset, optional
-        All calibrations that were applied; their noise enters what is expected, see `references.masters`.
+        All calibrations that were applied; their noise enters what is expected, see `references.masters`.  The gains
+        and the read noise of a ``ptc`` take the place of the nominal ones, whether it was applied or not.
 
     Returns
     -------
@@ -75,18 +76,16 @@ def measure(
     config = config or MeasureConfig()
     _check(corrected)
     carried = tuple(str(n) for n, v in corrected.data_vars.items() if v.dims == BLOCK and n not in STATISTICS)
-    tested = calibs.get("flat") if calibs else None
+    calibs = calibs or {}
+    tested = calibs.get("flat")
     flat = tested if tested is not None and (calib is None or calib is tested) else None
     extra = carried if flat is None else (*carried, *RESPONSE)
     layout = packed_layout(tuple(corrected["image"].shape[2:]), config, extra)  # type: ignore[arg-type]
-    packed = _packed(corrected, carried, layout, config, flat)
+    packed = _packed(corrected, carried, layout, config, _marked(calibs, corrected), flat)
     result = _unpack(packed, layout, corrected, config)
-    result = result.assign(expectations(corrected, config))
+    result = result.assign(expectations(corrected, config, calibs.get("ptc")))
     detectors = [int(d) for d in corrected["detector"].values]
-    result = result.assign(masters(calibs or {}, detectors))
-    if flat is not None and "n_input" in flat:
-        found = flat["n_input"].sel(detector=detectors)
-        result["flat_n_input"] = found.drop_vars([c for c in found.coords if c not in found.dims])
+    result = result.assign(masters(calibs, detectors) | members(calibs, corrected))
     if calib is not None and "distribution" in calib:
         chosen = calib["distribution"].reindex(detector=corrected["detector"].values)
         result["calib_distribution"] = chosen.drop_vars([c for c in chosen.coords if c not in chosen.dims])
@@ -117,8 +116,23 @@ def _check(corrected: xr.Dataset) -> None:
             raise PlanError(f"measure: the corrected Dataset has no attribute {name!r}")
 
 
+def _marked(calibs: Mapping[str, xr.Dataset], corrected: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Exposures (exposure,) that made a calibration with fewer than `FEW` inputs."""
+    exposures = [int(e) for e in corrected["exposure"].values]
+    marked = np.zeros(len(exposures), bool)
+    for name in MASTERS:
+        if name in calibs and len(calibs[name].attrs.get("exposures", ())) < FEW:
+            marked |= inputs_of(calibs, exposures, name)
+    return marked
+
+
 def _packed(
-    corrected: xr.Dataset, carried: tuple[str, ...], layout: Layout, config: MeasureConfig, flat: xr.Dataset | None
+    corrected: xr.Dataset,
+    carried: tuple[str, ...],
+    layout: Layout,
+    config: MeasureConfig,
+    marked: npt.NDArray[np.bool_],
+    flat: xr.Dataset | None,
 ) -> da.Array:
     """(exposure, detector, 1, .., 1, number) float64, one task a block.
 
@@ -135,6 +149,7 @@ def _packed(
     for array in pixels:
         args += [array.data, "edayx"]
     args += [da.from_array(corrected["detector"].values, chunks=(chunks["detector"],)), "d"]
+    args += [da.from_array(marked, chunks=(chunks["exposure"],)), "e"]
     if has_rows:
         args += [_aligned(corrected["serial_overscan"], chunks), "edar"]
     for name in carried:
@@ -175,7 +190,7 @@ def _measure_chunk(
     instrument: str,
 ) -> FloatArray:
     """Block function: all (exposure, detector) of a chunk; a failure becomes a flagged record."""
-    image, variance, mask, detectors, *others = blocks
+    image, variance, mask, detectors, marked, *others = blocks
     out = np.empty((*image.shape[:2], layout.size))
     rows, extra = (others[0], others[1:]) if has_rows else (None, others)
     extra, flat = extra[: len(carried)], extra[len(carried) :]
@@ -190,6 +205,7 @@ def _measure_chunk(
                 amps,
                 config,
                 None if rows is None else rows[e, d],
+                marked=bool(marked[e]),
             )
             if flat:
                 values |= measure_response(image[e, d], mask[e, d], flat[0][d], flat[1][d], bad_bits)

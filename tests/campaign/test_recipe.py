@@ -81,3 +81,58 @@ def test_an_unknown_pipeline_names_the_nearest(tmp_path):
     broken.write_text("task: [")
     with pytest.raises(ConfigError, match=r"broken\.yaml is not valid YAML"):
         load_recipe(str(broken))
+
+
+SWITCHES = ("bias", "dark", "flat", "defects", "linearity", "deferred_charge", "interpolate")
+OF_STAGES = {  # reference/verification.md 1.2; of a bootstrap in adu: linear crosstalk, no brighter-fatter correction
+    "verifyBias": ["bias", "defects", "linearity", "interpolate"],
+    "verifyDark": ["bias", "dark", "defects", "linearity"],
+    "verifyFlat": ["bias", "dark", "flat", "defects", "linearity", "deferred_charge", "interpolate"],
+    "verifyDefects": ["bias", "dark", "flat", "defects", "linearity"],
+}
+
+
+@pytest.mark.parametrize("camera", ["LSSTCam", "LSSTComCam", "LATISS", "TinyCam"])
+@pytest.mark.parametrize("name", OF_STAGES)
+def test_verifications_correct_as_the_reference_says_for_candidates_of_every_stage(camera, name):
+    recipe = load_recipe(f"{camera}/{name}.yaml")
+    for candidate in recipe.candidates:
+        for beside in recipe.alternatives(candidate):
+            isr = recipe.chosen(candidate, beside).isr
+            assert sorted(s for s in SWITCHES if getattr(isr, s)) == sorted(OF_STAGES[name])
+            bootstrap = "Bootstrap" in str((candidate, beside))
+            assert isr.gains == ("none" if bootstrap else "ptc")
+            assert isr.crosstalk.terms == ("linear" if bootstrap else "quadratic")
+            corrected = name == "verifyDefects" and not bootstrap
+            assert isr.brighter_fatter == ("astier23" if corrected else "none")
+
+
+def test_a_verification_applies_what_there_is_and_nominal_gains_without_a_curve():
+    recipe = load_recipe("LSSTCam/verifyFlat.yaml")
+    chosen = recipe.chosen("flat", {"bias": "bias", "dark": "dark"})
+    bare = chosen.resolved(["bias", "dark"])
+    assert (bare.isr.gains, bare.isr.linearity, bare.isr.defects, bare.isr.crosstalk.terms) == (
+        "nominal", False, False, "none",
+    )  # fmt: skip
+    full = chosen.resolved(["bias", "dark", "ptc", "linearizer", "defects"])
+    assert (full.isr.gains, full.isr.linearity, full.isr.defects, full.isr.deferred_charge) == (
+        "ptc", True, True, False,
+    )  # fmt: skip
+    assert full.calibs == {
+        "bias": "bias", "dark": "dark", "ptc": "ptc", "linearizer": "linearizer", "defects": "defects",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("verifyBias", "verify.thresholds={bias.noize: 0.1}", "threshold of unknown test 'bias.noize'.*bias.noise"),
+        ("verifyPtc", "verify.thresholds={gain.gain: 0.1}", "threshold of unknown test 'gain.gain'"),
+        ("verifyDark", "verify.tests=dork", "no tests for 'dork'.*dark"),
+        ("verifyPtc", "verify.tests=ptk", "no tests for 'ptk'"),
+    ],
+)
+def test_thresholds_and_tables_of_tests_that_there_are_not_are_refused_before_anything_runs(name, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(f"TinyCam/{name}.yaml", [setting])
+    load_recipe("TinyCam/eoPersistence.yaml", ["verify.thresholds={persistence.level: 8}"])

@@ -10,15 +10,18 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
+from camcal_dask.calibs.products import template
+from camcal_dask.calibs.ptc_product import shared
 from camcal_dask.calibs.stack import CombineConfig, combine
 from camcal_dask.cli import main
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.kernels.masks import NO_DATA
-from camcal_dask.repo import cubes
+from camcal_dask.repo import cubes, files, products
 from camcal_dask.repo.registry import open_repo
 from camcal_dask.simulate import SimulationConfig, bias_set, load_truth, simulate
 from camcal_dask.simulate.config import CosmicRays, Faults
+from tests.ptc_data import solved
 
 DAY = 20260812
 N = 12
@@ -244,3 +247,37 @@ def test_mixed_camera_states_are_refused(folder, repo):
         cubes.write_raw_manifest(uri, 7, 1, manifest)
     assert "detector 1 (R22_S11): the exposures were read out in different camera states: SEQFILE" in output
     assert isinstance(repo.open("bias", run="u/mixed"), xr.Dataset)
+
+
+def test_the_references_of_a_verification_are_those_of_the_curve_that_the_inputs_hold(folder, repo):
+    """The curve says 30 % more noise, and has no fit for one amp; a bias in electron is corrected with its gains."""
+    root = folder / "repo"
+    camera = repo.instrument()
+    layout = template("ptc", camera, {"provenance_id": "p"}, shared(solved(n_pair=4), 3))
+    amps = camera.detectors[0].amps
+    numbers = {
+        "gain": np.array([a.gain * 1.1 for a in amps]),
+        "noise": np.array([a.read_noise * 1.3 for a in amps]),
+        "noise_err": np.full(16, 1e-6),
+    }
+    numbers["gain"][3] = np.nan
+    arrays = {n: np.zeros(v.shape[1:], v.dtype) for n, v in layout.data_vars.items() if v.dims[:1] == ("detector",)}
+    uri = files.join(repo.root, "cubes", "u/curve", "ptc.zarr")
+    products.create_product(uri, layout)
+    products.write_product(uri, 0, arrays | numbers)
+    repo.register_dataset_type("ptc", ("instrument", "detector"), True)
+    repo.register_product("u/curve", "ptc", uri, [{"instrument": "TinyCam", "detector": 0}])
+    run(root, "biasBootstrap", "TinyCam/raw/all", "u/again", "-d", f"{WHERE} AND detector = 0")
+    for candidate, units in (("u/bias", "electron"), ("u/again", "adu")):
+        inputs, output = f"{candidate},u/curve,TinyCam/raw/all", f"{candidate}.curve"
+        text = run(root, "verifyBias", inputs, output, "-d", "detector = 0")
+        assert "references: ptc of u/curve, camera model for 1 of 16 amps" in " ".join(text.split())
+        verdict = repo.open("verifyBias", run=f"{candidate}.curve").load()
+        assert verdict.attrs["units"] == units
+        assert verdict.attrs["references"].startswith("ptc of u/curve")
+        expected = np.arange(16) != 3
+        np.testing.assert_array_equal(verdict["from_ptc"].values[0], expected)
+        np.testing.assert_allclose(verdict["gain"].values[0][expected], numbers["gain"][expected])
+        noise = (verdict["noise_expected"] * verdict["to_electron"]).values[0]
+        np.testing.assert_allclose(noise[expected], numbers["noise"][expected])
+    assert repo.open("verifyBias", run="u/verify").attrs["references"] == "camera model"

@@ -7,11 +7,13 @@ from functools import partial
 from typing import Any
 
 import dask
+import numpy as np
 
 from camcal_dask.calibs.cosmic_rays import find_hits
 from camcal_dask.calibs.levels import VignetteConfig, vignette
 from camcal_dask.calibs.stack import Finished, combine, finished_of, unusable_amps
 from camcal_dask.calibs.state import check_powered, common_state
+from camcal_dask.campaign.plan import Plan
 from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import FlatRecipe, StackRecipe
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
@@ -22,8 +24,16 @@ from camcal_dask.repo import cubes, products, usable
 
 def run_stack(job: Job) -> Outcome:
     """Combine the exposures of every detector."""
-    job.begin()
+    job.begin(_times(job.plan))
     return job.carry_out(partial(stack_quantum, job.place), "stack")
+
+
+def _times(plan: Plan) -> dict[str, float]:
+    """Dark time of the inputs of a dark [s]: by it the bias that was subtracted from them is part of the dark."""
+    assert isinstance(plan.recipe, StackRecipe)
+    if plan.recipe.combine.scale != "dark_time":
+        return {}
+    return {"input_dark_time_s": float(1 / np.mean(1 / plan.pixels["dark_time"].values.astype(np.float64)))}
 
 
 def stack_quantum(place: Place, quantum: Quantum, levels: Sequence[float] | None = None) -> Any:

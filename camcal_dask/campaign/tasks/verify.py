@@ -58,6 +58,7 @@ def run_verify(job: Job) -> Outcome:
         candidate_ids={str(d): ref.uuid for d, ref in plan.candidates.items()},
         candidate_provenance={str(d): made_as(ref) for d, ref in plan.candidates.items()},
         calibs=calib_ids(plan),
+        references=_references(plan, statistics),
         recipe=recipe.model_dump(mode="json"),
     )
     products.write_dataset(uri, verdict, overwrite=True)
@@ -95,6 +96,16 @@ def verify_quantum(place: Place, quantum: Quantum) -> xr.Dataset:
     statistics: xr.Dataset
     (statistics,) = dask.optimize(merged)
     return statistics
+
+
+def _references(plan: Plan, statistics: xr.Dataset) -> str:
+    """Say where the gains and read noise that the tests compare with are from."""
+    known = statistics["from_ptc"].where(statistics["n_pixel"].max("exposure") > 0)
+    n, n_nominal = int(known.count()), int((known == 0).sum())
+    if n_nominal == n:
+        return "camera model"
+    runs = ", ".join(sorted({ref.run for ref in plan.calibs["ptc"].values()}))
+    return f"ptc of {runs}" + (f", camera model for {n_nominal} of {n} amps" if n_nominal else "")
 
 
 def _raft(plan: Plan, detector: int) -> xr.DataArray:

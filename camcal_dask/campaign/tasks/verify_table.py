@@ -28,7 +28,8 @@ def run_verify_table(job: Job) -> Outcome:
         return job.outcome()
     table = _join([tables[d] for d in sorted(tables)])
     settings, refs = recipe.verify, plan.calibs[recipe.kind]
-    verdict = judge_table(table, recipe.kind, thresholds=settings.thresholds, known_bad=settings.known_bad)
+    tests = settings.tests or recipe.kind
+    verdict = judge_table(table, tests, thresholds=settings.thresholds, known_bad=settings.known_bad)
     verdict = verdict.assign_attrs(
         provenance_id=job.provenance,
         candidate=sorted({ref.dataset_type for ref in refs.values()}),
