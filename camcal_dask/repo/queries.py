@@ -13,7 +13,7 @@ from camcal_dask.errors import RepoError
 from camcal_dask.instruments import Instrument
 from camcal_dask.kernels.photodiode import Method
 from camcal_dask.repo import cubes, photodiode, schema, statistics
-from camcal_dask.repo.formatter import cube_uri
+from camcal_dask.repo.formatter import cube_uri, here
 from camcal_dask.repo.lookup import (
     CalibRef,
     Candidate,
@@ -345,8 +345,8 @@ class ProductQueries:
             photodiode.DATASET_TYPE, run, where="exposure IN (wanted)", bind={"wanted": sorted(set(exposures))},
             instrument=instrument, explain=False, limit=None,
         )  # fmt: skip
-        uris = self.butler.get_many_uris(refs)
-        return {int(ref.dataId["exposure"]): cube_uri(uris[ref].primaryURI) for ref in refs}
+        found = (int(ref.dataId["exposure"]) for ref in refs)
+        return {exposure: photodiode.reading_uri(self.root, instrument, exposure) for exposure in found}
 
     def _candidates(self, dataset_type: str, collections: Names) -> Candidates:
         order = self._flatten([collections] if isinstance(collections, str) else list(collections))
@@ -359,12 +359,13 @@ class ProductQueries:
         return Candidates.of(dataset_type, order, rows)
 
     def _calib_refs(self, dataset_type: str, candidates: Iterable[Candidate]) -> dict[str, CalibRef]:
-        dimensions = list(self._type(dataset_type).dimensions.required)
-        chosen = list(candidates)
+        kind, chosen = self._type(dataset_type), list(candidates)
+        dimensions = list(kind.dimensions.required)
+        suffix = ".json" if kind.storageClass_name == schema.RECORD_CLASS else ".zarr"
         uris = self.butler.get_many_uris([c.ref for c in chosen])
         result = {}
         for candidate in chosen:
-            uri = cube_uri(uris[candidate.ref].primaryURI)
+            uri = here(self.root, cube_uri(uris[candidate.ref].primaryURI, suffix), candidate.run)
             detector = dict(zip(dimensions, candidate.key, strict=True)).get("detector")
             result[candidate.uuid] = CalibRef(uri, candidate.run, candidate.uuid, detector, dataset_type)
         return result

@@ -24,7 +24,6 @@ from lsst.daf.butler import (
     MissingDatasetTypeError,
     Timespan,
 )
-from lsst.daf.butler.formatters.json import JsonFormatter
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from sqlalchemy.exc import DBAPIError
 
@@ -34,7 +33,7 @@ from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.repo import cubes, expression, files, naming, objects, records, schema, selection
 from camcal_dask.repo.connection import registry_url, remedy
 from camcal_dask.repo.curation import USER_ERRORS, Curation, ranges
-from camcal_dask.repo.formatter import CubeFormatter, datastore_path
+from camcal_dask.repo.formatter import CubeFormatter, RecordFormatter, anchor
 from camcal_dask.repo.queries import Names
 
 T = TypeVar("T")
@@ -302,9 +301,10 @@ class Repo(Curation):
         """Register several cubes or records of one type, as `register_product`; ``places``: path -> data IDs."""
         self._check_kind(run, "RUN")
         wanted = {files.absolute(uri): [dict(d) for d in data_ids] for uri, data_ids in places.items()}
-        for uri, ids in wanted.items():
-            cubes.check_whole(uri, [d["detector"] for d in ids if "detector" in d])
         kind = self._type(dataset_type)
+        for uri, ids in wanted.items():
+            if uri.endswith(".json") or kind.storageClass_name != schema.RECORD_CLASS:
+                cubes.check_whole(uri, [d["detector"] for d in ids if "detector" in d])
 
         def insert() -> list[str]:
             self.butler.collections.register(run)
@@ -346,16 +346,19 @@ class Repo(Curation):
 
     def _ingest(self, dataset_type: str, run: str, data_ids: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         kind = self._type(dataset_type)
-        formatter = JsonFormatter if kind.storageClass_name == schema.RECORD_CLASS else CubeFormatter
-        datasets = [
-            FileDataset(path=datastore_path(uri), refs=[self._ref(kind, run, d) for d in ids], formatter=formatter)
-            for uri, ids in data_ids.items()
-        ]
-        try:
-            # No size or checksum: the "file" is a folder that goes on growing.
-            self.butler.ingest(*datasets, transfer="direct", record_validation_info=False)
-        except FileNotFoundError as error:
-            raise RepoError(f"{dataset_type} in {run}: write the cube before registering it ({error})") from error
+        formatter = RecordFormatter if kind.storageClass_name == schema.RECORD_CLASS else CubeFormatter
+        datasets = []
+        for uri, ids in data_ids.items():
+            if not uri.startswith(f"{self.root}/"):
+                raise RepoError(f"{uri}: lies outside of {self.root}, where nothing can be registered")
+            if not files.exists(uri):
+                raise RepoError(f"{dataset_type} in {run}: write the cube before registering it ({uri} is not there)")
+            if not files.exists(place := anchor(uri)):
+                files.write_json(place, {"what": "stands for what lies beside it under the same name"})
+            path = place.removeprefix(f"{self.root}/")
+            datasets.append(FileDataset(path=path, refs=[self._ref(kind, run, d) for d in ids], formatter=formatter))
+        # None: what lies there is known by its path in the repository.  No size or checksum: cubes go on growing.
+        self.butler.ingest(*datasets, transfer=None, record_validation_info=False)
 
     def _ref(self, kind: DatasetType, run: str, data_id: Mapping[str, Any]) -> DatasetRef:
         coordinate = DataCoordinate.standardize(data_id, dimensions=kind.dimensions)

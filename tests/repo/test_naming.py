@@ -126,7 +126,7 @@ def test_python_refuses_them_too(certified):
     assert len(certified.datasets("bias", "u/me/b1")) == 2
 
 
-@pytest.mark.parametrize("name", ["a?b", "a%25b", "a\nb"])
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%25b", "a\nb"])
 def test_folders_that_are_another_place_as_a_uri(tmp_path, name):
     with pytest.raises(RepoError, match="means something else in a URI"):
         create_repo(str(tmp_path / name), "TinyCam")
