@@ -15,6 +15,7 @@ from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.exchange.header import STATE_CARDS
 from camcal_dask.exchange.linearizer import write_linearizer
 from camcal_dask.exchange.ptc import write_ptc
+from camcal_dask.instruments.arguments import Detectors
 from camcal_dask.repo import cubes
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def export(
     out: str | Path,
     *,
     collections: Sequence[str],
-    detectors: Sequence[int] = (),
+    detectors: Detectors | None = None,
     exposure: int | None = None,
+    instrument: str | None = None,
     cards: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write a calibration of some detectors as FITS files ``<dataset type>_<instrument>_<detector name>.fits``.
@@ -48,8 +50,9 @@ def export(
     dataset_type : key of ``WRITERS``
     out : folder, made if need be
     collections : to search; with CALIBRATION collections ``exposure`` is needed
-    detectors : ids; all there are if empty
+    detectors : ids or names; default all there are
     exposure : that the calibration must be valid for
+    instrument : needed if the collections hold those of several
     cards : further header cards, which win
 
     Returns
@@ -66,7 +69,9 @@ def export(
     """
     if dataset_type not in WRITERS:
         raise ConfigError(f"{dataset_type} has no FITS layout here{nearest(dataset_type, WRITERS)}")
-    product = repo.open(dataset_type, collections=collections, exposure=exposure, detector=list(detectors) or None)
+    product = repo.open(
+        dataset_type, collections=collections, exposure=exposure, detector=detectors, instrument=instrument
+    )
     camera = repo.instrument(product.attrs["instrument"])
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

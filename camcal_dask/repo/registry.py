@@ -27,9 +27,10 @@ from lsst.daf.butler import (
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from sqlalchemy.exc import DBAPIError
 
-from camcal_dask.errors import RepoError, nearest
+from camcal_dask.errors import ConfigError, RepoError, nearest
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
+from camcal_dask.instruments.arguments import Detectors, integer
 from camcal_dask.repo import cubes, expression, files, naming, objects, records, schema, selection
 from camcal_dask.repo.connection import registry_url, remedy
 from camcal_dask.repo.curation import USER_ERRORS, Curation, ranges
@@ -251,8 +252,7 @@ class Repo(Curation):
 
     def registered_raws(self, instrument: str, exposures: Iterable[int]) -> set[tuple[int, int]]:
         """(exposure, detector) of the raws that the registry knows, among these exposures."""
-        wanted = sorted({int(e) for e in exposures})
-        if not wanted:
+        if not (wanted := sorted({int(e) for e in exposures})):
             return set()
         with self.butler.query() as query:
             query = query.join_dataset_search("raw", schema.raw_run(instrument))
@@ -392,7 +392,7 @@ class Repo(Curation):
         where: str = "",
         *,
         instrument: str | None = None,
-        detectors: Iterable[int | str] | None = None,
+        detectors: Detectors | None = None,
         collections: Names | None = None,
         bind: Mapping[str, Any] | None = None,
         limit: int | None = None,
@@ -405,8 +405,8 @@ class Repo(Curation):
             For example ``"exposure.observation_type='bias' AND exposure.day_obs=20260812"``.
         instrument : str, optional
             Needed if the repository has several and ``where`` does not say.
-        detectors : iterable of int or str, optional
-            Ids or names; default: the science detectors, unless ``where`` speaks of ``detector``.
+        detectors : int, str or several of them, optional
+            Ids or names, also as arrays; default: the science detectors, unless ``where`` speaks of ``detector``.
         collections : str or list of str, optional
             Default: ``{instrument}/raw/all``.
         bind : dict, optional
@@ -428,6 +428,8 @@ class Repo(Curation):
             If nothing matches (it says which term), or the expression is wrong.
         """
         camera = self.instrument(instrument, where)
+        if limit is not None and integer(limit, "limit") < 1:
+            raise ConfigError(f"limit: {limit} exposures are none")
         bind = dict(bind or {})
         where = selection.with_detectors(where, camera, detectors, bind)
         search = [schema.raw_run(camera.name)] if collections is None else _as_list(collections)

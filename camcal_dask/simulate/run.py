@@ -85,7 +85,7 @@ def simulate(
     begin = time.perf_counter()
     config = config or SimulationConfig()
     camera = get_instrument(instrument)
-    ids = [camera.detector(d).id for d in (camera.science_detectors if detectors is None else detectors)]
+    ids = list(dict.fromkeys(camera.detector_ids(camera.science_detectors if detectors is None else detectors)))
     check_faults(config, camera)
     filters = {physical_filter(camera, e) for e in exposures if e.lit}
     _check_unique(exposures)
