@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -73,7 +74,7 @@ def export(
         dataset_type, collections=collections, exposure=exposure, detector=detectors, instrument=instrument
     )
     camera = repo.instrument(product.attrs["instrument"])
-    folder = Path(out)
+    folder = Path(os.path.expanduser(out))  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for number in product["detector"].values.tolist():

@@ -91,6 +91,14 @@ class ProductQueries:
                 found.append(name)
         return list(dict.fromkeys(found))
 
+    def cameras_of(self, collection: str) -> list[str]:
+        """Names of the cameras that a collection holds datasets of, sorted."""
+        found = set()
+        for name in self.types_in(collection):
+            at = list(self._type(name).dimensions.required).index("instrument")
+            found |= {str(key[at]) for _, key in self._candidates(name, collection).by_key}
+        return sorted(found)
+
     def runs_of(self, uuids: Iterable[str]) -> list[str]:
         """RUN collections of some datasets, sorted; those that are no longer registered are left out."""
         found = (self.butler.get_dataset(uuid.UUID(name)) for name in set(uuids))
@@ -265,7 +273,7 @@ class ProductQueries:
         cameras = sorted({str(key[at]) for key in chosen})
         if len(cameras) > 1:
             raise RepoError(
-                f"{dataset_type} in {search}: of {', '.join(cameras)}; say which: instrument={cameras[0]!r}"
+                f"{dataset_type} in {search}: of {', '.join(cameras)}; say which with --instrument (instrument=...)"
             )
         refs = self._calib_refs(dataset_type, chosen.values()).values()
         return {ref.detector: ref for ref in refs}, next(iter(cameras), name)

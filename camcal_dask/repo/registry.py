@@ -172,7 +172,7 @@ class Repo(Curation):
         known = self.instruments
         name = name or expression.instrument_of(where) or (known[0] if len(known) == 1 else None)
         if name is None:
-            raise RepoError(f"{self.root}: holds {', '.join(known)}; say which: instrument='{known[0]}'")
+            raise RepoError(f"{self.root}: holds {', '.join(known)}; say which with --instrument (instrument=...)")
         if name not in known:
             raise RepoError(f"{self.root}: has no instrument {name!r}{nearest(name, known)}")
         return get_instrument(name)
