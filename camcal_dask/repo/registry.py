@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ from camcal_dask.instruments.arguments import Detectors, integer
 from camcal_dask.repo import cubes, expression, files, naming, objects, records, schema, selection
 from camcal_dask.repo.connection import registry_url, remedy
 from camcal_dask.repo.curation import USER_ERRORS, Curation, ranges
-from camcal_dask.repo.formatter import CubeFormatter, RecordFormatter, anchor
+from camcal_dask.repo.formatter import ANCHOR, CubeFormatter, RecordFormatter, anchor, cube_uri, here
 from camcal_dask.repo.queries import Names
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ _ATTEMPTS = 7
 
 
 def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = None) -> Repo:
-    """Make a repository, or add an instrument to one; may be repeated.
+    """Make a repository, or add an instrument to one and bring it up to date; may be repeated.
 
     Parameters
     ----------
@@ -76,6 +77,7 @@ def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = N
         raise RepoError(f"{root}: is a repository already, with registry {found}, not {url}; choose another folder")
     repo = open_repo(root, writeable=True)
     repo.register_instrument(camera)
+    repo.make_relative()
     return repo
 
 
@@ -318,6 +320,38 @@ class Repo(Curation):
             return [str(ref.id) for group in refs.values() for ref in group]
 
         return self._patiently(insert, f"registering {dataset_type} in {run}")
+
+    def make_relative(self) -> int:
+        """Bring a repository up to date in which absolute paths are stored; return how many datasets it was.
+
+        Ids and certifications stay.  What lies outside, or is not there, is left as it is.
+        """
+        count = 0
+        for run in (c.name for c in self.collections(kind="RUN")):
+            for name in self.types_in(run):
+                groups: dict[str, list[DatasetRef]] = {}
+                refs = self._query_refs(name, run)
+                uris = self.butler.get_many_uris(refs)
+                for ref in refs:
+                    path = uris[ref].primaryURI
+                    if str(path).endswith(ANCHOR):
+                        continue
+                    uri = here(self.root, cube_uri(path), run)
+                    if uri.startswith(f"{self.root}/") and files.exists(uri):
+                        of_exposures = uri.endswith(".json") and "exposure" in ref.dataId
+                        groups.setdefault(files.parent(uri) if of_exposures else uri, []).append(ref)
+                if groups:
+                    count += self._patiently(partial(self._restore, name, run, groups), f"paths of {name} in {run}")
+        return count
+
+    def _restore(self, name: str, run: str, groups: Mapping[str, Sequence[DatasetRef]]) -> int:
+        refs = [ref for group in groups.values() for ref in group]
+        with self.butler.transaction():
+            self.butler.pruneDatasets(refs, disassociate=False, unstore=True, purge=False)
+            self._ingest(
+                name, run, {uri: [dict(ref.dataId.required) for ref in group] for uri, group in groups.items()}
+            )
+        return len(refs)
 
     def forget_product(self, run: str, dataset_type: str) -> int:
         """Take all datasets of a type out of a RUN; the cubes stay.  Return how many there were.

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from lsst.daf.butler.cli.butler import cli
 
 from camcal_dask.repo import files
-from camcal_dask.repo.registry import open_repo
+from camcal_dask.repo.registry import Repo, create_repo, open_repo
 
 from .conftest import CAMERA, EXPOSURES, fill, make_bias, pixels
 
@@ -94,7 +94,7 @@ def test_the_butler_deletes_no_pixels_and_what_it_forgot_is_registered_again(mad
         assert repo.butler.get("bias", **data_ids[2], collections="u/me/b1").sizes["amp"] == 16
 
 
-def test_a_repository_with_absolute_paths_opens_and_moves(made, tmp_path):
+def test_a_repository_with_absolute_paths_opens_and_moves(made, tmp_path, monkeypatch):
     """As repositories were made before: absolute URIs of the cubes themselves."""
     old = str(shutil.copytree(made, tmp_path / "old"))
     with contextlib.closing(sqlite3.connect(f"{old}/gen3.sqlite3")) as db, db:
@@ -115,3 +115,14 @@ def test_a_repository_with_absolute_paths_opens_and_moves(made, tmp_path):
     assert np.isnan(check(copied))
     shutil.rmtree(old)
     assert np.isnan(check(copied))
+    with open_repo(copied, writeable=True) as repo, monkeypatch.context() as patch:
+        patch.setattr(Repo, "_ingest", lambda *_: 1 / 0)  # killed in the middle: nothing has changed
+        with pytest.raises(ZeroDivisionError):
+            repo.make_relative()
+    assert np.isnan(check(copied))
+    create_repo(copied, CAMERA).close()  # may be repeated, and brings a repository up to date
+    assert np.isnan(butler_get(copied))
+    with contextlib.closing(sqlite3.connect(f"{copied}/gen3.sqlite3")) as db:
+        assert all(path.startswith("cubes/") for (path,) in db.execute("SELECT path FROM file_datastore_records"))
+    with create_repo(copied, CAMERA) as repo:
+        assert repo.make_relative() == 0
