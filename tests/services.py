@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -33,6 +34,21 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], patience_s: float
                 return
         time.sleep(0.1)
     raise TimeoutError(f"{process.args}: nothing listens on port {port} after {patience_s} s")
+
+
+@contextlib.contextmanager
+def as_nobody(*folders: Path) -> Iterator[None]:
+    """Be a user without rights while the block lasts, who may look into the folders; import beforehand."""
+    if os.geteuid() != 0:
+        pytest.skip("becomes another user, which only root may")
+    for folder in folders:
+        for path in (folder, *folder.parents):
+            path.chmod(path.stat().st_mode | 0o011)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 # ---------------------------------------------------------------------------- PostgreSQL
@@ -196,11 +212,11 @@ def slurm() -> Iterator[Path]:
     before = os.environ.get("SLURM_CONF")
     try:
         start(*munge)
-        _wait_until(lambda: (folder / "munge.socket").exists(), "munged")
+        wait_until(lambda: (folder / "munge.socket").exists(), "munged")
         start("slurmctld", "-D", "-f", str(conf))
         start("slurmd", "-D", "-f", str(conf), "-N", host)
         os.environ["SLURM_CONF"] = str(conf)
-        _wait_until(lambda: "idle" in _sinfo(env), f"the node of SLURM in {folder}")
+        wait_until(lambda: "idle" in _sinfo(env), f"node of SLURM in {folder}")
         yield folder
     finally:
         os.environ.pop("SLURM_CONF", None)
@@ -219,11 +235,12 @@ def _sinfo(env: dict[str, str]) -> str:
     return subprocess.run(["sinfo", "-h", "-o", "%T"], env=env, capture_output=True, text=True, check=False).stdout
 
 
-def _wait_until(condition: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, patience_s: float = 60.0) -> None:
+    """Return when the condition holds."""
     end = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what} is not up after {patience_s} s")
+            raise TimeoutError(f"no {what} after {patience_s} s")
         time.sleep(0.2)
 
 
@@ -264,7 +281,7 @@ def dask_gateway_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
     try:
         wait_for_port(http, process)
-        _wait_until(lambda: _answers(f"http://127.0.0.1:{http}/api/health"), "the gateway")
+        wait_until(lambda: _answers(f"http://127.0.0.1:{http}/api/health"), "gateway")
         yield f"http://127.0.0.1:{http}"
     finally:
         process.terminate()

@@ -12,25 +12,32 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from camcal_dask.calibs.linearity_config import LinearityConfig, TermsConfig
 from camcal_dask.calibs.linearity_flats import Flats, linear_ranges, read_flats
 from camcal_dask.errors import ConfigError, DataError
 from camcal_dask.kernels import linearity_double as double
-from camcal_dask.kernels.linearity import TYPES, linearize, make_linearity
+from camcal_dask.kernels.linearity import TYPES, correct_signals, lengthen_spline
 from camcal_dask.kernels.linearity_fit import (
     BoolArray,
     FloatArray,
+    IntArray,
     Range,
     fit_polynomial,
     irls_fit,
     lookup_row,
     mad_sigma,
 )
-from camcal_dask.kernels.linearity_spline import SplineFit, fit_spline, uniform_nodes
+from camcal_dask.kernels.linearity_nodes import find_levels
+from camcal_dask.kernels.linearity_spline import Ramp, SplineFit, SplineTerms, fit_spline, uniform_nodes
 
 FILLS: Mapping[str, float] = {"coefficients": 0.0, "fit_params": np.nan, "fit_params_err": np.nan}
 """What pads the rows of amps and detectors that have fewer entries."""
+_MOST_RANK_CORRELATION = 0.8
+"""Of time and signal, beyond which a drift cannot be told from a non-linearity."""
+_FAINT = 0.02
+"""Signal of the faintest flat, in units of the turnoff, with which an offset can be told from a non-linearity."""
 
 
 class AmpFit(NamedTuple):
@@ -64,6 +71,7 @@ def fit(
     normalization: xr.DataArray | None = None,
     ratios: xr.Dataset | None = None,
     first_pass: bool = False,
+    final: bool = True,
 ) -> xr.Dataset:
     """Make the linearizer of all detectors of a PTC.
 
@@ -78,6 +86,8 @@ def fit(
         From `camcal_dask.calibs.linearity_ratios.table`; a DoubleSpline needs it.
     first_pass : bool
         Coarser absolute nodes of a DoubleSpline: the result only serves `normalize`.
+    final : bool
+        Cross-validate: fit again without some levels at a time and see how linear these come out (``left_out``).
 
     Returns
     -------
@@ -87,25 +97,71 @@ def fit(
     """
     ids = np.atleast_1d(ptc["detector"].values).tolist()
     per_detector = ptc if "detector" in ptc.dims else ptc.expand_dims("detector")
+    if config.type == "DoubleSpline" and ratios is None:
+        raise ConfigError("a DoubleSpline needs the amp ratios of the exposures: ratios=linearity_ratios.table(..)")
     parts = []
     for detector in ids:
         flats = read_flats(per_detector, detector, config, normalization)
         ranges = linear_ranges(flats, config)
-        if config.type == "DoubleSpline":
-            if ratios is None:
-                raise ConfigError(
-                    "a DoubleSpline needs the amp ratios of the exposures: ratios=linearity_ratios.table(..)"
-                )
-            result = _fit_double(flats, ranges, ratios.sel(detector=detector), config, first_pass)
-        else:
-            result = _fit_amps(flats, ranges, config)
-        parts.append(_dataset(flats, ranges, result, ptc["amp"].values.tolist(), config))
+        mine = None if ratios is None else ratios.sel(detector=detector)
+        result = _fit_detector(flats, ranges, mine, config, first_pass)
+        left_out = np.full(flats.ordinate.shape, np.nan)
+        if final:
+            left_out = _cross_validate(flats, ranges, mine, config, result)
+        parts.append(_dataset(flats, ranges, result, left_out, config))
     return concat(parts)
+
+
+def _fit_detector(
+    flats: Flats, ranges: list[Range], ratios: xr.Dataset | None, config: LinearityConfig, first_pass: bool = False
+) -> DetectorFit:
+    if config.type == "DoubleSpline" and ratios is not None:
+        return _fit_double(flats, ranges, ratios, config, first_pass)
+    return _fit_amps(flats, ranges, config)
+
+
+def _cross_validate(
+    flats: Flats, ranges: list[Range], ratios: xr.Dataset | None, config: LinearityConfig, result: DetectorFit
+) -> FloatArray:
+    """Departure from linearity (amp, flat) of flats that the fit did not know, relative to the signal.
+
+    Whole levels are left out, every n-th one at a time.  A level outside those that are left is not predicted: nothing
+    is claimed of a correction beyond its flats.
+    """
+    out = np.full(flats.ordinate.shape, np.nan)
+    good = np.zeros(flats.ordinate.shape, bool)
+    for amp, f in result.fits.items():
+        good[amp] = f.used
+    fold = _folds(flats, np.asarray(good.any(0)), config.folds)
+    for k in range(fold.max() + 1):
+        kept = fold != k
+        try:
+            trial = _fit_detector(flats.only(good & kept), ranges, ratios, config)
+        except DataError:
+            continue
+        for amp, f in trial.fits.items():
+            known, asked = f.used & kept, good[amp] & ~kept
+            if known.any():
+                inside = (flats.ordinate[amp] >= flats.ordinate[amp][known].min()) & asked
+                inside &= flats.ordinate[amp] <= flats.ordinate[amp][known].max()
+                slope = f.abscissa[known].sum() / (f.abscissa[known] ** 2 / f.signal[known]).sum()
+                out[amp, inside] = 1 - slope * f.abscissa[inside] / f.signal[inside]
+    return out
+
+
+def _folds(flats: Flats, good: BoolArray, n: int) -> IntArray:
+    """Share of each flat, 0 .. n - 1, levels in turn by signal; -1 of flats that are not good."""
+    level = find_levels(flats.abscissa, flats.group, good)
+    signals = [float(np.median(flats.ordinate[:, level == k])) for k in range(level.max() + 1)]
+    rank = np.argsort(np.argsort(signals)).astype(np.int64)
+    return np.array([rank[k] % n if k >= 0 else -1 for k in level.tolist()], np.int64)
 
 
 def concat(parts: list[xr.Dataset]) -> xr.Dataset:
     """Join the linearizers of several detectors, rows padded to the longest."""
     problems = {d: p for part in parts for d, p in part.attrs["problems"].items()}
+    longest = max(part.sizes["coefficient"] for part in parts)
+    parts = [_lengthened(part, longest) for part in parts]
     for dim in ("coefficient", "parameter"):
         longest = max(part.sizes[dim] for part in parts)
         names = [name for name in FILLS if dim in parts[0][name].dims]
@@ -113,6 +169,16 @@ def concat(parts: list[xr.Dataset]) -> xr.Dataset:
         parts = [part.pad({dim: (0, longest - part.sizes[dim])}, constant_values=fills) for part in parts]
     joined = xr.concat(parts, "detector", data_vars="minimal", coords="minimal", compat="override", join="exact")
     return joined.assign_attrs(problems=problems)
+
+
+def _lengthened(part: xr.Dataset, longest: int) -> xr.Dataset:
+    """Give the rows of a Spline more nodes: zeros at their end would move the border between nodes and values."""
+    short = part.sizes["coefficient"] < longest
+    if not short or part.attrs["linearity_type"] != "Spline":
+        return part
+    rows = part["coefficients"].transpose("detector", "amp", "coefficient")
+    longer = [[lengthen_spline(row, longest) for row in rows_of_one] for rows_of_one in rows.values]
+    return part.drop_vars("coefficients").assign(coefficients=(rows.dims, np.array(longer)))
 
 
 def normalize(linearizer: xr.Dataset, config: LinearityConfig) -> xr.DataArray:
@@ -127,11 +193,15 @@ def normalize(linearizer: xr.Dataset, config: LinearityConfig) -> xr.DataArray:
     -------
     (exposure,) float64: old factor / (1 - median over detectors of residual / model).  Of a DoubleSpline the
     reference amps count, otherwise the median amp of each detector.  Exposures where fewer than ``min_valid`` of
-    the detectors are valid keep their factor.
+    the detectors are valid keep their factor; all do where fewer than ``min_detectors`` of those that decide are
+    there, for a detector cannot tell the jitter of an exposure from its own non-linearity.
     """
     settings = config.normalization
     there = linearizer["detector"].values.tolist()
+    old = linearizer["normalization"].isel(detector=0).values
     chosen = [d for d in settings.detectors or there if d in there]
+    if len(chosen) < settings.min_detectors:
+        return xr.DataArray(old, {"exposure": ("exposure", linearizer["exposure"].values)}, ("exposure",))
     table = linearizer.sel(detector=chosen)
     relative = (table["residual"] / table["model"]).transpose("detector", "amp", "flat").values
     reference = table["reference_amp"].values
@@ -140,7 +210,6 @@ def normalize(linearizer: xr.Dataset, config: LinearityConfig) -> xr.DataArray:
     )
     valid = np.isfinite(per_detector).sum(0) >= max(settings.min_valid * len(chosen), 1)
     shift = np.where(valid, _nanmedian(per_detector, axis=0), 0.0)
-    old = linearizer["normalization"].isel(detector=0).values
     factor = old / (1 - shift)
     return xr.DataArray(factor, {"exposure": ("exposure", linearizer["exposure"].values)}, ("exposure",))
 
@@ -162,7 +231,7 @@ def solve(
     """Fit, normalise over the focal plane and fit again, ``normalization.rounds`` times; return the factors too."""
     factors: xr.DataArray | None = None
     for i in range(config.normalization.rounds):
-        trial = fit(ptc, config, normalization=factors, ratios=ratios, first_pass=i == 0)
+        trial = fit(ptc, config, normalization=factors, ratios=ratios, first_pass=i == 0, final=False)
         factors = normalize(trial, config)
     return fit(ptc, config, normalization=factors, ratios=ratios), factors
 
@@ -211,7 +280,7 @@ def _fit_polynomial(flats: Flats, amp: int, linear: Range, config: LinearityConf
     elif config.type == "Squared":
         c = c[:1]
     table = None if row is None else row[None]
-    signal = apply(config.type, np.array([0.0, 0.0]) if row is not None else c, y, table)
+    signal = correct_signals(config.type, np.array([0.0, 0.0]) if row is not None else c, y, table)
     fit_ = result.fit
     return AmpFit(c, fit_.parameters, fit_.errors, fit_.chi2, signal, flats.abscissa, result.used, row)
 
@@ -238,13 +307,6 @@ def _fit_spline(flats: Flats, amp: int, linear: Range, config: LinearityConfig) 
         c, parameters, np.zeros_like(parameters), result.chi2, result.signal(ramp), result.scaled_abscissa(ramp),
         result.used,
     )  # fmt: skip
-
-
-def apply(kind: str, coefficients: FloatArray, values: FloatArray, table: FloatArray | None = None) -> FloatArray:
-    """Correct plain numbers (n,) [adu] as the ISR corrects pixels."""
-    image = values.astype(np.float32).reshape(1, 1, -1)
-    linear, _ = linearize(image, make_linearity([kind], coefficients[None], table=table))
-    return linear.ravel().astype(np.float64)
 
 
 def _fit_double(
@@ -301,21 +363,36 @@ def _fit_absolute(
     nodes = double.absolute_nodes(ptc_turnoff, linear.turnoff, size)
     try:
         return fit_spline(
-            ramp, used, nodes, ptc_turnoff, _terms(settings.absolute, ramp.time), settings.absolute.outer_rounds
+            ramp,
+            used,
+            nodes,
+            ptc_turnoff,
+            _terms(settings.absolute, ramp, used, ptc_turnoff),
+            settings.absolute.outer_rounds,
         )
     except DataError as error:
-        raise DataError(f"detector {flats.detector}, reference amp {amp}: {error}") from None
+        raise DataError(f"detector {flats.detector}, reference amp {flats.names[amp]}: {error}") from None
 
 
-def _terms(config: TermsConfig, time: FloatArray) -> Any:
-    """Terms of the absolute spline; no drift where there is no time."""
-    return (config if np.ptp(time) > 0 else config.model_copy(update={"temporal": False})).terms()
+def _terms(config: TermsConfig, ramp: Ramp, used: BoolArray, nearly_linear: float) -> SplineTerms:
+    """Terms of the absolute spline that its flats can tell from the spline itself.
+
+    No offset without faint flats.  No drift where there is no time, or where time rises with the signal: the drift of
+    flats taken in rising order is a non-linearity, fitted together they take any value, and what is applied to images
+    is one without the other.
+    """
+    time, signal = ramp.time[used], ramp.ordinate[used]
+    faint = signal.size > 0 and float(signal.min()) < _FAINT * nearly_linear
+    known = time.size > 1 and np.ptp(time) > 0 and np.ptp(signal) > 0
+    apart = known and abs(float(spearmanr(time, signal).statistic)) < _MOST_RANK_CORRELATION
+    able = {"offset": config.offset and faint, "temporal": config.temporal and apart}
+    return config.model_copy(update=able).terms()
 
 
 def _double_amp(flats: Flats, amp: int, linear: Range, row: FloatArray, absolute: SplineFit) -> AmpFit:
     y = flats.ordinate[amp]
     drift = 1 + absolute.temporal * flats.time
-    signal = apply("DoubleSpline", row, y * drift) - absolute.offset
+    signal = correct_signals("DoubleSpline", row, y * drift) - absolute.offset
     used = flats.linear(amp, linear) & absolute.used
     zero = np.zeros(1)
     return AmpFit(row, zero, zero, absolute.chi2, signal, absolute.scaled_abscissa(flats.ramp(amp)), used)
@@ -330,10 +407,10 @@ def _nanmedian(values: FloatArray, axis: int) -> FloatArray:
 
 
 def _dataset(
-    flats: Flats, ranges: list[Range], result: DetectorFit, amps: list[str], config: LinearityConfig
+    flats: Flats, ranges: list[Range], result: DetectorFit, left_out: FloatArray, config: LinearityConfig
 ) -> xr.Dataset:
     n_amp, n_flat = flats.ordinate.shape
-    fits = result.fits
+    fits, amps = result.fits, list(flats.names)
     n_c = max([len(f.coefficients) for f in fits.values()], default=1)
     n_p = max([len(f.parameters) for f in fits.values()], default=1)
     out = {
@@ -348,7 +425,8 @@ def _dataset(
     }
     out |= {name: np.full((n_amp, n_flat), np.nan) for name in ("residual", "residual_unmasked", "model")}
     for amp, f in fits.items():
-        out["coefficients"][amp, : len(f.coefficients)] = f.coefficients
+        row = lengthen_spline(f.coefficients, n_c) if config.type == "Spline" else f.coefficients
+        out["coefficients"][amp, : len(row)] = row
         out["fit_params"][amp, : len(f.parameters)] = f.parameters
         out["fit_params_err"][amp, : len(f.errors)] = f.errors
         out["fit_chi2"][amp], out["type"][amp], out["used"][amp] = f.chi2, TYPES.index(config.type), f.used
@@ -356,6 +434,7 @@ def _dataset(
     out |= {
         "abscissa": np.broadcast_to(flats.abscissa / flats.normalization, (n_amp, n_flat)),
         "ordinate": flats.ordinate,
+        "left_out": left_out,
         "group": np.broadcast_to(flats.group, (n_amp, n_flat)),
         "input_gain": flats.gain,
         "input_turnoff": flats.ptc_turnoff,

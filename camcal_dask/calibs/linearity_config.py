@@ -67,6 +67,7 @@ class SplineConfig(TermsConfig):
     """Type Spline."""
 
     n_node: int = Field(10, ge=3)
+    """Nodes wanted; fewer are taken where the flats have too few distinct levels."""
 
 
 class DoubleSplineConfig(Config):
@@ -107,6 +108,8 @@ class NormalizationConfig(Config):
     """Detectors that decide; empty: all."""
     min_valid: float = Field(0.5, ge=0, le=1)
     """An exposure with a smaller fraction of valid detectors is not normalised."""
+    min_detectors: int = Field(2, ge=1)
+    """With fewer detectors that decide, none is: one cannot tell jitter from its own non-linearity."""
 
 
 class LinearityConfig(Config):
@@ -125,6 +128,8 @@ class LinearityConfig(Config):
     spline: SplineConfig = SplineConfig()
     double: DoubleSplineConfig = DoubleSplineConfig()
     normalization: NormalizationConfig = NormalizationConfig()
+    folds: int = Field(5, ge=2)
+    """Cross-validation: every n-th level is left out of the fit at a time."""
 
     @property
     def single_exposures(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ class Flats:
 
     ``abscissa`` [s or C] after normalisation, ``normalization`` the factor in it, ``group`` (-1 none), ``time`` [d],
     ``temperature``; (amp, flat): ``ordinate`` [adu], ``used`` by the PTC, ``usable`` those that it used or that lie
-    above its turnoff; (amp,): ``gain``, ``noise`` [electron], ``ptc_turnoff`` [adu], ``bad``.
+    above its turnoff; (amp,): ``names``, ``gain``, ``noise`` [electron], ``ptc_turnoff`` [adu], ``bad``.
     """
 
     detector: int
@@ -38,6 +38,11 @@ class Flats:
     noise: FloatArray
     ptc_turnoff: FloatArray
     bad: BoolArray
+    names: tuple[str, ...]
+
+    def only(self, good: BoolArray) -> Flats:
+        """The same flats, of which only these (amp, flat) can be used."""
+        return replace(self, used=self.used & good, usable=self.usable & good)
 
     def linear(self, amp: int, linear: Range) -> BoolArray:
         """(flat,) usable ones up to the linearity turnoff: what a fit begins with."""
@@ -90,7 +95,7 @@ def read_flats(ptc: xr.Dataset, detector: int, config: LinearityConfig, normaliz
     bad = _per_amp(table, "bad").astype(bool) | ~np.isfinite(turnoff)
     return Flats(
         detector, first, x * factor, factor, group, time, temperature, np.nan_to_num(mean), used & there, usable,
-        gain, _per_amp(table, "noise"), turnoff, bad,
+        gain, _per_amp(table, "noise"), turnoff, bad, tuple(map(str, table["amp"].values.tolist())),
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ LINEARIZER: Mapping[str, Variable] = MappingProxyType(
         "model": Variable(FLAT, "f8", "adu", "linearised signal without offset and drift"),
         "residual": Variable(FLAT, "f8", "adu", "linearised signal less slope times light, of used flats"),
         "residual_unmasked": Variable(FLAT, "f8", "adu", "the same of all flats"),
+        "left_out": Variable(FLAT, "f8", "1", "departure from linearity if the fit does not know the flat's level"),
     }
 )
 """Variables of ``linearizer``; the coordinate ``exposure`` (flat) is the exposure, or the first of the pair."""

@@ -12,6 +12,7 @@ import xarray as xr
 
 from camcal_dask.calibs.linearity_product import LINEARIZER
 from camcal_dask.calibs.ptc_product import PTC
+from camcal_dask.calibs.tables import BFK, CROSSTALK, CTI, ELECTRO_BF, GAIN_CORRECTION
 from camcal_dask.calibs.variable import Variable
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.instruments.geometry import Instrument
@@ -85,6 +86,13 @@ PRODUCTS: Mapping[str, Product] = MappingProxyType(
         "defects": Product("defects", "1", "bad pixels", DEFECTS),
         "linearizerPtc": Product("linearizerPtc", "adu", "photon transfer curves before linearity", PTC),
         "linearizer": Product("linearizer", "adu", "linearity of the amps", LINEARIZER),
+        "crosstalk": Product("crosstalk", "electron", "crosstalk between the amps", CROSSTALK),
+        "cti": Product("cti", "electron", "serial deferred charge", CTI),
+        "bfk": Product("bfk", "electron", "brighter-fatter kernels", BFK),
+        "electroBfDistortionMatrix": Product(
+            "electroBfDistortionMatrix", "electron", "shifts of pixel boundaries by charge", ELECTRO_BF
+        ),
+        "gain_correction": Product("gain_correction", "1", "adjustments of the gains", GAIN_CORRECTION),
         "ptc": Product("ptc", "adu", "photon transfer curves: gains, read noise, area coefficients", PTC),
     }
 )

@@ -105,7 +105,10 @@ class Inputs(Protocol):
         """Write image and mask of one exposure; say of which amps (amp,) all pixels are sure to be accepted."""
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
-        """Variance of an exposure already fetched, given its image."""
+        """Variance of an exposure already fetched, given its image, without what all exposures share."""
+
+    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
+        """Add to the variance of a weighted sum of the exposures that of the calibrations subtracted from all."""
 
 
 class SlabInputs:
@@ -130,7 +133,11 @@ class SlabInputs:
 
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Variance from the image and the noise found when it was fetched."""
-        return self.slab.variance(index, image, self._noise[index])
+        return self.slab.variance(index, image, self._noise[index], shared=False)
+
+    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
+        """Add that of the bias and dark."""
+        self.slab.add_shared_variance(variance, weights)
 
 
 class ArrayInputs:
@@ -148,6 +155,9 @@ class ArrayInputs:
     def variance(self, index: int, image: FloatArray) -> FloatArray:
         """Its variance."""
         return np.asarray(self._variance[index, 0])
+
+    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
+        """Nothing: it is not known what was subtracted."""
 
 
 def combine(
@@ -194,6 +204,8 @@ def combine(
     * A non-finite pixel is not an accepted input: its mask planes are not handed on.
     * The product's exposure time is 0 for a bias of any name (upstream: 1 unless it is called "bias").
     * Padding (amps smaller than the cube) is NaN and NO_DATA; every other plane but BAD is cleared.
+    * The variance has that of the bias and dark that were subtracted: their errors are the same in all exposures,
+      so that neither the scatter of these shows them, nor does their number make them smaller.
     """
     config = config or CombineConfig()
     scale = _scales(corrected, config, levels)
@@ -235,6 +247,7 @@ def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...
     stack, planes = np.empty((inputs.n, n_pixel), np.float32), np.zeros(inputs.shape, np.int32)
     few = inputs.n < config.sample_variance_from
     given = np.empty((inputs.n, n_pixel), np.float32) if few else None
+    weights = [1 / (inputs.n * one) for one in scale]
     divisor = 1.0
     if len(set(scale)) == 1 and not few:  # it divides the result, once
         divisor, scale = scale[0], (1.0,) * inputs.n
@@ -245,6 +258,7 @@ def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...
     planes &= BAD
     planes[result.n.reshape(inputs.shape) == 0] = BAD
     mean, variance = (_divided(plane.reshape(inputs.shape), divisor**k) for k, plane in enumerate(result[:2], 1))
+    inputs.add_shared_variance(variance, weights)
     halves = None
     if config.compare_halves:
         n_amp, _, width = inputs.shape

@@ -11,12 +11,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 from camcal_dask.campaign.quanta import Quantum, QuantumOutcome
+from camcal_dask.campaign.record import RunRecord
 from camcal_dask.errors import RepoError
 from camcal_dask.repo import files, naming
+
+_RECORD = tuple(f.name for f in fields(RunRecord) if f.default is MISSING and f.default_factory is MISSING)
+_KNOWN = frozenset(f.name for f in fields(RunRecord))
+_PROGRESS = ("run", "product", "state", "host", "pid")
+"""Without these keys, what was read is no record, no snapshot."""
 
 
 def attempts_uri(root: str, run: str) -> str:
@@ -57,8 +64,36 @@ def progress_uri(attempt: str) -> str:
 
 
 def read_record(attempt: str) -> dict[str, Any]:
-    """Record of an attempt; empty if it was killed before it wrote one."""
-    return files.read_json(record_uri(attempt)) or {}
+    """Record of an attempt; empty if it was killed before it wrote one, or if the record is `damage`."""
+    values = _whole(record_uri(attempt), _RECORD)
+    return {} if values is None else RunRecord(**{k: v for k, v in values.items() if k in _KNOWN}).plain()
+
+
+def read_progress(attempt: str) -> dict[str, Any] | None:
+    """Values of the latest snapshot of an attempt; None if there is none, or if it is `damage`."""
+    return _whole(progress_uri(attempt), _PROGRESS)
+
+
+def _whole(uri: str, needed: Collection[str]) -> dict[str, Any] | None:
+    """JSON object with certain keys; None if it is not that."""
+    try:
+        values = files.read_json(uri)
+    except RepoError:
+        return None
+    return values if values is not None and values.keys() >= set(needed) else None
+
+
+def damage(attempt: str) -> list[str]:
+    """Say which files of an attempt cannot be read.  They only describe it: no product rests on them."""
+    found = [
+        f"{uri}: damaged"
+        for uri, needed in ((record_uri(attempt), _RECORD), (progress_uri(attempt), _PROGRESS))
+        if files.exists(uri) and _whole(uri, needed) is None
+    ]
+    for uri, lines in _outcome_lines(attempt):
+        if n := sum(_outcome(line) is None for line in lines):
+            found.append(f"{uri}: {n} of {len(lines)} lines damaged")
+    return found
 
 
 def write_run_record(root: str, run: str) -> str:
@@ -75,17 +110,26 @@ def write_outcomes(attempt: str, number: int, outcomes: Sequence[QuantumOutcome]
 
 
 def read_outcomes(attempt: str) -> Iterator[QuantumOutcome]:
-    """Outcomes of the quanta of an attempt, in the order they ended."""
+    """Outcomes of the quanta of an attempt, in the order they ended; without lines that are `damage`."""
+    for _, lines in _outcome_lines(attempt):
+        yield from filter(None, map(_outcome, lines))
+
+
+def _outcome_lines(attempt: str) -> Iterator[tuple[str, list[bytes]]]:
     for name in files.names(attempt):
         if name.startswith("quanta-") and name.endswith(".jsonl"):
-            for line in (files.read_bytes(files.join(attempt, name)) or b"").splitlines():
-                yield _outcome(json.loads(line))
+            uri = files.join(attempt, name)
+            yield uri, (files.read_bytes(uri) or b"").splitlines()
 
 
 def _row(outcome: QuantumOutcome) -> dict[str, Any]:
     return {k: v for k, v in vars(outcome).items() if v not in ("", (), False)}
 
 
-def _outcome(row: dict[str, Any]) -> QuantumOutcome:
-    task, detector, exposures = row.pop("quantum")
-    return QuantumOutcome(Quantum(task, detector, tuple(exposures)), **{**row, "log": tuple(row.get("log", ()))})
+def _outcome(line: bytes) -> QuantumOutcome | None:
+    try:
+        row = json.loads(line)
+        task, detector, exposures = row.pop("quantum")
+        return QuantumOutcome(Quantum(task, detector, tuple(exposures)), **{**row, "log": tuple(row.get("log", ()))})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

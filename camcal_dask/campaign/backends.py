@@ -110,14 +110,14 @@ def job_arguments(profile: Profile) -> dict[str, Any]:
         "python": jobs.python,
         "job_name": "camcal",
         "death_timeout": int(seconds(profile.startup_timeout)),
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"}
+        "scheduler_options": {"dashboard_address": f"{profile.listen}:0"}
         | ({"interface": jobs.scheduler_interface} if jobs.scheduler_interface else {}),
     }
+    extra = ["--dashboard-address", f"{profile.listen}:0"]
     if (lifetime := profile.lifetime_s()) is not None:
         stagger = int(min(STAGGER_S, lifetime / 10))
-        arguments["worker_extra_args"] = [
-            "--lifetime", f"{int(lifetime - stagger)}s", "--lifetime-stagger", f"{stagger}s",
-        ]  # fmt: skip
+        extra += ["--lifetime", f"{int(lifetime - stagger)}s", "--lifetime-stagger", f"{stagger}s"]
+    arguments["worker_extra_args"] = extra
     if profile.kind != "htcondor":
         arguments |= {"queue": jobs.queue, "account": jobs.account, "walltime": jobs.walltime}
     if profile.kind == "lsf":
@@ -181,13 +181,16 @@ def _gateway(profile: Profile) -> Any:
     settings = profile.gateway
     assert settings is not None
     library = _library("dask_gateway")
-    gateway = library.Gateway(settings.address, proxy_address=settings.proxy_address, auth=settings.auth)
-    offered = dict(gateway.cluster_options())
-    unknown = sorted(set(settings.options) - set(offered))
-    if unknown:
-        raise ConfigError(f"{settings.address} offers no cluster option {', '.join(unknown)}; it has {sorted(offered)}")
-    wanted = {name: value for name, value in gateway_options(profile).items() if name in offered}
-    try:
-        return gateway.new_cluster(**wanted)
-    except library.GatewayClusterError as error:
-        raise ConfigError(f"{settings.address}: {error}; the gateway's log says why") from None
+    # closed here: what the garbage collector closes in a starting thread waits for that thread for ever
+    with library.Gateway(settings.address, proxy_address=settings.proxy_address, auth=settings.auth) as gateway:
+        offered = dict(gateway.cluster_options())
+        unknown = sorted(set(settings.options) - set(offered))
+        if unknown:
+            raise ConfigError(
+                f"{settings.address} offers no cluster option {', '.join(unknown)}; it has {sorted(offered)}"
+            )
+        wanted = {name: value for name, value in gateway_options(profile).items() if name in offered}
+        try:
+            return gateway.new_cluster(**wanted)
+        except library.GatewayClusterError as error:
+            raise ConfigError(f"{settings.address}: {error}; the gateway's log says why") from None

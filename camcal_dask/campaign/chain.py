@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import xarray as xr
 
+from camcal_dask.calibs.illumination import SelectConfig
+from camcal_dask.campaign.flats import choose_flats
 from camcal_dask.campaign.plan import TASK_BUDGET_BYTES, Plan, make_plan
 from camcal_dask.campaign.recipe import (
     AnyRecipe,
@@ -26,7 +29,7 @@ from camcal_dask.campaign.recipe import (
 from camcal_dask.campaign.run import Outcome, execute
 from camcal_dask.campaign.selection import Chosen, camera_states, choose
 from camcal_dask.campaign.shipped import shipped
-from camcal_dask.errors import CamcalError, PlanError, RepoError, RunError, nearest
+from camcal_dask.errors import CamcalError, ConfigError, PlanError, RepoError, RunError, nearest
 from camcal_dask.repo.naming import check_collection, component
 from camcal_dask.repo.registry import Repo
 from camcal_dask.repo.schema import raw_run
@@ -35,6 +38,11 @@ if TYPE_CHECKING:
     from distributed import Client
 
 R = TypeVar("R", VerifyRecipe, TableRecipe)
+DEFAULT = (
+    "biasBootstrap", "darkBootstrap", "flatBootstrap", "defects", "linearizerPtc", "linearizer", "ptc",
+    "bias", "dark", "flat", "defectsAfterFlats",
+)  # fmt: skip
+"""Everything, in the order of reference/construction.md 15."""
 AT_MOST = 20
 """Exposures that a calibration is made from."""
 Bar = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
@@ -45,7 +53,7 @@ class ChainSettings:
     """What holds for all steps of a chain."""
 
     prefix: str
-    """Each product goes to the RUN ``prefix/<product>`` (flats: ``prefix/<product>/<filter>``)."""
+    """What a pipeline makes goes to the RUN ``prefix/<pipeline>`` (flats: ``prefix/<pipeline>/<filter>``)."""
     inputs: tuple[str, ...] = ()
     """Collections searched for raws and for what the chain does not make; default: the raws."""
     where: str = ""
@@ -54,7 +62,9 @@ class ChainSettings:
     strict: bool = False
     """Stop when a verification fails, not only when a product does."""
     unverified: tuple[str, ...] = ()
-    """Products whose verification is left out."""
+    """Pipelines whose products are not verified."""
+    overrides: tuple[str, ...] = ()
+    """Settings of pipelines, ``product:step.key=value``; verifications too (``verifyBias:...``)."""
     cluster: str = "local"
     task_memory_bytes: int = TASK_BUDGET_BYTES
 
@@ -62,22 +72,59 @@ class ChainSettings:
         check_collection(self.prefix)
 
 
-def in_order(recipes: Sequence[AnyRecipe]) -> list[AnyRecipe]:
-    """Sort recipes so that each comes after those that make what it needs.
+class Step(NamedTuple):
+    """A pipeline of a chain: its name, by which ``-c`` and the RUN call it, and what it makes."""
+
+    name: str
+    recipe: AnyRecipe
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """Dataset types that it needs, or uses where they are there."""
+        return (*self.recipe.needs, *self.recipe.uses)
+
+
+def in_order(steps: Sequence[Step]) -> list[Step]:
+    """Sort steps so that each comes after those that make what it needs or uses.
+
+    A product may be made once more from what was made with it (``defectsAfterFlats``); the others then use the first.
 
     Raises
     ------
     PlanError
-        If two make the same product, or they need each other.
+        If two make the same product from the same things, or they need each other.
     """
-    makers = {recipe.product: recipe for recipe in recipes}
-    if len(makers) < len(recipes):
-        raise PlanError(f"chain: a product is made twice in {', '.join(r.product for r in recipes)}")
-    graph = {r.product: [need for need in r.needs if need in makers] for r in recipes}
+    makers = _first_makers(steps)
+    graph = {step.name: [makers[want].name for want in step.wants if want in makers] for step in steps}
+    named = {step.name: step for step in steps}
     try:
-        return [makers[product] for product in TopologicalSorter(graph).static_order()]
+        return [named[name] for name in TopologicalSorter(graph).static_order()]
     except CycleError as error:
         raise PlanError(f"chain: {' needs '.join(reversed(error.args[1]))}: none can be first") from None
+
+
+def _first_makers(steps: Sequence[Step]) -> dict[str, Step]:
+    """Say which step makes each product first."""
+    makers: dict[str, list[Step]] = {}
+    for step in steps:
+        makers.setdefault(step.recipe.product, []).append(step)
+
+    def rests_on(step: Step, product: str) -> bool:
+        seen, stack = set[str](), list(step.wants)
+        while stack:
+            want = stack.pop()
+            if want not in seen:
+                seen.add(want)
+                stack += [more for maker in makers.get(want, ()) for more in maker.wants]
+        return product in seen
+
+    found = {}
+    for product, several in makers.items():
+        first = several if len(several) == 1 else [step for step in several if not rests_on(step, product)]
+        if len(first) != 1 or len({step.name for step in several}) < len(several):
+            raise PlanError(f"chain: a product is made twice in {', '.join(step.name for step in steps)}: {product}")
+        found[product] = first[0]
+    return found
 
 
 class Chain:
@@ -97,14 +144,15 @@ class Chain:
     def __init__(self, repo: Repo, client: Client, settings: ChainSettings, say: Callable[[str], None], bar: Bar):
         self.repo, self.client, self.settings, self.say, self.bar = repo, client, settings, say, bar
         self.made: list[str] = []
+        self.overrides: dict[str, list[str]] = {}
 
-    def run(self, names: Iterable[str], instrument: str | None = None) -> list[Outcome]:
+    def run(self, names: Iterable[str] = (), instrument: str | None = None) -> list[Outcome]:
         """Make all, in the order of their needs.
 
         Parameters
         ----------
         names : iterable of str
-            Pipelines, by name (``bias``) or file.
+            Pipelines, by name (``bias``) or file; default: `DEFAULT`.
         instrument : str, optional
             Needed if the repository has several.
 
@@ -114,62 +162,90 @@ class Chain:
             If a step failed: what is done, what failed and why, what was not tried.
         PlanError
             If something is needed that neither the chain makes nor the inputs hold.
+        ConfigError
+            If a setting is for a pipeline that the chain does not run, or not valid.
         """
         camera = self.repo.instrument(instrument).name
-        recipes = in_order([_load(name, camera) for name in names])
         self.settings = replace(self.settings, inputs=self.settings.inputs or (raw_run(camera),))
-        self._check_names(recipes)
-        self._check_needs(recipes)
-        self.say("order: " + ", ".join(_needs_text(r) for r in recipes))
+        names = tuple(names) or DEFAULT
+        self.overrides = _by_pipeline(self.settings.overrides, [Path(name).stem for name in names], camera)
+        steps = in_order([self._load(name, camera) for name in names])
+        self._check_names(steps)
+        self._check_needs(steps)
+        self.say("order: " + ", ".join(_needs_text(step) for step in steps))
         outcomes: list[Outcome] = []
-        for i, recipe in enumerate(recipes):
+        for i, step in enumerate(steps):
             try:
-                outcomes += self._step(recipe)
+                outcomes += self._step(step)
             except CamcalError as error:
-                rest = ", ".join(r.product for r in recipes[i + 1 :]) or "nothing"
+                rest = ", ".join(left.name for left in steps[i + 1 :]) or "nothing"
                 done = ", ".join(self.made) or "nothing"
-                raise RunError(
-                    f"chain stopped at {recipe.product}: {error}\n  done: {done}\n  not tried: {rest}"
-                ) from error
+                raise RunError(f"chain stopped at {step.name}: {error}\n  done: {done}\n  not tried: {rest}") from error
         return outcomes
 
-    def _check_names(self, recipes: Sequence[AnyRecipe]) -> None:
+    def _check_names(self, steps: Sequence[Step]) -> None:
         """Refuse a prefix with which a step, or its verification, could not name its RUN."""
-        for recipe in recipes:
-            names = [f"{self.settings.prefix}/{recipe.product}"]
-            if isinstance(recipe, FlatRecipe):
+        for step in steps:
+            names = [f"{self.settings.prefix}/{step.name}"]
+            if isinstance(step.recipe, FlatRecipe):
                 with contextlib.suppress(RepoError):  # without flats the step itself says why
-                    names = [f"{names[0]}/{component(name)}" for name in self._filters(recipe)]
-            for suffix in [v.product for v in _verifications(recipe, TableRecipe)] or ["verify"]:
+                    names = [f"{names[0]}/{component(name)}" for name in self._filters(step.recipe)]
+            for suffix in [v.product for v in self._verifications(step.recipe, TableRecipe)] or ["verify"]:
                 for name in names:
                     self.repo.check_output(name)
                     self.repo.check_output(f"{name}.{suffix}")
 
-    def _check_needs(self, recipes: Sequence[AnyRecipe]) -> None:
-        made = {r.product for r in recipes}
-        if unknown := sorted(set(self.settings.unverified) - made):
-            raise PlanError(f"chain: {unknown[0]} is to be left unverified, but is not made{nearest(unknown[0], made)}")
-        for recipe in recipes:
-            for need in recipe.needs:
+    def _load(self, name: str, instrument: str) -> Step:
+        stem = Path(name).stem
+        file = name if name.endswith((".yaml", ".yml")) else f"{instrument}/{name}.yaml"
+        recipe = load_recipe(file, self.overrides.get(stem, ()))
+        if recipe.instrument != instrument:
+            raise PlanError(f"chain: {name} is for {recipe.instrument}, the repository's camera is {instrument}")
+        if isinstance(recipe, VerifyRecipe | TableRecipe):
+            raise PlanError(f"chain: {name} is a verification; these run by themselves after the product they verify")
+        return Step(stem, recipe)
+
+    def _check_needs(self, steps: Sequence[Step]) -> None:
+        names, made = {step.name for step in steps}, {step.recipe.product for step in steps}
+        if unknown := sorted(set(self.settings.unverified) - names):
+            raise PlanError(
+                f"chain: {unknown[0]} is to be left unverified, but is not made{nearest(unknown[0], names)}"
+            )
+        for step in steps:
+            for need in step.recipe.needs:
                 if need not in made and not self.repo.datasets(need, list(self.settings.inputs)):
                     raise PlanError(
-                        f"chain: {recipe.product} needs {need}, which is neither in -p nor in "
+                        f"chain: {step.name} needs {need}, which is neither in -p nor in "
                         f"{', '.join(self.settings.inputs)}; add it to -p or name its RUN in -i"
                     )
 
-    def _step(self, recipe: AnyRecipe) -> list[Outcome]:
-        self.say(f"{recipe.product}: {recipe.description}")
-        run = f"{self.settings.prefix}/{recipe.product}"
+    def _step(self, step: Step) -> list[Outcome]:
+        name, recipe = step
+        self.say(f"{name}: {recipe.description}")
+        run = f"{self.settings.prefix}/{name}"
         if isinstance(recipe, DefectsRecipe):
-            return [self._make(recipe, run, "", None), *self._verify_on_commonest_filter(recipe, run)]
+            return [self._make(recipe, run, ""), *self._verify_on_commonest_filter(step, run)]
         if isinstance(recipe, PtcRecipe | LinearityRecipe):  # all flats that pair: a curve has no use for a few
-            return [self._make(recipe, run, self.settings.where, None), *self._judge(recipe, run)]
+            return [self._make(recipe, run, self.settings.where), *self._judge(step, run)]
         if not isinstance(recipe, FlatRecipe):
-            return self._from_exposures(recipe, run, self.settings.where)
-        outcomes, runs = [], []
-        for name in sorted(self._filters(recipe)):
-            runs.append(f"{run}/{component(name)}")
-            outcomes += self._from_exposures(recipe, runs[-1], self._of_filter(name))
+            return self._from_exposures(step, run, self.settings.where, self._choose(recipe, self.settings.where))
+        return self._flats(step, run)
+
+    def _flats(self, step: Step, run: str) -> list[Outcome]:
+        """Make the flat of every filter that has flats of one illumination; name the others."""
+        outcomes, runs, refused = [], [], []
+        for physical_filter in sorted(self._filters(step.recipe)):
+            where = self._of_filter(physical_filter)
+            try:
+                chosen = self._choose(step.recipe, where)
+            except PlanError as error:
+                refused.append(f"{physical_filter}: {error}")
+                self.say(f"  no {step.name} of {refused[-1]}")
+                continue
+            runs.append(f"{run}/{component(physical_filter)}")
+            outcomes += self._from_exposures(step, runs[-1], where, chosen)
+        if not runs:
+            raise PlanError(f"no filter has flats that will do: {'; '.join(refused)}")
         self.repo.chain(run, runs)
         return outcomes
 
@@ -186,74 +262,107 @@ class Chain:
             _both(recipe.where, where), instrument=recipe.instrument, collections=list(self.settings.inputs)
         )
 
-    def _from_exposures(self, recipe: AnyRecipe, run: str, where: str) -> list[Outcome]:
-        chosen = self._choose(recipe, where)
-        outcomes = [self._make(recipe, run, where, chosen.exposures)]
-        found = self._verification(recipe)
-        exposures = sorted({*chosen.exposures, *chosen.kept_out})
-        return outcomes if found is None else [*outcomes, self._verify(found, run, where, exposures)]
+    def _from_exposures(self, step: Step, run: str, where: str, chosen: Chosen) -> list[Outcome]:
+        outcomes = [self._make(step.recipe, run, where, chosen)]
+        found = self._verification(step)
+        if found is None:
+            return outcomes
+        tested = replace(chosen, exposures=tuple(sorted({*chosen.exposures, *chosen.kept_out})))
+        return [*outcomes, self._verify(found, run, where, tested)]
 
-    def _verify_on_commonest_filter(self, recipe: AnyRecipe, run: str) -> list[Outcome]:
+    def _verify_on_commonest_filter(self, step: Step, run: str) -> list[Outcome]:
         """Verify what was made from no exposures on those that its verification asks for, through one filter."""
-        found = self._verification(recipe)
+        found = self._verification(step)
         if found is None:
             return []
         filters = self._filters(found)
-        where = self._of_filter(max(filters, key=lambda name: filters[name]))
-        return [self._verify(found, run, where, self._choose(found, where).exposures)]
+        refused = []
+        for physical_filter in sorted(filters, key=lambda name: -filters[name]):
+            where = self._of_filter(physical_filter)
+            try:
+                return [self._verify(found, run, where, self._choose(found, where))]
+            except PlanError as error:
+                refused.append(str(error))
+        raise PlanError("; ".join(refused))
 
     def _choose(self, recipe: AnyRecipe, where: str) -> Chosen:
+        """Choose exposures of one camera state, of flats those of one illumination."""
         raws = self._raws(recipe, where)
         camera = self.repo.instrument(recipe.instrument)
+        reasons: tuple[str, ...] = ()
+        if (raws["observation_type"] == "flat").all():
+            select = recipe.select if isinstance(recipe, FlatRecipe) else SelectConfig()
+            picked = choose_flats(self.repo, select, raws, self._inputs(), recipe.product)
+            raws, reasons = raws.sel(exposure=list(picked.exposures)), picked.reasons
         states = camera_states(self.repo, raws, camera)
         chosen = choose(raws, states, camera.settings.state_keywords, self.settings.at_most)
+        chosen = replace(chosen, reasons=(*reasons, *chosen.reasons))
         for reason in chosen.reasons:
             self.say(f"  {reason}")
         if not chosen.exposures:
             raise PlanError(f"{recipe.product}: no exposure is left: {'; '.join(chosen.reasons)}")
         return chosen
 
-    def _verification(self, recipe: AnyRecipe) -> VerifyRecipe | None:
+    def _verification(self, step: Step) -> VerifyRecipe | None:
         """Shipped verification whose candidates include the product, for this product only."""
-        found = None if recipe.product in self.settings.unverified else next(_verifications(recipe, VerifyRecipe), None)
-        return None if found is None else found.chosen(recipe.product)
+        if step.name in self.settings.unverified:
+            return None
+        found = next(self._verifications(step.recipe, VerifyRecipe), None)
+        return None if found is None else found.chosen(step.recipe.product)
 
-    def _judge(self, recipe: AnyRecipe, run: str) -> list[Outcome]:
+    def _verifications(self, recipe: AnyRecipe, kind: type[R]) -> Iterator[R]:
+        """Shipped verifications of one kind whose candidates include the product."""
+        for path in _verification_files(recipe.instrument):
+            found = load_recipe(str(path), self.overrides.get(path.stem, ()))
+            if isinstance(found, kind) and recipe.product in found.candidates:
+                yield found
+
+    def _judge(self, step: Step, run: str) -> list[Outcome]:
         """Judge a product by its own numbers."""
         outcomes = []
-        left_out = recipe.product in self.settings.unverified
-        for found in () if left_out else _verifications(recipe, TableRecipe):
+        left_out = step.name in self.settings.unverified
+        for found in () if left_out else self._verifications(step.recipe, TableRecipe):
             plan = self._plan(found, f"{run}.{found.product}", "", None, (run,))
             outcomes.append(self._execute(plan))
             if not outcomes[-1].complete or (self.settings.strict and not outcomes[-1].passed):
                 raise RunError(f"verification of {run}: {outcomes[-1].text()}")
         return outcomes
 
-    def _make(self, recipe: AnyRecipe, run: str, where: str, exposures: Sequence[int] | None) -> Outcome:
-        outcome = self._execute(self._plan(recipe, run, where, exposures, tuple(reversed(self.made))))
+    def _make(self, recipe: AnyRecipe, run: str, where: str, chosen: Chosen | None = None) -> Outcome:
+        outcome = self._execute(self._plan(recipe, run, where, chosen))
         if not outcome.complete:
             raise RunError(outcome.text())
         self.made.append(run)
         return outcome
 
-    def _verify(self, recipe: VerifyRecipe, run: str, where: str, exposures: Sequence[int]) -> Outcome:
-        outcome = self._execute(self._plan(recipe, f"{run}.verify", where, exposures, (run, *reversed(self.made))))
+    def _verify(self, recipe: VerifyRecipe, run: str, where: str, chosen: Chosen) -> Outcome:
+        outcome = self._execute(self._plan(recipe, f"{run}.verify", where, chosen, (run,)))
         if not outcome.complete or (self.settings.strict and not outcome.passed):
             raise RunError(f"verification of {run}: {outcome.text()}")
         return outcome
 
+    def _inputs(self, first: tuple[str, ...] = ()) -> list[str]:
+        """Collections searched: what the chain made, the latest first, then the user's."""
+        return list(dict.fromkeys((*first, *reversed(self.made), *self.settings.inputs)))
+
     def _plan(
-        self, recipe: AnyRecipe, run: str, where: str, exposures: Sequence[int] | None, first: tuple[str, ...]
+        self, recipe: AnyRecipe, run: str, where: str, chosen: Chosen | None, first: tuple[str, ...] = ()
     ) -> Plan:
-        return make_plan(
+        plan = make_plan(
             self.repo,
             recipe,
-            inputs=list(dict.fromkeys((*first, *self.settings.inputs))),
+            inputs=self._inputs(first),
             output=run,
             where=where,
-            exposures=exposures,
+            exposures=None if chosen is None else chosen.exposures,
+            choice=() if chosen is None else chosen.reasons,
             task_memory_bytes=self.settings.task_memory_bytes,
         )
+        if plan.calibs:
+            self.say(f"  with {plan.calibs_text()}")
+        if text := plan.absent_text():
+            self.say(f"  {text}")
+        return plan
 
     def _execute(self, plan: Plan) -> Outcome:
         with self.bar(plan.recipe.product, len(plan.quanta)) as advance:
@@ -267,27 +376,34 @@ class Chain:
         return outcome
 
 
-def _load(name: str, instrument: str) -> AnyRecipe:
-    recipe = load_recipe(name if name.endswith((".yaml", ".yml")) else f"{instrument}/{name}.yaml")
-    if recipe.instrument != instrument:
-        raise PlanError(f"chain: {name} is for {recipe.instrument}, the repository's camera is {instrument}")
-    if isinstance(recipe, VerifyRecipe | TableRecipe):
-        raise PlanError(f"chain: {name} is a verification; these run by themselves after the product they verify")
-    return recipe
+def _verification_files(instrument: str) -> list[Path]:
+    """Shipped pipelines of verifications that a chain runs."""
+    folder = shipped("pipelines", instrument)
+    return sorted(folder.glob("verify*.yaml")) if folder else []
 
 
-def _verifications(recipe: AnyRecipe, kind: type[R]) -> Iterator[R]:
-    """Shipped verifications of one kind whose candidates include the product."""
-    folder = shipped("pipelines", recipe.instrument)
-    for path in sorted(folder.glob("verify*.yaml")) if folder else ():
-        found = load_recipe(str(path))
-        if isinstance(found, kind) and recipe.product in found.candidates:
-            yield found
+def _by_pipeline(overrides: Sequence[str], names: Sequence[str], instrument: str) -> dict[str, list[str]]:
+    """Settings ``product:step.key=value`` by pipeline; those of verifications are tried at once."""
+    files = {path.stem: path for path in _verification_files(instrument)}
+    found: dict[str, list[str]] = {}
+    for override in overrides:
+        name, colon, setting = override.partition(":")
+        if not colon or "=" in name:
+            raise ConfigError(f"-c {override!r}: expected product:step.key=value, such as flat:select.ramps=true")
+        if name not in (*names, *files):
+            raise ConfigError(f"-c {override!r}: the chain does not run {name!r}{nearest(name, [*names, *files])}")
+        found.setdefault(name, []).append(setting)
+    for name in found.keys() & files.keys():
+        load_recipe(str(files[name]), found[name])
+    return found
 
 
 def _both(*conditions: str) -> str:
     return " AND ".join(f"({c})" for c in conditions if c)
 
 
-def _needs_text(recipe: AnyRecipe) -> str:
-    return f"{recipe.product} (needs {', '.join(recipe.needs)})" if recipe.needs else recipe.product
+def _needs_text(step: Step) -> str:
+    parts = [
+        f"{verb} {', '.join(what)}" for verb, what in (("needs", step.recipe.needs), ("uses", step.recipe.uses)) if what
+    ]
+    return f"{step.name} ({'; '.join(parts)})" if parts else step.name

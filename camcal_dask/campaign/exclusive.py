@@ -1,19 +1,17 @@
 """One client at a time on a run: who is there, whether it still lives, and taking over from the dead.
 
 Two clients would do no harm (shards are written whole and alike by both), only the work twice.  Whether
-a client lives is seen on its own host by its process, elsewhere by its progress file growing: no clocks
-are compared.
+a client lives is seen on its own host by its process (`process`), elsewhere by its progress file growing: no
+clocks are compared.  A claim that cannot be read is nobody's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import time
 from collections.abc import Iterator
 
-from camcal_dask.campaign import attempts
+from camcal_dask.campaign import attempts, process
 from camcal_dask.campaign.tracker import WRITE_S
 from camcal_dask.errors import RunError
 from camcal_dask.repo import files
@@ -32,16 +30,17 @@ def alone(attempt: str, product: str) -> Iterator[None]:
     RunError
         If another client that lives holds it.
     """
-    claim = Claim(files.join(files.parent(attempt), f"claim-{product}"))
-    name = attempt.rpartition("/")[2]
-    mine = f"{name}:{os.getpid()}:{socket.gethostname()}"
+    uri = files.join(files.parent(attempt), f"claim-{product}")
+    claim, me = Claim(uri), process.here()
+    mine = f"{attempt.rpartition('/')[2]}:{me.text}"
     standing = claim.take(mine)
     if standing != mine:
-        other, pid, host = standing.split(":", 2)
-        if lives(files.join(files.parent(attempt), other), host, int(pid)):
+        other, _, text = standing.partition(":")
+        holder = process.parse(text)
+        if holder is not None and lives(files.join(files.parent(attempt), other), holder):
             raise RunError(
-                f"another client works on this run: process {pid} on {host} (attempt {other}); "
-                "wait for it (camcal status), or end it and repeat the command"
+                f"another client works on this run: {holder} (attempt {other}); wait for it (camcal status), or end it "
+                f"and repeat the command; if that is no process of camcal, remove {uri}"
             )
         claim.seize(mine)
     try:
@@ -50,10 +49,10 @@ def alone(attempt: str, product: str) -> Iterator[None]:
         claim.release(mine)
 
 
-def lives(attempt: str, host: str, pid: int) -> bool:
+def lives(attempt: str, client: process.Process) -> bool:
     """Whether the client of an attempt still works."""
-    if host == socket.gethostname():
-        return pid == os.getpid() or _process(pid)
+    if (seen := client.lives()) is not None:
+        return seen
     before = _beat(attempt)
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
@@ -63,15 +62,5 @@ def lives(attempt: str, host: str, pid: int) -> bool:
     return False
 
 
-def _beat(attempt: str) -> int:
-    return int((files.read_json(attempts.progress_uri(attempt)) or {}).get("beat", 0))
-
-
-def _process(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _beat(attempt: str) -> object:
+    return (attempts.read_progress(attempt) or {}).get("beat", 0)

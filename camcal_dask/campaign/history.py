@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
+import pydantic
+
 from camcal_dask.campaign import attempts, exclusive
-from camcal_dask.campaign.quanta import Quantum, QuantumOutcome
+from camcal_dask.campaign.process import Process
+from camcal_dask.campaign.quanta import Quantum, QuantumOutcome, count_by_status
 from camcal_dask.campaign.tracker import Snapshot
 from camcal_dask.errors import RepoError
 from camcal_dask.repo import files, naming
 from camcal_dask.repo.registry import Repo
+
+_SNAPSHOT = pydantic.TypeAdapter(Snapshot)
 
 
 def recorded_runs(repo: Repo, instrument: str | None = None) -> list[str]:
@@ -32,17 +37,35 @@ def snapshots(root: str, run: str) -> list[Snapshot]:
     RepoError
         If nothing was recorded.
     """
-    latest: dict[str, Snapshot] = {}
-    known = {f.name for f in fields(Snapshot)}
-    for attempt in attempts.list_attempts(root, run):
-        values = files.read_json(attempts.progress_uri(attempt))
-        if values is None:
-            continue
-        if values["state"] == "running" and not exclusive.lives(attempt, values["host"], values["pid"]):
-            values["state"] = "killed"
-        values["last_failures"] = tuple(values["last_failures"])
-        latest[values["product"]] = Snapshot(**{k: v for k, v in values.items() if k in known})
-    return list(latest.values())
+    found = (_snapshot(attempt, run) for attempt in attempts.list_attempts(root, run))
+    return list({one.product: one for one in found if one is not None}.values())
+
+
+def _snapshot(attempt: str, run: str) -> Snapshot | None:
+    """Snapshot of an attempt, None if it wrote none; a damaged one is counted anew from the outcomes."""
+    if not files.exists(attempts.progress_uri(attempt)):
+        return None
+    try:
+        one = _SNAPSHOT.validate_python(attempts.read_progress(attempt))
+    except pydantic.ValidationError:
+        return _recounted(attempt, run)
+    if one.state == "running" and not exclusive.lives(attempt, Process(one.host, one.pid, one.mark)):
+        return replace(one, state="killed")
+    return one
+
+
+def _recounted(attempt: str, run: str) -> Snapshot:
+    record = attempts.read_record(attempt)
+    count: Any = count_by_status({o.quantum: o for o in attempts.read_outcomes(attempt)}.values())
+    total = sum(record.get("counts", count).values())
+    product = record.get("product") or attempt.rpartition("/")[2].split("-")[1]
+    state = record["state"] if record.get("ended") else "unknown"
+    return replace(Snapshot(run, product, state, total), **count)
+
+
+def damage(root: str, run: str) -> list[str]:
+    """Say which files that describe a RUN cannot be read (`attempts.damage`)."""
+    return [text for attempt in attempts.list_attempts(root, run) for text in attempts.damage(attempt)]
 
 
 def outcomes(root: str, run: str) -> Iterator[tuple[str, QuantumOutcome]]:
@@ -70,6 +93,8 @@ def reference_record(root: str, run: str, product: str | None = None) -> dict[st
         If there is none, or the RUN holds several products and none is named.
     """
     records = [r for r in map(attempts.read_record, attempts.list_attempts(root, run)) if r]
+    if not records:
+        raise RepoError(f"{run}: no record of an attempt can be read there; camcal history says what is damaged")
     made = sorted({r["product"] for r in records})
     if product is None and len(made) > 1:
         raise RepoError(f"{run} holds {', '.join(made)}: say which with --product")
@@ -82,7 +107,7 @@ def reference_record(root: str, run: str, product: str | None = None) -> dict[st
 def reference_instrument(root: str, run: str) -> str:
     """Name of the camera that a RUN was made for."""
     if not (found := _cameras(root, run)):
-        raise RepoError(f"{run}: was killed before it wrote its record; it did nothing")
+        raise RepoError(f"{run}: no record of an attempt can be read there; camcal history says what is damaged")
     return found[-1]
 
 

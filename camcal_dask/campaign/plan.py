@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from camcal_dask.calibs.products import PRODUCTS
 from camcal_dask.calibs.stack import peak_bytes, slab_rows_for
+from camcal_dask.campaign.flats import choose_flats
 from camcal_dask.campaign.pairing import Paired, find_pairs
 from camcal_dask.campaign.quanta import Quantum
 from camcal_dask.campaign.recipe import (
@@ -20,6 +21,7 @@ from camcal_dask.campaign.recipe import (
     FlatRecipe,
     LinearityRecipe,
     PtcRecipe,
+    Recipe,
     StackRecipe,
     TableRecipe,
     VerifyRecipe,
@@ -35,6 +37,7 @@ from camcal_dask.repo.shards import check_format
 if TYPE_CHECKING:  # workers unpickle a plan, and they have no use for the Butler
     from camcal_dask.repo.registry import Repo
 
+A = TypeVar("A", bound=Recipe)
 TASK_BUDGET_BYTES = 1_400 * 2**20
 """Memory a task is planned for when the worker would allow more: beyond it nothing gets faster."""
 
@@ -64,6 +67,10 @@ class Plan:
     """Of a flat, or of exposures that are divided by one."""
     paired: Paired | None = None
     """Pairs of a photon transfer curve."""
+    choice: tuple[str, ...] = ()
+    """How the exposures were chosen among those selected, a line each."""
+    absent: tuple[str, ...] = ()
+    """Calibrations that would be applied if the inputs held them (`Recipe.if_there`)."""
     elsewhere: Mapping[int, str] = field(default_factory=dict)
     """Detectors left out because their product is there already, with its RUN (`without_existing`)."""
 
@@ -133,6 +140,21 @@ class Plan:
         per_pixel = 1 if isinstance(self.recipe, DefectsRecipe) else 12
         return len(self.detectors) * len(self.instrument.amp_names) * height * width * per_pixel
 
+    def _runs_of_calibs(self) -> list[tuple[str, str]]:
+        runs = {
+            name: sorted({f"{r.dataset_type} of {r.run}" for r in refs.values()}) for name, refs in self.calibs.items()
+        }
+        return [(name, ", ".join(texts)) for name, texts in runs.items()]
+
+    def calibs_text(self) -> str:
+        """Say which calibrations are applied."""
+        return ", ".join(dict.fromkeys(runs for _, runs in self._runs_of_calibs()))
+
+    def absent_text(self) -> str:
+        """Say which calibrations are not applied because the inputs lack them; empty if none."""
+        gains = ": gains are the camera model's" if "ptc" in self.absent and self.recipe.isr.gains == "nominal" else ""
+        return f"no {', '.join(self.absent)} in the inputs{gains}" if self.absent else ""
+
     def rows(self, tasks: int) -> list[tuple[str, str]]:
         """Return the lines of the dry-run table; ``tasks`` from :func:`camcal_dask.campaign.run.count_tasks`."""
         exposures, detectors = self.exposures, self.detectors
@@ -150,10 +172,11 @@ class Plan:
         ]
         lines += [("pairs", self.paired.pairs.text())] if self.paired else []
         lines += [("filter", self.physical_filter)] if self.physical_filter else []
-        for name, refs in self.calibs.items():
-            runs = sorted({f"{ref.dataset_type} of {ref.run}" for ref in refs.values()})
+        lines += [("choice", line) for line in self.choice]
+        for name, runs in self._runs_of_calibs():
             is_candidate = isinstance(self.recipe, VerifyRecipe | TableRecipe) and name == self.recipe.kind
-            lines.append(("candidate" if is_candidate else name, ", ".join(runs)))
+            lines.append(("candidate" if is_candidate else name, runs))
+        lines += [("not applied", text)] if (text := self.absent_text()) else []
         for run in dict.fromkeys(self.elsewhere.values()):
             mine = [d for d, name in self.elsewhere.items() if name == run]
             lines.append(("skipped", f"{len(mine)} detectors ({span(mine)}): their {self.recipe.product} is in {run}"))
@@ -185,6 +208,7 @@ def make_plan(
     output: str,
     where: str = "",
     exposures: Sequence[int] | None = None,
+    choice: Sequence[str] = (),
     task_memory_bytes: int = TASK_BUDGET_BYTES,
 ) -> Plan:
     """Resolve a recipe's inputs in one pass over the registry and cost the run.
@@ -202,7 +226,9 @@ def make_plan(
     where : str
         Butler expression, ANDed with the recipe's.
     exposures : sequence of int, optional
-        Of what it selects, take these only.
+        Of what it selects, take these only; default: all, of flats those of one illumination.
+    choice : sequence of str
+        Why these exposures, for the record.
     task_memory_bytes : int
         Memory that one task may take [byte].
 
@@ -211,7 +237,7 @@ def make_plan(
     RepoError
         If ``output`` cannot be a RUN, nothing matches, or the candidate of a verification is not in ``inputs``.
     PlanError
-        If no block of the run fits ``task_memory_bytes``.
+        If no block of the run fits ``task_memory_bytes``, or no flat is of an illumination that will do.
     """
     repo.check_output(output)
     check_dataset_type(recipe.product)
@@ -219,6 +245,7 @@ def make_plan(
     both = " AND ".join(f"({part})" for part in (recipe.where, where) if part)
     base: dict[str, Any] = {
         "recipe": recipe, "output": output, "inputs": tuple(inputs), "where": both, "instrument": instrument,
+        "choice": tuple(choice),
     }  # fmt: skip
     if isinstance(recipe, DefectsRecipe):
         return _plan_defects(repo, recipe, base)
@@ -227,6 +254,9 @@ def make_plan(
     if isinstance(recipe, LinearityRecipe):
         return _plan_linearity(repo, recipe, base, task_memory_bytes)
     raws = repo.raws(both, instrument=instrument.name, collections=list(inputs) or None)
+    if exposures is None and isinstance(recipe, FlatRecipe):
+        _one_filter(raws)
+        exposures, base["choice"] = choose_flats(repo, recipe.select, raws, inputs, recipe.product)
     if exposures is not None:
         raws = raws.sel(exposure=integers(exposures, "exposure"))
     paired = find_pairs(repo, recipe, raws) if isinstance(recipe, PtcRecipe) else None
@@ -237,12 +267,13 @@ def make_plan(
         recipe, refs = _candidates(repo, recipe, raws, inputs)
         chosen = _of_role(raws, refs, recipe.verify.exposures)
         candidates, raws = {recipe.kind: refs}, raws.sel(detector=list(refs), exposure=chosen)
+    wanted = recipe
     one_filter = isinstance(recipe, FlatRecipe) or recipe.isr.flat
     physical_filter = _one_filter(raws) if one_filter else None
-    calibs, lacking = _applied(repo, recipe, raws, inputs)
+    recipe, calibs, lacking = _applied(repo, recipe, raws, inputs)
     rows, cost = _cost(recipe, raws, instrument, task_memory_bytes)
     return Plan(
-        **{**base, "recipe": recipe},
+        **{**base, "recipe": recipe, "absent": _absent(wanted, recipe)},
         raws=raws,
         detectors=tuple(raws["detector"].values.tolist()),
         calibs={**candidates, **calibs},
@@ -348,21 +379,29 @@ def _one_filter(raws: xr.DataArray) -> str:
 
 
 def _applied(
-    repo: Repo, recipe: AnyRecipe, raws: xr.DataArray, inputs: Sequence[str]
-) -> tuple[dict[str, dict[int, CalibRef]], dict[int, str]]:
-    """Calibrations that the ISR applies, and the detectors that lack one."""
+    repo: Repo, recipe: A, raws: xr.DataArray, inputs: Sequence[str]
+) -> tuple[A, dict[str, dict[int, CalibRef]], dict[int, str]]:
+    """Calibrations that the ISR applies, the recipe that applies no others, and the detectors that lack one."""
     calibs: dict[str, dict[int, CalibRef]] = {}
     lacking: dict[int, str] = {}
     detectors = [int(d) for d in raws["detector"].values]
+    registered = {n for n, dataset_type in recipe.if_there.items() if repo.dataset_types(dataset_type)}
+    wanted = recipe.calibs | {n: recipe.if_there[n] for n in recipe.applied if n in registered}
+    found = {n: _one_each(repo, dataset_type, recipe.instrument, raws, inputs) for n, dataset_type in wanted.items()}
+    recipe = recipe.resolved([name for name, refs in found.items() if refs])
     for name, dataset_type in recipe.calibs.items():
-        calibs[name] = _one_each(repo, dataset_type, recipe.instrument, raws, inputs)
+        calibs[name] = found[name]
         if not calibs[name]:
             raise RepoError(
                 f"no {dataset_type}, which {recipe.product} needs for its ISR, in "
                 f"{', '.join(inputs) or 'no collection'}; make it first and name its RUN in -i"
             )
         lacking |= {d: f"no {dataset_type} in {', '.join(inputs)}" for d in detectors if d not in calibs[name]}
-    return calibs, lacking
+    return recipe, calibs, lacking
+
+
+def _absent(wanted: Recipe, recipe: Recipe) -> tuple[str, ...]:
+    return tuple(dataset_type for dataset_type in wanted.uses if dataset_type not in recipe.needs)
 
 
 def _candidates(
@@ -459,10 +498,11 @@ def _plan_linearity(repo: Repo, recipe: LinearityRecipe, base: dict[str, Any], t
     pairs = products.open_products([(ref.uri, d) for d, ref in list(curves.items())[:1]])
     wanted = np.concatenate([pairs["exposure_1"].values, pairs["exposure_2"].values])
     raws = raws.sel(exposure=np.isin(raws["exposure"].values, wanted))
-    calibs, lacking = _applied(repo, recipe, raws, inputs)
+    base["recipe"], calibs, lacking = _applied(repo, recipe, raws, inputs)
+    base["absent"] = _absent(recipe, base["recipe"])
     detectors = tuple(raws["detector"].values.tolist())
     lacking |= {d: f"no {recipe.curves} in {', '.join(inputs)}" for d in detectors if d not in curves}
-    rows, cost = _cost(recipe, raws, instrument, task_memory_bytes)
+    rows, cost = _cost(base["recipe"], raws, instrument, task_memory_bytes)
     return Plan(
         **base, raws=raws, detectors=detectors, calibs={CURVES: curves, **calibs}, slab_rows=rows, task_bytes=cost,
         lacking=lacking,

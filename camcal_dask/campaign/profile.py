@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,13 +14,14 @@ from pydantic import Field
 from camcal_dask.campaign.shipped import shipped
 from camcal_dask.config import Config, load_config
 from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.redact import SECRET, redacted
 
 MEMORY_SHARE = 0.8
 """Part of the machine's memory that workers may use together."""
 SITE_PROFILES = "CAMCAL_CLUSTER_PATH"
 """Variable that names folders of a site's or user's own profiles; ``~/.config/camcal/cluster`` is searched too."""
+LOOPBACK = "127.0.0.1"
 JOB_QUEUES = ("slurm", "pbs", "lsf", "htcondor")
-_SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
@@ -140,6 +140,9 @@ class Profile(Config):
     """Patience with the first worker."""
     address: str | None = None
     """Scheduler of a running cluster, for ``kind: address``."""
+    listen: str = LOOPBACK
+    """Address on which dashboards and the HTTP servers of workers listen, and with ``local`` scheduler and workers too.
+    Whoever reaches a scheduler can run programs as you: anything but the loopback address is for closed networks."""
     jobs: JobsConfig | None = None
     kubernetes: KubernetesConfig | None = None
     gateway: GatewayConfig | None = None
@@ -157,7 +160,7 @@ class Profile(Config):
             raise ValueError(f"kind {self.kind} has a fixed number of workers; leave adaptive out")
         if self.remote:
             self._check_remote()
-        if secret := next((n for n in self.environment if _SECRET.search(n)), None):
+        if secret := next((n for n in self.environment if SECRET.search(n)), None):
             raise ValueError(
                 f"environment.{secret} looks like a credential, which would be written to provenance; set it where "
                 "the workers start (job prologue, image, pod secret) or use the standard files"
@@ -261,7 +264,9 @@ def load_profile(spec: str, processes: int | None = None) -> Profile:
     names = profile_names()
     path = Path(spec) if spec.endswith((".yaml", ".yml")) and Path(spec).exists() else names.get(_stem(spec))
     if path is None:
-        raise ConfigError(f"no cluster profile {spec!r}{nearest(spec, names)} (or give a YAML file or tcp://host:port)")
+        raise ConfigError(
+            f"no cluster profile {redacted(spec)!r}{nearest(spec, names)} (or give a YAML file or tcp://host:port)"
+        )
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:

@@ -6,15 +6,16 @@ step.  Parts shared by cameras are imported (``import: ../ingredients/x.yaml``) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 import yaml
 
 from camcal_dask.calibs.cosmic_rays import CosmicRayConfig
 from camcal_dask.calibs.defects_config import DefectConfig
+from camcal_dask.calibs.illumination import SelectConfig
 from camcal_dask.calibs.levels import LevelConfig, VignetteConfig
 from camcal_dask.calibs.linearity_config import LinearityConfig
 from camcal_dask.calibs.linearity_product import LINEARIZER
@@ -37,6 +38,14 @@ from camcal_dask.verify.tables import TABLES
 
 CALIB_SWITCHES = tuple(name for name in ("bias", "dark", "flat", "defects") if name in IsrConfig.model_fields)
 """Switches of the ISR that ask for a calibration of the same name."""
+_OFF = {
+    "ptc": "read_noise=empirical",
+    "linearizer": "linearity=false",
+    "crosstalk": "crosstalk.terms=none",
+    "cti": "deferred_charge=false",
+    "brighter_fatter": "brighter_fatter=none",
+}
+"""Setting of the ISR that switches a calibration off, where that is not its name."""
 CURVES = "curves"
 """Under this name a plan holds the photon transfer curves that a linearizer is made from."""
 
@@ -53,11 +62,28 @@ class Recipe(Config):
     isr: IsrConfig = IsrConfig()
     calibs: dict[str, str] = {}
     """Dataset type behind each calibration that the ISR applies: ``{bias: biasBootstrap}``."""
+    if_there: dict[str, str] = {}
+    """Dataset types of calibrations that the ISR applies only where the inputs hold them (`resolved`)."""
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Dataset types that must be there before this recipe runs."""
         return tuple(self.calibs.values())
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Dataset types that are applied where they are there."""
+        return tuple(self.if_there[name] for name in self.applied if name in self.if_there)
+
+    def resolved(self, there: Collection[str]) -> Self:
+        """Return the recipe that applies those of ``if_there`` that are; without a ptc, nominal gains."""
+        isr = self.isr.model_dump()
+        for name in set(self.if_there) & set(self.applied) - set(there):
+            apply_override(isr, _OFF.get(name, f"{name}=false"))
+            if name == isr["gains"]:
+                isr["gains"] = "nominal"
+        calibs = self.calibs | {n: self.if_there[n] for n in self.applied if n in self.if_there and n in there}
+        return type(self).model_validate(self.model_dump() | {"isr": isr, "calibs": calibs, "if_there": {}})
 
     @property
     def applied(self) -> tuple[str, ...]:
@@ -67,11 +93,13 @@ class Recipe(Config):
     def _check_calibs(self) -> None:
         """Refuse calibrations that are not applied, applied ones without a type, and mixed units."""
         expected = {"bias": self.isr.units, "dark": f"{self.isr.units}/s", "flat": "1", "defects": "1"}
-        for name in sorted(set(self.applied) - set(self.calibs)):
+        for name in sorted(set(self.applied) - set(self.calibs) - set(self.if_there)):
             raise ValueError(f"isr.{name} is on: say which dataset type it is, calibs: {{{name}: ...}}")
-        for name, dataset_type in self.calibs.items():
-            if name not in self.applied:
-                raise ValueError(f"calibs.{name} is given, but isr.{name} is off{nearest(name, self.applied)}")
+        if both := sorted(set(self.if_there) & set(self.calibs)):
+            raise ValueError(f"{both[0]} is in calibs and in if_there; name it once")
+        for name in sorted(set(self.calibs) - set(self.applied)):
+            raise ValueError(f"calibs.{name} is given, but isr.{name} is off{nearest(name, self.applied)}")
+        for name, dataset_type in (self.calibs | self.if_there).items():
             if dataset_type not in PRODUCTS:
                 raise ValueError(f"calibs.{name} = {dataset_type!r}{nearest(dataset_type, PRODUCTS)}")
             units = PRODUCTS[dataset_type].units
@@ -115,6 +143,7 @@ class FlatRecipe(StackRecipe):
 
     task: Literal["flat"]  # type: ignore[assignment]
     combine: CombineConfig = CombineConfig(scale="levels")
+    select: SelectConfig = SelectConfig()
     levels: LevelConfig = LevelConfig()
     vignette: VignetteConfig = VignetteConfig()
 

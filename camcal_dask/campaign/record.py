@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from camcal_dask.campaign.plan import Plan
+from camcal_dask.redact import redacted, redacted_command, redacted_values
 from camcal_dask.repo.lookup import CalibRef
 from camcal_dask.repo.shards import check_format
 
@@ -46,6 +47,10 @@ class RunRecord:
     """Pipeline and overrides as the user gave them."""
     pairs: list[tuple[int, int]] = field(default_factory=list)
     """Of a photon transfer curve."""
+    choice: list[str] = field(default_factory=list)
+    """How the exposures were chosen among those selected."""
+    absent: list[str] = field(default_factory=list)
+    """Calibrations that were not applied because the inputs had none."""
     elsewhere: dict[str, str] = field(default_factory=dict)
     """Detectors that were left out because a RUN has their product."""
     product: str = ""
@@ -114,7 +119,7 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
     return RunRecord(
         run=plan.output,
         provenance_id=provenance_id(plan),
-        command=list(sys.argv),
+        command=redacted_command(sys.argv),
         recipe=plan.recipe.model_dump(mode="json"),
         where=plan.where,
         inputs=list(plan.inputs),
@@ -124,10 +129,12 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
         versions=versions(),
         host=socket.gethostname(),
         user=_user(),
-        cluster=cluster,
+        cluster=redacted(cluster),
         started=now(),
-        asked=dict(asked),
+        asked=redacted_values(asked),
         pairs=list(plan.paired.pairs.pairs) if plan.paired else [],
+        choice=list(plan.choice),
+        absent=list(plan.absent),
         elsewhere={str(d): run for d, run in plan.elsewhere.items()},
         product=plan.recipe.product,
         folder=str(Path.cwd()),

@@ -25,6 +25,7 @@ from camcal_dask.campaign.tasks.verify import run_verify, verify_quantum
 from camcal_dask.campaign.tasks.verify_table import run_verify_table
 from camcal_dask.campaign.tracker import Limits, Progress, Snapshot, Tracker
 from camcal_dask.errors import RunError
+from camcal_dask.redact import redacted
 from camcal_dask.repo import files, naming, products
 from camcal_dask.repo.registry import Repo
 
@@ -114,7 +115,7 @@ def execute(
 def _attempt(repo: Repo, plan: Plan, client: Client, options: Options, attempt: str, uri: str) -> Outcome:
     """Carry out one attempt between the two writings of its record."""
     record = open_record(plan, options.cluster, options.asked)
-    record.uri, record.scheduler = uri.removeprefix(f"{repo.root}/"), str(client.scheduler.address)
+    record.uri, record.scheduler = uri.removeprefix(f"{repo.root}/"), redacted(str(client.scheduler.address))
     files.write_json(attempts.record_uri(attempt), record.plain())
     start = Snapshot(plan.output, plan.recipe.product)
     tracker = Tracker(attempt, start, options.limits, options.progress, options.watch, plan.task_bytes)

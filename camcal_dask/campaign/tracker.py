@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from signal import Signals
 from typing import TYPE_CHECKING, Any
 
-from camcal_dask.campaign import attempts, faults
+from camcal_dask.campaign import attempts, faults, process
 from camcal_dask.campaign.quanta import Quantum, QuantumOutcome, count_by_status
 from camcal_dask.campaign.record import now
+from camcal_dask.redact import redacted
 from camcal_dask.repo import files
 
 if TYPE_CHECKING:
@@ -67,6 +66,8 @@ class Snapshot:
     dashboard: str = ""
     host: str = ""
     pid: int = 0
+    mark: str = ""
+    """With these two the client: `process.Process`."""
     started: str = ""
     beat: int = 0
     """Grows with every writing: a reader sees whether the run lives without comparing clocks."""
@@ -115,7 +116,8 @@ class Tracker:
     _files: int = 0
 
     def __post_init__(self) -> None:
-        self.snapshot = replace(self.snapshot, host=socket.gethostname(), pid=os.getpid(), started=now())
+        me = process.here()
+        self.snapshot = replace(self.snapshot, host=me.host, pid=me.pid, mark=me.mark, started=now())
 
     def expect(self, quanta: Iterable[Quantum]) -> None:
         """Say what the run consists of."""
@@ -169,7 +171,7 @@ class Tracker:
             workers, threads, memory = client.run_on_scheduler(_census)
             self.snapshot = replace(
                 self.snapshot, workers=workers, threads=threads, memory_mib=memory / 2**20,
-                dashboard=client.dashboard_link or "",
+                dashboard=redacted(client.dashboard_link or ""),
             )  # fmt: skip
 
     def _rate(self, clock: float) -> None:

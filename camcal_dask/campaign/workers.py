@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camcal_dask.campaign import backends
-from camcal_dask.campaign.profile import Profile, load_profile, seconds
+from camcal_dask.campaign.profile import JOB_QUEUES, LOOPBACK, Profile, load_profile, seconds
 from camcal_dask.errors import ConfigError, RunError
+from camcal_dask.redact import redacted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -39,6 +40,10 @@ def connect(profile: Profile) -> Iterator[Client]:
         "distributed.scheduler.allowed-failures": 3,
         **{f"distributed.nanny.pre-spawn-environ.{n}": v for n, v in profile.worker_environment().items()},
     }
+    if profile.listen == LOOPBACK and profile.kind in ("threads", "local", *JOB_QUEUES):
+        # dask would name the scheduler's host, where the dashboard does not listen.
+        link = dask.config.get("distributed.dashboard.link")
+        settings["distributed.dashboard.link"] = link.replace("{host}", LOOPBACK)
     makers = {"address": _reach, "threads": _local, "local": _local}
     with dask.config.set(settings), makers.get(profile.kind, _started)(profile) as client:
         yield client
@@ -58,8 +63,9 @@ def _local(profile: Profile) -> Iterator[Client]:
         processes=not threads,
         memory_limit=profile.worker_memory_bytes(),
         local_directory=profile.scratch_directory,
-        dashboard_address="127.0.0.1:0",
-        host=None if threads else "127.0.0.1",
+        dashboard_address=f"{profile.listen}:0",
+        worker_dashboard_address=f"{profile.listen}:0",
+        host=None if threads else profile.listen,
         silence_logs=logging.CRITICAL,  # quanta report their own failures; shutdown is not one
     ) as cluster:
         if profile.adaptive is not None:
@@ -93,6 +99,8 @@ def _reach(profile: Profile) -> Iterator[Client]:
     try:
         client = Client(profile.address, timeout=CONNECT_TIMEOUT_S)
     except OSError as error:
-        raise ConfigError(f"no dask scheduler answers at {profile.address} ({error}); is the cluster up?") from None
+        raise ConfigError(
+            f"no dask scheduler answers at {redacted(str(profile.address))} ({error}); is the cluster up?"
+        ) from None
     with client:
         yield client

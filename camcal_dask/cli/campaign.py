@@ -15,7 +15,6 @@ from camcal_dask.cli.common import (
     console,
     grid,
     instrument_option,
-    plain,
     with_options,
 )
 from camcal_dask.cli.live import duration, line, watching
@@ -28,7 +27,7 @@ from camcal_dask.cli.live import duration, line, watching
 @instrument_option
 def status(repo: str, run: str | None, watch: bool, instrument: str | None) -> None:
     """Say how far RUN is (default: all runs of REPO): while it goes, and afterwards."""
-    from camcal_dask.campaign.history import recorded_runs, snapshots
+    from camcal_dask.campaign.history import damage, recorded_runs, snapshots
     from camcal_dask.repo.registry import open_repo
 
     with open_repo(repo) as opened:
@@ -38,9 +37,11 @@ def status(repo: str, run: str | None, watch: bool, instrument: str | None) -> N
             runs = [run] if run else recorded_runs(opened, instrument)
             found = [s for name in runs for s in snapshots(opened.root, name)]
             for snapshot in found:
-                console.print(plain(f"{snapshot.run}: {line(snapshot)}"), soft_wrap=True)
+                console.print(f"{snapshot.run}: {line(snapshot)}", soft_wrap=True)
                 for failure in snapshot.last_failures if run else ():
-                    console.print(plain(f"  failed: {failure}"), soft_wrap=True)
+                    console.print(f"  failed: {failure}", soft_wrap=True)
+            for text in (text for name in runs for text in damage(opened.root, name)):
+                console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
             if not found:
                 console.print("no run is recorded there")
             if not watch or all(s.state != "running" for s in found):
@@ -64,8 +65,10 @@ def history(repo: str, run: str, failed: bool, quanta: bool, instrument: str | N
         root = opened.root
         check_instrument(opened, run, instrument)
     for attempt in attempts.list_attempts(root, run):
-        console.rule(plain(attempt.rpartition("/")[2]), align="left")
+        console.rule(attempt.rpartition("/")[2], align="left")
         console.print(grid(_account(attempts.read_record(attempt))))
+        for text in attempts.damage(attempt):
+            console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
     standing = latest_outcomes(outcomes(root, run)).values()
     chosen = [o for o in standing if quanta or (failed and o.status == "failed")]
     if not chosen:
@@ -76,14 +79,14 @@ def history(repo: str, run: str, failed: bool, quanta: bool, instrument: str | N
     for o in chosen:
         table.add_row(
             str(o.quantum), o.status, f"{o.seconds:.2f}", f"{o.cpu_s:.2f}", f"{o.peak_mib:.0f}", str(o.tries), o.host,
-            plain(o.reason),
+            o.reason,
         )  # fmt: skip
     console.print(table)
 
 
 def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
     if not record:
-        return [("state", "killed before it wrote its record")]
+        return [("state", "no record: killed before it wrote one, or the record is damaged")]
     calibs = [f"{name}: {len(ids)} ({next(iter(ids.values()), '')} ...)" for name, ids in record["calibs"].items()]
     exposures, detectors = record["exposures"], record["detectors"]
     rows = [
@@ -95,7 +98,9 @@ def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("inputs", f"{', '.join(record['inputs'])} where {record['where'] or 'everything'}"),
         ("exposures", f"{len(exposures)}: {', '.join(map(str, exposures[:3]))}{' ...' if len(exposures) > 3 else ''}"),
         ("detectors", f"{len(detectors)}: {', '.join(map(str, detectors[:8]))}{' ...' if len(detectors) > 8 else ''}"),
+        *[("choice", text) for text in record.get("choice", ())],
         *[("calibration", text) for text in calibs],
+        *[("not applied", f"{name}: the inputs had none") for name in record.get("absent", ())],
         *[("skipped", f"detector {d} is in {other}") for d, other in list(record.get("elsewhere", {}).items())[:10]],
         ("software", ", ".join(f"{name} {number}" for name, number in record["versions"].items())),
         ("host", f"{record['user']} on {record['host']}"),
@@ -130,7 +135,7 @@ def logs(repo: str, run: str, detector: str | None, failed: bool, text: str, ins
         head = f"{attempt} {o.quantum}: {o.status} in {o.seconds:.2f} s on {o.host} {o.worker} {o.reason}".rstrip()
         for row in (head, *(f"  {entry}" for entry in (*o.log, *o.trace.splitlines()))):
             if text in row:
-                console.print(plain(row), soft_wrap=True)
+                console.print(row, soft_wrap=True)
 
 
 @click.command()
@@ -160,9 +165,9 @@ def rerun(
         check_instrument(opened, run, instrument)
         plan = replan(opened, run, output, product=product, task_memory_bytes=profile.task_memory_bytes())
         for change in differences(opened, run, product):
-            console.print(plain(f"warning: other software than then: {change}"))
+            console.print(f"warning: other software than then: {change}")
         with connect(profile) as client, watching() as watch:
             options = Options(cluster, watch=watch, asked={"rerun": run})
             outcome = execute(opened, plan, client, options=options)
-    console.print(plain(outcome.text()), soft_wrap=True)
+    console.print(outcome.text(), soft_wrap=True)
     sys.exit(128 + outcome.signal if outcome.signal else 0 if outcome.complete else 1)

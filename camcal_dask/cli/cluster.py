@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 import click
+from rich.text import Text
 
-from camcal_dask.cli.common import console, plain
+from camcal_dask.cli.common import console
 
-_MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
+_COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
 @click.group()
@@ -51,6 +52,7 @@ def check(profile: str, repo: str | None, processes: int | None) -> None:
     with connect(settings) as client:
         findings += checks.check(client, settings, root)
     for finding in findings:
-        console.print(f"{_MARKS[finding.level]} {plain(finding.what)}: {plain(finding.text)}", soft_wrap=True)
+        level = (f"{finding.level:7}", _COLOURS[finding.level])
+        console.print(Text.assemble(level, f" {finding.what}: {finding.text}"), soft_wrap=True)
     if any(finding.level == "failure" for finding in findings):
         sys.exit(1)

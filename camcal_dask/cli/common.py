@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,31 +15,58 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from camcal_dask.campaign import faults
-from camcal_dask.errors import CamcalError, RepoError
+from camcal_dask.errors import RepoError, explain
+from camcal_dask.redact import redacted
 
 if TYPE_CHECKING:
     from camcal_dask.repo.registry import Repo
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)
+"""Prints what it is given: names of files, amps and collections may look like markup (``[b]``, ``:b:``)."""
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+TRACEBACK = "CAMCAL_TRACEBACK"
+"""Variable that, set to anything, lets tracebacks through."""
 
 
 class Group(click.Group):
-    """Print a user's mistake as one message, without a traceback."""
+    """Print what went wrong as one message, without a traceback (unless CAMCAL_TRACEBACK asks for it)."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a mistake ends it with exit code 1, a signal with 128 and its number."""
         try:
-            with terminable():
+            with terminable(), remarks():
                 return super().invoke(ctx)
-        except CamcalError as error:
-            Console(stderr=True, highlight=False).print(f"[red]Error:[/red] {plain(str(error))}", soft_wrap=True)
-            sys.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own; a reader of ours that went away, as head does
         except KeyboardInterrupt as interrupt:
             by = faults.signal_of(interrupt)
-            Console(stderr=True, highlight=False).print(f"interrupted by {by.name}")
+            errors.print(f"interrupted by {by.name}")
             sys.exit(128 + by)
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            errors.print(Text.assemble(("Error: ", "red"), redacted(explain(error))), soft_wrap=True)
+            sys.exit(1)
+
+
+@contextmanager
+def remarks() -> Iterator[None]:
+    """Print warnings of libraries as remarks of one line, each once."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if (text := " ".join(str(message).split())) not in said:
+            said.add(text)
+            errors.print(f"remark: {text}", soft_wrap=True)
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextmanager
@@ -55,11 +84,6 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def plain(text: str) -> str:
-    """Escape rich's markup."""
-    return text.replace("[", r"\[")
 
 
 cluster_options = [
@@ -121,12 +145,12 @@ def names(text: str) -> list[str]:
 def bar(label: str, total: int) -> Iterator[Callable[[str], None]]:
     """Show a progress bar; the yielded function advances it by one and sets its note."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(label, total=total, note="")
@@ -141,5 +165,5 @@ def grid(rows: list[tuple[str, str]]) -> Table:
     """Table of names and values, without lines."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in rows:
-        table.add_row(name, plain(value))
+        table.add_row(name, value)
     return table

@@ -11,8 +11,9 @@ from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from camcal_dask.cli.common import console, plain
+from camcal_dask.cli.common import console
 
 if TYPE_CHECKING:
     from camcal_dask.campaign.tracker import Snapshot
@@ -41,7 +42,7 @@ class _Lines:
         """Print a line if it is time."""
         if snapshot.state != "running" or time.monotonic() - self._last > LINE_S:
             self._last = time.monotonic()
-            console.print(plain(line(snapshot)), soft_wrap=True)
+            console.print(line(snapshot), soft_wrap=True)
 
 
 def line(s: Snapshot) -> str:
@@ -61,13 +62,13 @@ def line(s: Snapshot) -> str:
 def picture(s: Snapshot) -> Group:
     """The same as a table under a bar, with the latest failures."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_row("run", plain(f"{s.run} ({s.product})"))
+    table.add_row("run", f"{s.run} ({s.product})")
     table.add_row("quanta", f"{s.done} done, {s.skipped} skipped, {s.running} running, {s.failed} failed of {s.total}")
     table.add_row("time", f"{duration(s.elapsed_s)} so far, {duration(s.left_s)} left, {s.per_s:.3g} quanta/s")
     table.add_row("workers", f"{s.workers} with {s.threads} threads, {s.memory_mib / 1024:.1f} GiB in use")
-    table.add_row("dashboard", plain(s.dashboard or "starting"))
+    table.add_row("dashboard", s.dashboard or "starting")
     for failure in s.last_failures:
-        table.add_row("[red]failed[/red]", plain(failure))
+        table.add_row(Text("failed", style="red"), failure)
     return Group(ProgressBar(total=s.total or 1, completed=s.done + s.skipped + s.failed), table)
 
 

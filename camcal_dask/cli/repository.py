@@ -64,7 +64,7 @@ def certify(
             f"by {act.by}; rests on {basis or 'no verification'}",
             *([f"without approval: {act.override}"] if act.override else []),
         ]
-        console.print("\n".join(lines), markup=False, soft_wrap=True)
+        console.print("\n".join(lines), soft_wrap=True)
 
 
 @click.command()
@@ -120,3 +120,22 @@ def export(
             cards=given,
         )
     console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}", soft_wrap=True)
+
+
+@click.command("import")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("repo")
+@click.option("-o", "--output", "run", required=True, help="RUN collection to make")
+@instrument_option
+def import_(paths: tuple[str, ...], repo: str, run: str, instrument: str | None) -> None:
+    """Read files of the LSST stack, PATHS, one a detector, into a RUN of REPO: crosstalk, cti, bfk and other tables.
+
+    Pipelines take them when RUN is in -i.
+    """
+    from camcal_dask.campaign.importing import import_tables
+    from camcal_dask.repo.registry import open_repo
+
+    with open_repo(repo, writeable=True) as opened:
+        dataset_type, detectors = import_tables(opened, paths, run, instrument=instrument)
+    shown = ", ".join(detectors[:8]) + (" ..." if len(detectors) > 8 else "")
+    console.print(f"{dataset_type} of {len(detectors)} detectors in {run}: {shown}", soft_wrap=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from camcal_dask.cli.common import Duration, bar, cluster_options, console, grid, names, plain, with_options
+from camcal_dask.cli.common import Duration, bar, cluster_options, console, grid, names, with_options
 from camcal_dask.cli.live import watching
 
 
@@ -96,7 +96,7 @@ def run(
         asked = {"pipeline": pipeline, "overrides": list(overrides)}
         with connect(profile) as client, watching() as watch:
             outcome = execute(opened, plan, client, options=Options(cluster, limits, watch=watch, asked=asked))
-    console.print(plain(outcome.text()), soft_wrap=True)
+    console.print(outcome.text(), soft_wrap=True)
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
     if not outcome.complete or (strict and not outcome.passed):
@@ -105,10 +105,11 @@ def run(
 
 @click.command()
 @click.argument("repo")
-@click.option("-p", "--products", required=True, help="calibrations to make, comma-separated, in any order")
-@click.option("-o", "--output", "prefix", required=True, help="each product goes to the RUN OUTPUT/<product>")
+@click.option("-p", "--products", default="", help="pipelines to run, comma-separated, in any order (default: all)")
+@click.option("-o", "--output", "prefix", required=True, help="each product goes to the RUN OUTPUT/<pipeline>")
 @click.option("-i", "--input", "inputs", default="", help="collections to search (default: the raws)")
 @click.option("-d", "--data-query", "where", default="", help="Butler expression that selects exposures and detectors")
+@click.option("-c", "--config", "overrides", multiple=True, metavar="PRODUCT:STEP.KEY=VALUE", help="override a setting")
 @click.option("--instrument", help="camera, if the repository has several")
 @click.option("--at-most", type=click.IntRange(min=2), default=20, help="exposures combined for each product")
 @click.option("--strict", is_flag=True, help="stop if a required test of a verification fails")
@@ -120,6 +121,7 @@ def chain(
     prefix: str,
     inputs: str,
     where: str,
+    overrides: tuple[str, ...],
     instrument: str | None,
     at_most: int,
     strict: bool,
@@ -127,7 +129,10 @@ def chain(
     processes: int | None,
     cluster: str,
 ) -> None:
-    """Make several calibrations in REPO in the order of their needs, each verified and visible to the next."""
+    """Make several calibrations in REPO in the order of their needs, each verified and visible to the next.
+
+    Without -p: bootstraps, defects, linearizer, ptc, then bias, dark and flats with these, and the defects again.
+    """
     from camcal_dask.campaign.chain import Chain, ChainSettings
     from camcal_dask.campaign.workers import connect, load_profile
     from camcal_dask.repo.registry import open_repo
@@ -140,11 +145,12 @@ def chain(
         at_most,
         strict,
         tuple(names(no_verify)),
+        overrides,
         cluster,
         profile.task_memory_bytes(),
     )
     with open_repo(repo, writeable=True) as opened, connect(profile) as client:
-        steps = Chain(opened, client, settings, lambda line: console.print(plain(line), soft_wrap=True), bar)
+        steps = Chain(opened, client, settings, lambda line: console.print(line, soft_wrap=True), bar)
         steps.run(names(products), instrument)
 
 

@@ -70,7 +70,7 @@ def stats(
     if quantities == "?":
         found_names = {str(n): v.attrs for n, v in found.data_vars.items()}
         for name, attrs in sorted(found_names.items()):
-            console.print(f"{name:24} {attrs.get('units', ''):12} {attrs.get('long_name', '')}", markup=False)
+            console.print(f"{name:24} {attrs.get('units', ''):12} {attrs.get('long_name', '')}")
         return
     for condition in conditions:
         found = keep(found, condition)
@@ -155,4 +155,4 @@ def show(answer: pd.DataFrame, kind: str, output: str | None, rows: int | None) 
             with click.open_file(output, "w") as file:
                 file.write(text + "\n")
     if output is not None:
-        console.print(f"{len(answer)} rows in {output}", markup=False)
+        console.print(f"{len(answer)} rows in {output}")

@@ -214,16 +214,40 @@ class Slab:
         if flat is not None:
             steps.divide_flat(image, mask, flat, config.flat_scale, detector, self.rows.start)
 
-    def variance(self, index: int, image: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Variance (amp, y, x) of an exposure, given what `correct` made of it."""
+    def variance(
+        self, index: int, image: NDArray[np.float32], noise: NDArray[np.float32], *, shared: bool = True
+    ) -> NDArray[np.float32]:
+        """Variance (amp, y, x) of an exposure, given what `correct` made of it.
+
+        ``shared``: with that of the bias and dark, which is common to all exposures.
+        """
         bias, dark, flat, _ = self.planes.of_detector()
         return steps.variance_plane(
             image,
             noise,
-            bias,
-            None if dark is None else (dark, self._dark_scale(index)),
+            bias if shared else None,
+            (dark, self._dark_scale(index)) if shared and dark is not None else None,
             None if flat is None else (flat, self.source.config.flat_scale),
         )
+
+    def add_shared_variance(self, variance: NDArray[np.float32], weights: Sequence[float]) -> None:
+        """Add to that of a weighted sum of all exposures what they share, in place: the variance of bias and dark.
+
+        Parameters
+        ----------
+        variance : (amp, y, x) float32 [unit of the image times a weight, squared]
+        weights : of each exposure; with s its factor of the dark, (sum w)^2 V_bias + (sum w s)^2 V_dark.
+        """
+        bias, dark, flat, _ = self.planes.of_detector()
+        of_dark = 0.0 if dark is None else sum(w * self._dark_scale(i) for i, w in enumerate(weights))
+        for plane, factor in ((bias, sum(weights)), (dark, of_dark)):
+            if plane is None:
+                continue
+            for a in range(len(variance)):
+                added = plane.variance[a] * np.float32(factor**2)
+                if flat is not None:
+                    added /= np.square(flat.image[a] * np.float32(self.source.config.flat_scale))
+                variance[a] += added
 
     def _dark_scale(self, index: int) -> float:
         return self.source.dark_scales[self.exposures[index]]

@@ -286,24 +286,27 @@ def _linearity(detector: Detector, tables: Tables, config: IsrConfig, gain: Floa
     elif tables.units["linearizer"] == "electron" and config.units == "adu":
         scale = 1 / _electron_per_adu(detector, tables, ("linearizer", "input_gain"))
     types = [str(t) if isinstance(t, str) else linearity.TYPES[int(t)] for t in values["type"][:n].tolist()]
-    return linearity.make_linearity(types, values["coefficients"][:n], table=values.get("table"), scale=scale)
+    names = [amp.name for amp in detector.amps]
+    return linearity.make_linearity(
+        types, values["coefficients"][:n], table=values.get("table"), scale=scale, names=names
+    )
 
 
 def _deferred_charge(detector: Detector, tables: Tables, config: IsrConfig, n: int) -> cti.DeferredCharge:
     values = tables.values["cti"]
-    traps = [
-        cti.Trap(float(size), float(time), str(kind), tuple(float(c) for c in coefficients))  # type: ignore[arg-type]
-        for size, time, kind, coefficients in zip(
-            values["trap_size"][:n],
-            values["trap_emission_time"][:n],
-            values["trap_kind"][:n],
-            values["trap_coefficients"][:n],
-            strict=True,
-        )
-    ]
+    columns = (values[name][:n] for name in ("trap_size", "trap_emission_time", "trap_kind", "trap_coefficients"))
+    traps = [_trap(*row) for row in zip(*columns, strict=True)]
     gain = None if config.units == "electron" else _electron_per_adu(detector, tables, ("cti", "input_gain"))
     drift, decay, lost = (_amp(values[name], n) for name in ("drift_scale", "decay_time", "global_cti"))
     return cti.make_deferred_charge(drift, decay, lost, traps, gain=gain)
+
+
+def _trap(size: Any, time: Any, kind: Any, coefficients: NDArray[Any]) -> cti.Trap:
+    """One amp's trap; products hold the kind as a number, and pad coefficients with NaN at the end."""
+    name = cti.TRAP_KINDS[int(kind)] if np.issubdtype(type(kind), np.integer) else str(kind)
+    finite = np.flatnonzero(np.isfinite(coefficients))
+    used = coefficients[: finite[-1] + 1] if finite.size else coefficients[:0]
+    return cti.Trap(float(size), float(time), name, tuple(float(c) for c in used))  # type: ignore[arg-type]
 
 
 def _shifts(tables: Tables) -> brighter_fatter.BoundaryShifts:

@@ -33,7 +33,9 @@ from camcal_dask.kernels.linearity import Pieces, evaluate_pieces, linear_pieces
 OFFSET_WINDOW, TRAP_WINDOW = 15, 6
 """Pixels that the local offset and the trap remember."""
 
-_KINDS = {"none": 0, "linear": 1, "logistic": 2, "spline": 3}
+TRAP_KINDS = ("none", "linear", "logistic", "spline")
+"""Kinds of traps; products hold the position."""
+_KINDS = {kind: code for code, kind in enumerate(TRAP_KINDS)}
 _NO_TABLE = linear_pieces(np.zeros(1), np.zeros(1))
 
 

@@ -91,6 +91,7 @@ def make_linearity(
     *,
     table: ArrayLike | None = None,
     scale: ArrayLike | None = None,
+    names: Sequence[str] = (),
 ) -> Linearity:
     """Prepare the correction of a detector.
 
@@ -101,6 +102,7 @@ def make_linearity(
     table : (row, column) lookup values [unit of the calibration], for type LookupTable.
     scale : (amp,) unit of the image per unit of the calibration: the gain when the image is in
         electron and the calibration in adu; None if the units agree.
+    names : of the amps, for messages; without them amps are called by their position.
 
     Raises
     ------
@@ -116,8 +118,9 @@ def make_linearity(
         )
     lookup = None if table is None else np.asarray(table, dtype=np.float64)
     amps, problems = [], {}
-    for index, (kind, row, g) in enumerate(zip(types, rows, scales, strict=True)):
-        amp = _prepare(index, kind, row, lookup, float(g))
+    known = names or [str(i) for i in range(len(types))]
+    for index, (name, kind, row, g) in enumerate(zip(known, types, rows, scales, strict=True)):
+        amp = _prepare(name, kind, row, lookup, float(g))
         if isinstance(amp, str):
             problems[index] = amp
             amp = AmpLinearity("failed")
@@ -125,10 +128,10 @@ def make_linearity(
     return Linearity(tuple(amps), problems)
 
 
-def _prepare(index: int, kind: str, row: FloatArray, table: FloatArray | None, scale: float) -> AmpLinearity | str:
+def _prepare(name: str, kind: str, row: FloatArray, table: FloatArray | None, scale: float) -> AmpLinearity | str:
     """One amp, or the reason why it fails."""
     if kind not in TYPES:
-        raise DataError(f"linearity: amp {index} has unknown type {kind!r}{nearest(kind, TYPES)}")
+        raise DataError(f"linearity: amp {name} has unknown type {kind!r}{nearest(kind, TYPES)}")
     if kind in ("Proportional", "None"):
         return AmpLinearity("nothing")
     if not (np.isfinite(scale) and scale > 0):
@@ -137,14 +140,14 @@ def _prepare(index: int, kind: str, row: FloatArray, table: FloatArray | None, s
         c = row[:1] if kind == "Squared" else row
         return _polynomial(c, scale)
     if kind == "LookupTable":
-        return _table(index, row, table, scale)
-    splines = _double_spline(index, row) if kind == "DoubleSpline" else _spline(row)
+        return _table(name, row, table, scale)
+    splines = _double_spline(name, row) if kind == "DoubleSpline" else _spline(row)
     margin = DOUBLE_SPLINE_MARGIN if kind == "DoubleSpline" else SPLINE_MARGIN
     if not all(np.isfinite(x).all() and np.isfinite(y).all() for x, y in splines):
         return f"{kind} has nodes or values that are not finite"
     for x, _ in splines:
         if not (np.diff(x) > 0).all():
-            raise DataError(f"linearity: amp {index}: nodes {x.tolist()} of {kind} do not rise; rebuild the linearizer")
+            raise DataError(f"linearity: amp {name}: nodes {x.tolist()} of {kind} do not rise; rebuild the linearizer")
     return AmpLinearity("pieces", tuple(akima_pieces(x * scale, y * scale, margin * scale) for x, y in splines))
 
 
@@ -157,12 +160,12 @@ def _polynomial(c: FloatArray, scale: float) -> AmpLinearity | str:
     return AmpLinearity("polynomial", polynomial=used / scale ** np.arange(1, used.size + 1))
 
 
-def _table(index: int, row: FloatArray, table: FloatArray | None, scale: float) -> AmpLinearity | str:
+def _table(name: str, row: FloatArray, table: FloatArray | None, scale: float) -> AmpLinearity | str:
     if not np.isfinite(row[:2]).all():
         return f"row and offset {row[:2].tolist()} are not finite"
     if table is None or not 0 <= int(row[0]) < len(table):
         shape = None if table is None else table.shape
-        raise DataError(f"linearity: amp {index} reads row {int(row[0])} of a lookup table of shape {shape}")
+        raise DataError(f"linearity: amp {name} reads row {int(row[0])} of a lookup table of shape {shape}")
     values = table[int(row[0])]
     if not np.isfinite(values).all():
         return f"row {int(row[0])} of the lookup table is not finite"
@@ -178,13 +181,34 @@ def _spline(row: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
     return [(x, y)]
 
 
-def _double_spline(index: int, row: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
+def lengthen_spline(row: FloatArray, length: int) -> FloatArray:
+    """Row of a Spline with as many coefficients as the longest of its table; its correction does not change.
+
+    Rows split in the middle into nodes and values, so zeros cannot pad them.  Nodes follow 1 adu apart beyond the last
+    one instead, with the first two chords as Akima's spline extends it: all slopes at the old nodes stay as they are.
+
+    Parameters
+    ----------
+    row : (2 n,) nodes, values.  One without nodes (all zero) stays zero.
+    length : even, at least 2 n
+    """
+    x, y = np.split(row, 2)
+    more = length // 2 - len(x)
+    if not row.any():
+        return np.zeros(length)
+    chord = np.diff(y[-3:]) / np.diff(x[-3:]) if len(x) > 2 else np.full(2, (y[-1] - y[0]) / (x[-1] - x[0]))
+    bend = chord[-1] - chord[-2]
+    chords = np.concatenate([chord[-1] + bend * np.array([1.0, 2.0]), np.zeros(max(more - 2, 0))])[:more]
+    return np.concatenate([x, x[-1] + np.arange(1.0, more + 1), y, y[-1] + np.cumsum(chords)])
+
+
+def _double_spline(name: str, row: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
     """Relative, then absolute spline; not anchored; an empty one is left out."""
     if not np.isfinite(row[:2]).all():
         return [(row[:1], row[1:2])]  # reported as not finite by the caller
     n1, n2 = int(row[0]), int(row[1])
     if n1 < 0 or n2 < 0 or 2 + 2 * (n1 + n2) > len(row):
-        raise DataError(f"linearity: amp {index}: DoubleSpline of {n1} and {n2} nodes in {len(row)} coefficients")
+        raise DataError(f"linearity: amp {name}: DoubleSpline of {n1} and {n2} nodes in {len(row)} coefficients")
     parts = []
     for n, start in ((n1, 2), (n2, 2 + 2 * n1)):
         if n:
@@ -276,6 +300,12 @@ def linearize(
         elif amp.kind == "failed":
             plane[...] = np.nan
     return out, outside
+
+
+def correct_signals(kind: str, row: FloatArray, signals: FloatArray, table: ArrayLike | None = None) -> FloatArray:
+    """Correct plain numbers (n,) [adu] by one amp's coefficients as pixels are corrected."""
+    image = signals.astype(np.float32).reshape(1, 1, -1)
+    return linearize(image, make_linearity([kind], row[None], table=table))[0].ravel().astype(np.float64)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")

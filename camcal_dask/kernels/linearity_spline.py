@@ -10,7 +10,9 @@ the derivatives are known and Levenberg-Marquardt needs a few steps of less than
 
 Where we differ from today's system: S(0) = 0 holds exactly because the first node value is no parameter; points
 above the turnoff are cut by their signal, not by their row; the degrees of freedom count the node values; outliers are
-judged by the scatter of points of like signal if it is larger than that of all, lest photon noise reject faint flats.
+judged by the scatter of points of like signal if it is larger than that of all, lest photon noise reject faint flats;
+nodes that the flats do not support are left out, and a spline that misbehaves between the flats is fitted anew with
+fewer (:mod:`camcal_dask.kernels.linearity_nodes`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,14 @@ from scipy.optimize import leastsq
 from camcal_dask.errors import DataError
 from camcal_dask.kernels.akima import akima_jacobian, akima_spline
 from camcal_dask.kernels.linearity_fit import BoolArray, FloatArray, IntArray, mad_sigma
+from camcal_dask.kernels.linearity_nodes import (
+    coarser_nodes,
+    find_levels,
+    level_signals,
+    measure_shape,
+    still_supported,
+    wild_levels,
+)
 
 _MEAN_POINTS = 100
 _WALL = 1e10
@@ -91,10 +101,14 @@ class SplineFit(NamedTuple):
     used: BoolArray
     chi2: float
 
+    def correct(self, signal: FloatArray) -> FloatArray:
+        """Subtract the spline from signals (n,) [adu], as is done to pixels."""
+        return np.asarray(signal - akima_spline(self.nodes, self.values, signal))
+
     def signal(self, ramp: Ramp) -> FloatArray:
         """Signal (flat,) [adu] without the nuisance terms: linear in each group's abscissa."""
         m = ramp.ordinate * (1 + self.temperature * ramp.temperature) * (1 + self.temporal * ramp.time)
-        return m - akima_spline(self.nodes, self.values, m) - self.offset
+        return self.correct(m) - self.offset
 
     def scaled_abscissa(self, ramp: Ramp) -> FloatArray:
         """Abscissa (flat,) with the groups brought to their mean slope; NaN in groups without slope."""
@@ -202,7 +216,7 @@ def fit_spline(
     ----------
     ramp : Ramp
     used : (flat,) points to begin with: good, and not above the turnoff
-    nodes : (n,) [adu], rising from 0
+    nodes : (n,) [adu], rising from 0: those wanted; fewer are taken where the flats have too few distinct levels
     nearly_linear : [adu] signal up to which the mean of the spline is 0 (what makes it and the slopes unique)
     terms : SplineTerms
     outer_rounds : how often the nuisance terms are folded into the data and everything is fitted anew
@@ -210,17 +224,59 @@ def fit_spline(
     Raises
     ------
     DataError
-        If there are fewer flats than parameters.
+        If the flats have too few distinct levels, or no spline through them behaves between them.
     """
     there = np.unique(ramp.group[used & (ramp.group >= 0)])
     if not there.size:
         raise DataError("spline linearity: no good flat below the turnoff")
     known = np.isin(ramp.group, there)
     compact = replace(ramp, group=np.where(known, np.searchsorted(there, ramp.group), -1))
-    fit = _fit_outer(compact, used & known, nodes, nearly_linear, terms, outer_rounds)
+    fit = _fit_tame(compact, used & known, nodes, nearly_linear, terms, outer_rounds)
     slopes = np.full(int(ramp.group.max()) + 1, np.nan)
     slopes[there] = fit.slopes
     return fit._replace(slopes=slopes)
+
+
+def _fit_tame(
+    ramp: Ramp, used: BoolArray, nodes: FloatArray, nearly_linear: float, terms: SplineTerms, outer_rounds: int
+) -> SplineFit:
+    """Fit with as many nodes as the levels support, with fewer if the correction misbehaves between the levels."""
+    good = _usable(ramp, used)
+    good &= ~_wild(ramp, good, nearly_linear, terms.n_sigma)
+    levels = level_signals(ramp.ordinate, find_levels(ramp.abscissa, ramp.group, good))
+    others = int(ramp.group.max()) + 1 + int(terms.offset) + int(terms.temperature) + int(terms.temporal)
+    tried = None
+    for supported in coarser_nodes(nodes, levels):
+        if len(levels) >= len(supported) - 1 + others:
+            fit = _fit_outer(ramp, good, supported, nearly_linear, terms, outer_rounds)
+            tried = measure_shape(fit.correct, levels)
+            if tried.tame:
+                return fit
+    if tried is not None:
+        raise DataError(
+            f"spline linearity: between {len(levels)} distinct levels of light the correction departs by "
+            f"{tried.wander:.2g} of the signal (least slope {tried.slope:.2g}); are all flats good?"
+        )
+    raise DataError(
+        f"spline linearity: {int(good.sum())} good flats of {len(levels)} distinct levels do not determine a spline, "
+        f"{others} slopes and other terms; take more levels, or fewer groups and terms"
+    )
+
+
+def _wild(ramp: Ramp, good: BoolArray, nearly_linear: float, n_sigma: float) -> BoolArray:
+    """Flats (flat,) of levels with other light than their neighbours', group by group."""
+    wild = np.zeros(len(good), bool)
+    level = find_levels(ramp.abscissa, ramp.group, good)
+    for g, slope in enumerate(_slopes(ramp, good, nearly_linear)):
+        mine = np.flatnonzero(good & (ramp.group == g))
+        x, y = ramp.abscissa[mine], ramp.ordinate[mine]
+        wild[mine] = np.isin(level[mine], wild_levels(y / (slope * x), y, level[mine], n_sigma))
+    return wild
+
+
+def _usable(ramp: Ramp, used: BoolArray) -> BoolArray:
+    positive = (ramp.abscissa > 0) & (ramp.ordinate > 0)
+    return np.asarray(used & (ramp.group >= 0) & np.isfinite(ramp.abscissa) & positive)
 
 
 def _fit_outer(
@@ -247,23 +303,25 @@ def _folded(ramp: Ramp, fit: SplineFit) -> Ramp:
 
 def _fit_once(ramp: Ramp, used: BoolArray, nodes: FloatArray, nearly_linear: float, terms: SplineTerms) -> SplineFit:
     n_group = int(ramp.group.max()) + 1
-    good = used & (ramp.group >= 0) & (ramp.abscissa > 0) & np.isfinite(ramp.abscissa) & (ramp.ordinate > 0)
-    _require(good, ramp.group, n_group, len(nodes))
-    slopes, values = _start(ramp, good, nodes, n_group, nearly_linear)
+    good = _usable(ramp, used)
+    slopes, values = _start(ramp, good, nodes, nearly_linear)
     free_terms = int(terms.temperature) + int(terms.temporal)
     p = np.concatenate([values[1:], np.ones(n_group), np.zeros(int(terms.offset))])
     p = np.concatenate([p, terms.weight_start if terms.weights else (), np.zeros(free_terms)])
     scale = 0.01 * float(np.median(ramp.ordinate[good]))
     whole = _Model(ramp, nodes, n_group, terms, nearly_linear, scale, slopes)
+    level = find_levels(ramp.abscissa, ramp.group, good)
     for round_ in range(terms.max_rounds):
         model = replace(whole, ramp=ramp.take(np.flatnonzero(good)))
         p = leastsq(model.residual, p, Dfun=model.jacobian, ftol=1e-9, xtol=1e-9, maxfev=200, full_output=1)[0]
         residual = model.data_residual(p)
-        worst = _outliers(
-            residual, model.ramp.ordinate, _EARLY_SIGMA if round_ < _EARLY_ROUNDS else terms.n_sigma, terms.at_most
-        )
-        good[np.flatnonzero(good)[worst]] = False
-        if not worst.any() and round_ + 1 >= terms.min_rounds:
+        n_sigma = _EARLY_SIGMA if round_ < _EARLY_ROUNDS else terms.n_sigma
+        worst = _outliers(residual, model.ramp.ordinate, len(p), n_sigma, terms.at_most)
+        left = good.copy()
+        left[np.flatnonzero(good)[worst]] = False
+        left |= good & ~still_supported(nodes, ramp.ordinate, np.where(left, level, -1))
+        rejected, good = bool((good & ~left).any()), left
+        if not rejected and round_ + 1 >= terms.min_rounds:
             break
     free = max(len(residual) - len(p) + 1, 1)
     fitted_values, k, offset, weight, alpha, beta = whole.split(p)
@@ -271,36 +329,35 @@ def _fit_once(ramp: Ramp, used: BoolArray, nodes: FloatArray, nearly_linear: flo
     return SplineFit(nodes, fitted_values, k, offset, weight, alpha, beta, good, chi2)
 
 
-def _require(good: BoolArray, group: IntArray, n_group: int, n_node: int) -> None:
-    per_group = np.bincount(group[good], minlength=n_group)
-    if per_group.sum() < n_node + n_group or not per_group.all():
-        raise DataError(
-            f"spline linearity: {per_group.sum()} good flats, {per_group.tolist()} a group, for {n_node} nodes; "
-            "take fewer nodes or groups, or more flats"
-        )
+def _outliers(residual: FloatArray, signal: FloatArray, n_free: int, n_sigma: float, at_most: int) -> BoolArray:
+    """Points beyond n_sigma and among the largest few, in units of the scatter of all or of those of like signal.
 
-
-def _outliers(residual: FloatArray, signal: FloatArray, n_sigma: float, at_most: int) -> BoolArray:
-    """Points beyond n_sigma and among the largest few, in units of the scatter of all or of those of like signal."""
+    A fit of ``n_free`` parameters takes its share of the scatter of few points; it is given back.
+    """
+    share = np.sqrt(len(residual) / max(len(residual) - n_free, 1))
     scatter = np.full(len(residual), mad_sigma(residual))
     for like in np.array_split(np.argsort(signal), max(1, len(signal) // _LIKE)):
         scatter[like] = np.maximum(scatter[like], mad_sigma(residual[like]))
-    size = np.abs(residual) / np.maximum(scatter, np.finfo(float).tiny)
+    size = np.abs(residual) / np.maximum(share * scatter, np.finfo(float).tiny)
     few = np.partition(size, -at_most - 1)[-at_most - 1] if len(size) > at_most else 0.0
     return np.asarray(size > max(float(few), n_sigma))
 
 
-def _start(
-    ramp: Ramp, good: BoolArray, nodes: FloatArray, n_group: int, nearly_linear: float
-) -> tuple[FloatArray, FloatArray]:
-    """Slopes of lines through the origin in the nearly linear part, and node values from what is left."""
+def _slopes(ramp: Ramp, good: BoolArray, nearly_linear: float) -> FloatArray:
+    """Slopes (group,) of lines through the origin in the nearly linear part; NaN without good flats."""
     x, y = ramp.abscissa, ramp.ordinate
-    slopes = np.empty(n_group)
-    for g in range(n_group):
+    slopes = np.full(int(ramp.group.max()) + 1, np.nan)
+    for g in np.unique(ramp.group[good]):
         mine = good & (ramp.group == g)
         low = mine & (y < _NEARLY * nearly_linear)
         low = low if low.sum() > 1 else mine & (y <= np.quantile(y[mine], 0.25))
         slopes[g] = x[low].sum() / (x[low] ** 2 / y[low]).sum()
+    return slopes
+
+
+def _start(ramp: Ramp, good: BoolArray, nodes: FloatArray, nearly_linear: float) -> tuple[FloatArray, FloatArray]:
+    """Slopes of lines through the origin in the nearly linear part, and node values from what is left."""
+    x, y, slopes = ramp.abscissa, ramp.ordinate, _slopes(ramp, good, nearly_linear)
     ratio = y[good] / (slopes[ramp.group] * x)[good]
     middle = float(np.median(ratio))
     slopes, ratio = slopes * middle, ratio / middle

@@ -7,12 +7,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from camcal_dask.kernels.moments import clip_statistics
-
 Floats = NDArray[np.float64]
 Method = Literal["trimmed_sum", "direct_sum", "charge_sum", "mean"]
 
-_DARK_PART = 0.2  # samples within this part of the range above the minimum are dark
+_DARK_PARTS = 5  # samples in the lowest of so many parts of the range are dark
+_CLIP_SIGMA, _CLIP_ROUNDS = 3.0, 5
 _LIGHT_PART = 0.05  # charge samples above this part of the range are light
 _LIGHT_MARGIN = 2  # samples on both sides of the light that count as light too
 
@@ -32,8 +31,8 @@ def charge(
     time : (sample,) float64 [s]
     current : (sample,) float64 [A]; for ``charge_sum`` the charge [C] of the interval that ends at ``time``
     method : str
-        ``trimmed_sum``: trapezoid of the scaled current less its dark level, the 3-sigma clipped mean of the samples
-        in the lowest fifth of the range.  ``direct_sum``: trapezoid of the current as it is.
+        ``trimmed_sum``: trapezoid of the scaled current less its dark level, that of the samples in the lowest fifth
+        of the range, see `dark_level`.  ``direct_sum``: trapezoid of the current as it is.
         ``charge_sum``: sum of the charges less the background current outside the light.
         ``mean``: mean scaled current times ``exposure_time``.
     scale : float
@@ -55,9 +54,24 @@ def charge(
     if method == "charge_sum":
         return _charge_sum(np.diff(time), scaled[1:])
     low, high = scaled.min(), scaled.max()
-    dark = scaled[scaled < low + _DARK_PART * (high - low)]
-    baseline = clip_statistics(dark.astype(np.float32)).mean if dark.size else low
+    dark = scaled[scaled < low + (high - low) / _DARK_PARTS]
+    baseline = dark_level(dark) if dark.size else low
     return float(np.trapezoid(scaled - baseline, time))
+
+
+def dark_level(current: Floats) -> float:
+    """Mean of the samples (sample,) [A] after clipping about their median.
+
+    Up to five times, the samples beyond 3 standard deviations (1/N) of the median of what is left are dropped, until
+    none is: astropy's default, as upstream.  The clipped mean of pixels is another one: its first window is the
+    interquartile range, which for a short dark makes 1e-4 of the charge.
+    """
+    for _ in range(_CLIP_ROUNDS):
+        kept = np.abs(current - np.median(current)) <= _CLIP_SIGMA * current.std()
+        if kept.all():
+            break
+        current = current[kept]
+    return float(current.mean())
 
 
 def light_sign(current: Floats) -> float:

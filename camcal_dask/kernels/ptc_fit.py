@@ -93,7 +93,8 @@ def reject_outliers(mean: FloatArray, variance: FloatArray, good: BoolArray, rul
 
     The curve is fitted (bounded, unweighted), points further than ``n_sigma`` sqrt(variance) are rejected - an
     empirical scale, not the error of the variance - and the curve is cut at the first wide hole; then again with the
-    survivors.
+    survivors, until a pass ends with the points that it began with: all of ``good`` before the first, whose fit to the
+    faint ones is only the start.  So a curve without outliers is left alone after one pass.
 
     Parameters
     ----------
@@ -113,21 +114,19 @@ def reject_outliers(mean: FloatArray, variance: FloatArray, good: BoolArray, rul
         sigma = np.sqrt(variance)
     if not used.any():
         return None
-    parameters = _fit_bounded(mean[used], variance[used], rule.start)
     if rule.max_iterations == 0:
-        return Rejection(good.copy(), parameters)
-    for iteration in range(rule.max_iterations):
-        if iteration > 0:
-            parameters = _fit_bounded(mean[used], variance[used], rule.start)
+        return Rejection(good.copy(), _fit_bounded(mean[used], variance[used], rule.start))
+    before = good
+    for _ in range(rule.max_iterations):
+        parameters = _fit_bounded(mean[used], variance[used], rule.start)
         with np.errstate(invalid="ignore"):
-            new = good & (np.abs(variance - exp_variance(parameters, mean)) / sigma < rule.n_sigma)
-        if new.sum() < 2:
+            used = good & (np.abs(variance - exp_variance(parameters, mean)) / sigma < rule.n_sigma)
+        if used.sum() < 2:
             return None
-        cut_at_hole(mean, new, max_gap)
-        same = np.array_equal(new, used)
-        used = new
-        if same:
+        cut_at_hole(mean, used, max_gap)
+        if np.array_equal(used, before):
             break
+        before = used
     return Rejection(used, parameters)
 
 

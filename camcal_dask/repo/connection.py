@@ -35,6 +35,12 @@ def remedy(error: Exception) -> str:
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "btree_gist" in str(error):
         return 'the database needs an extension; run once: psql -d DATABASE -c "CREATE EXTENSION btree_gist"'
+    signs = ("stored configuration for managers", "butler_attributes", "missing from database")
+    if any(sign in str(error) for sign in signs):
+        return (
+            "its making was cut short; repeat camcal create (with PostgreSQL, first empty the database and remove "
+            "butler.yaml)"
+        )
     if isinstance(error, ImportError):
         return f"{text}; run: pip install 'camcal_dask[postgres]'"
     return text

@@ -72,6 +72,7 @@ __all__ = [
     "open_products",
     "product_record",
     "raw_cube_uri",
+    "raw_damage",
     "raw_slot",
     "read_raw",
     "read_raw_manifest",
@@ -185,12 +186,12 @@ def read_raw(
     Returns
     -------
     (amp, y, x) int32 [adu]
-        FILL where nothing was written.
+        FILL where the readout was smaller than the cube's.
 
     Raises
     ------
     DataError
-        If the shard is damaged.
+        If the shard is damaged, or there is none.
     RepoError
         If the day's cube does not exist.
     """
@@ -199,8 +200,19 @@ def read_raw(
         room = opened(array).shape[2:]
         shape = tuple(len(range(*s.indices(n))) for s, n in zip((amp, y, x), room, strict=True))
         out = np.empty(shape, dtype=np.int32)
-    read_into(array, (slot, detector, amp, y, x), out, f"exposure slot {slot}, detector {detector}")
+    exposure = f"{uri.removesuffix('.zarr').rpartition('/')[2]}{slot:05d}"
+    remedy = "ingest its file again (a damaged one is noticed and replaced)"
+    read_into(array, (slot, detector, amp, y, x), out, f"exposure {exposure}, detector {detector}", remedy)
     return out
+
+
+def raw_damage(uri: str, slot: int, detector: int) -> str:
+    """Say what is wrong with the pixels of a detector of an exposure, all of which are read; empty if nothing is."""
+    try:
+        read_raw(uri, slot, detector)
+    except (DataError, RepoError) as error:
+        return str(error)
+    return ""
 
 
 def has_raw(uri: str, slot: int, detector: int) -> bool:

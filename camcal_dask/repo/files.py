@@ -6,12 +6,14 @@ A URI is a path, ``file://...`` or ``s3://bucket/path`` (`objects`); the callers
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import shutil
 import tempfile
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,11 @@ from urllib.parse import unquote, urlsplit
 from camcal_dask.errors import RepoError
 from camcal_dask.repo import objects
 
+SEAL = "camcal_crc32"
+"""Key under which a JSON document holds the CRC-32 of its own text."""
+_BLANK = b"%08x" % 0
+_SEAL = re.compile(rb'"camcal_crc32": "([0-9a-f]{8})"')
+_TRACES = (b'"camcal_c', b'rc32": "')  # one flipped bit leaves one of them
 _SCRATCH = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
@@ -123,21 +130,53 @@ def read_json(uri: str) -> dict[str, Any] | None:
     Raises
     ------
     RepoError
-        If the file is not JSON.
+        If the file is not JSON, or not what was written (`sealed`).
     """
-    text = read_text(uri)
-    if text is None:
+    content = read_bytes(uri)
+    if content is None:
         return None
     try:
-        value: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise RepoError(f"{uri}: not a JSON file ({error}); remove it and repeat the step that wrote it") from error
+        is_sealed(content)
+        value = json.loads(content)
+        if not isinstance(value, dict):
+            raise ValueError(f"{type(value).__name__} instead of an object")
+    except ValueError as error:  # of the text's encoding too
+        raise RepoError(f"{uri}: damaged JSON file ({error}); camcal check REPO says how to mend it") from error
+    value.pop(SEAL, None)
     return value
 
 
 def write_json(uri: str, value: Mapping[str, Any]) -> None:
-    """Write a JSON object so that readers see the old file, the new one, or none: never a part."""
-    write_bytes(uri, json.dumps(value).encode())
+    """Write a JSON object, sealed, so that readers see the old file, the new one, or none: never a part."""
+    write_bytes(uri, sealed({**value, SEAL: _BLANK.decode()}))
+
+
+def sealed(document: Mapping[str, Any]) -> bytes:
+    """Text of a JSON object in which the value of `SEAL`, at any depth, becomes the CRC-32 of the text without it.
+
+    Text rather than values: no flipped bit is without effect, so none can hide.
+    """
+    text = json.dumps(document).encode()
+    return text.replace(b'"camcal_crc32": "%b"' % _BLANK, b'"camcal_crc32": "%08x"' % zlib.crc32(text), 1)
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether a JSON text has a seal, which is right.  What older versions wrote has none.
+
+    Raises
+    ------
+    ValueError
+        If it has one that is not right.
+    """
+    found = _SEAL.search(content)
+    if found is None:
+        if any(trace in content for trace in _TRACES):
+            raise ValueError("its checksum is illegible")
+        return False
+    begin, end = found.span(1)
+    if zlib.crc32(content[:begin] + _BLANK + content[end:]) != int(found[1], 16):
+        raise ValueError("its checksum is not that of its text")
+    return True
 
 
 def write_bytes(uri: str, value: bytes) -> None:
@@ -249,11 +288,16 @@ def claim(uri: str, text: str) -> bool:
 def claimed(uri: str) -> str | None:
     """Text of a claim; None if there is none."""
     if objects.is_object(uri):
-        return read_text(uri)
+        content = objects.read(uri)
+        return None if content is None else content.decode(errors="replace")
     try:
         return str(local_path(uri).readlink())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return ""  # no symbolic link, so none of ours
 
 
 def seize(uri: str, text: str) -> None:

@@ -87,8 +87,9 @@ class CubeFormatter(FormatterV2):
         if kind == "raw":
             return self._raw(path)
         if kind == "product":
-            dataset = cubes.open_product(path)
-            return self._detector(dataset, path) if "detector" in self.data_id else dataset
+            if "detector" not in self.data_id:
+                return cubes.open_product(path)
+            return self._detector(cubes.open_product(path, [int(self.data_id["detector"])]), path)
         return cubes.open_dataset(path)
 
     def _detector(self, dataset: xr.Dataset, path: str) -> xr.Dataset:

@@ -96,7 +96,7 @@ class _Holder(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> _Holder:
-        return cls(*text.split(" ", 2))
+        return cls(*[*text.split(" ", 2), "", ""][:3])  # a claim that is none of ours has no parts
 
     def __str__(self) -> str:
         return " ".join(self)
@@ -177,7 +177,7 @@ class _Target:
     def _take(self) -> None:
         holder = _Holder.parse(self.claim.take(str(self._ours)))
         if holder.content_hash != self.content_hash:
-            if not self._may_replace(holder):
+            if holder.call and not self._may_replace(holder):
                 raise self._refusal(holder, "is being ingested, or its ingest was interrupted")
             self.claim.seize(str(self._ours))
 

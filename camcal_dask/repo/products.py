@@ -8,8 +8,10 @@ others.  So one bad detector costs nobody else, and a killed run is resumed by r
 from __future__ import annotations
 
 import functools
+import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
@@ -18,17 +20,22 @@ import xarray as xr
 import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
+from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from camcal_dask.errors import DataError, RepoError
-from camcal_dask.repo import files, statistics
+from camcal_dask.repo import files, objects, statistics
 from camcal_dask.repo.kept import forget, kept
 from camcal_dask.repo.shards import (
+    CHECKSUM,
     FORMAT,
+    REMEDY,
     Selection,
+    check_chunks,
     check_format,
     create_array,
     cube_kind,
+    every_chunk_written,
     lazy_variable,
     metadata_text,
     opened,
@@ -38,12 +45,14 @@ from camcal_dask.repo.shards import (
     read_into,
     shard_path,
     span,
+    write_metadata,
     write_shard,
     zarr_store,
 )
 
 _SIZES = "camcal_bytes"
 """Key of a marker: bytes of every shard."""
+_MARKER = re.compile(r"(0|[1-9][0-9]*)\.json", re.ASCII)
 
 
 class ShardedArray(BackendArray):
@@ -214,28 +223,66 @@ def write_variables(uri: str, detector_index: int, arrays: Mapping[str, npt.NDAr
 def mark_finished(uri: str, detector_index: int, record: Mapping[str, Any] | None = None) -> None:
     """Make one detector visible, all of whose variables are written; see `write_product`."""
     names = check_format(uri, "product")["camcal_sharded"]
-    sizes = {name: files.size(shard) for name, shard in _shards(uri, detector_index, names).items()}
-    files.write_json(_marker(uri, detector_index), {**(record or {}), _SIZES: sizes})
+    sizes = {name: files.size(_shard(uri, name, detector_index, opened(files.join(uri, name)).ndim)) for name in names}
+    files.write_json(marker_uri(uri, detector_index), {**(record or {}), _SIZES: sizes})
 
 
-def _shards(uri: str, detector_index: int, arrays: Iterable[str]) -> dict[str, str]:
-    """Files of one detector by variable."""
-    ranks = {name: opened(files.join(uri, name)).ndim for name in arrays}
-    return {
-        name: shard_path(files.join(uri, name), (detector_index, *([0] * (rank - 1)))) for name, rank in ranks.items()
-    }
+def _shard(uri: str, name: str, detector_index: int, rank: int) -> str:
+    """File of one detector of a variable with so many dimensions."""
+    return shard_path(files.join(uri, name), (detector_index, *([0] * (rank - 1))))
 
 
 def damaged(uri: str, indices: Iterable[int]) -> list[int]:
     """Those of some finished detectors (indices) whose files are gone or not as long as they were written."""
+    return [index for index, reason in damage(uri, indices).items() if reason]
+
+
+def damage(uri: str, indices: Iterable[int]) -> dict[int, str]:
+    """Say of some finished detectors (indices) what is wrong with marker and lengths of files; empty if nothing is."""
     names = check_format(uri, "product")["camcal_sharded"]
-    found = []
-    for index in indices:
-        sizes = (files.read_json(_marker(uri, index)) or {}).get(_SIZES, {})
-        shards = _shards(uri, index, names)
-        if any(files.size(shards[name]) != size for name, size in sizes.items()):
-            found.append(index)
-    return found
+    ranks = {name: opened(files.join(uri, name)).ndim for name in names}
+
+    def look(index: int) -> str:
+        try:
+            marker = files.read_json(marker_uri(uri, index))
+        except RepoError as error:
+            return str(error)
+        sizes = {} if marker is None else marker.get(_SIZES, {})
+        for name, size in sizes.items():
+            path = _shard(uri, name, index, ranks[name])
+            if (found := files.size(path)) != size:
+                return f"{path}: {'lost' if found < 0 else f'damaged ({found} of {size} bytes)'}; {REMEDY}"
+        return ""
+
+    chosen = list(indices)
+    if not objects.is_object(uri):
+        return {index: look(index) for index in chosen}
+    with ThreadPoolExecutor(16) as pool:  # each look waits for the network
+        return dict(zip(chosen, pool.map(look, chosen), strict=True))
+
+
+def check_detectors(uri: str, indices: Iterable[int]) -> None:
+    """Refuse finished detectors (indices) whose marker is damaged, or whose files are not as long as they were.
+
+    Raises
+    ------
+    DataError
+        For the first one.
+    """
+    for index, reason in damage(uri, indices).items():
+        if reason:
+            raise DataError(f"detector index {index}: {reason}")
+
+
+def read_all(uri: str, index: int) -> Iterator[str]:
+    """Read every pixel of a finished detector (index), and say of each variable that cannot be read why."""
+    for name in check_format(uri, "product")["camcal_sharded"]:
+        try:
+            array = opened(files.join(uri, name))
+            out = np.empty(array.shape[1:], array.dtype)
+            read_into(files.join(uri, name), (index, *(slice(0, n) for n in out.shape)), out, f"detector index {index}")
+        except (DataError, RepoError) as error:
+            yield str(error)
 
 
 def amend(uri: str, attributes: Mapping[str, Any]) -> None:
@@ -245,25 +292,26 @@ def amend(uri: str, attributes: Mapping[str, Any]) -> None:
     if document is None:
         raise RepoError(f"{uri}: no such cube")
     document["attributes"] |= plain(attributes)
-    files.write_json(target, document)
+    write_metadata(uri, document)
     forget_opened(uri)
 
 
 def discard(uri: str) -> None:
     """Remove a product or small cube with its markers; what refers to it must have been forgotten before."""
-    files.remove_folder(files.parent(_marker(uri, 0)))
+    files.remove_folder(files.parent(marker_uri(uri, 0)))
     files.remove_folder(uri)
     forget_opened(uri)
 
 
-def _marker(uri: str, detector_index: int) -> str:
+def marker_uri(uri: str, detector_index: int) -> str:
+    """File that says that a detector is whole."""
     return files.join(uri.removesuffix(".zarr") + ".finished", f"{detector_index}.json")
 
 
 def finished(uri: str) -> list[int]:
     """Indices along ``detector`` that are completely written, ascending."""
-    markers = files.names(files.parent(_marker(uri, 0)))
-    return sorted(int(name.removesuffix(".json")) for name in markers if name[0].isdigit())
+    found = map(_MARKER.fullmatch, files.names(files.parent(marker_uri(uri, 0))))
+    return sorted(int(name[1]) for name in found if name)
 
 
 def finished_detectors(uri: str) -> list[int]:
@@ -274,7 +322,7 @@ def finished_detectors(uri: str) -> list[int]:
 
 def product_record(uri: str, detector_index: int) -> dict[str, Any] | None:
     """What `write_product` was given as ``record``; None if the detector is not finished."""
-    record = files.read_json(_marker(uri, detector_index))
+    record = files.read_json(marker_uri(uri, detector_index))
     return None if record is None else {k: v for k, v in record.items() if k != _SIZES}
 
 
@@ -296,8 +344,14 @@ def check_whole(uri: str, detectors: Sequence[int]) -> None:
             raise RepoError(f"{uri}: detectors {lacking} are not completely written; register only finished ones")
 
 
-def open_product(uri: str) -> xr.Dataset:
+def open_product(uri: str, detectors: Sequence[int] | None = None) -> xr.Dataset:
     """Open a product lazily (without dask); only detectors that are completely written are there.
+
+    Parameters
+    ----------
+    uri : str
+    detectors : sequence of int, optional
+        Ids of those wanted, as far as they are there; default all.
 
     Returns
     -------
@@ -308,11 +362,17 @@ def open_product(uri: str) -> xr.Dataset:
     ------
     RepoError
         If there is no product, or none of its detectors is finished.
+    DataError
+        If one is damaged.
     """
     whole = _base(uri)
     done = finished(uri)
     if not done:
         raise RepoError(f"{uri}: no detector of this product is finished; run the pipeline again to resume it")
+    if detectors is not None:
+        ids = whole["detector"].values.tolist()
+        done = [index for index in done if ids[index] in set(detectors)]
+    check_detectors(uri, done)
     return whole.isel(detector=done).assign(_lazy([(uri, index) for index in done]))
 
 
@@ -335,6 +395,8 @@ def open_products(parts: Sequence[tuple[str, int]], *, keep: bool = False) -> xr
     ------
     RepoError
         If a detector is not finished in its product, or the layouts differ.
+    DataError
+        If one is damaged.
     """
     whole = {uri: _base_once(uri).copy() for uri in dict.fromkeys(uri for uri, _ in parts)}
     ids = {uri: base["detector"].values.tolist() for uri, base in whole.items()}
@@ -343,6 +405,8 @@ def open_products(parts: Sequence[tuple[str, int]], *, keep: bool = False) -> xr
         if detector not in done[uri]:
             raise RepoError(f"{uri}: detector {detector} is not finished there; run the pipeline again to resume it")
     places = [(uri, ids[uri].index(detector)) for uri, detector in parts]
+    for uri in whole:
+        check_detectors(uri, [index for one, index in places if one == uri])
     lazy = _lazy(places, keep=keep)
     if len(whole) == 1:
         return next(iter(whole.values())).isel(detector=[index for _, index in places]).assign(lazy)
@@ -390,7 +454,7 @@ def _lazy(parts: Sequence[tuple[str, int]], *, keep: bool = False) -> dict[str, 
     variables = {}
     for name, (dims, shape, dtype) in layout.items():
         lazy = ShardedArray(name, parts, shape[1:], np.dtype(dtype), keep=keep)
-        attrs = opened(files.join(first, name)).attrs.asdict()
+        attrs = _ours_off(opened(files.join(first, name)).attrs.asdict())
         variables[name] = lazy_variable(dims, lazy, attrs)
     return variables
 
@@ -425,7 +489,7 @@ def write_dataset(uri: str, dataset: xr.Dataset, *, overwrite: bool = False) -> 
 
 
 def open_dataset(uri: str) -> xr.Dataset:
-    """Read what `write_dataset` wrote, into memory."""
+    """Read what `write_dataset` wrote, into memory, verified."""
     check_format(uri, "dataset")
     return _from_zarr(uri)
 
@@ -446,19 +510,42 @@ def _to_zarr(dataset: xr.Dataset, path: Any, *, chunked: bool = False) -> None:
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="zarr")
-        encoding = {name: {"chunks": shape} for name, shape in chunks.items()}
-        ready.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        encoding: dict[Hashable, dict[str, Any]] = {
+            n: {"compressors": [ZstdCodec(), CHECKSUM]} for n in ready.variables
+        }
+        for name, shape in chunks.items():
+            encoding[name]["chunks"] = shape
+        with every_chunk_written():
+            ready.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
 
 
 def _from_zarr(uri: str, drop: Sequence[str] = ()) -> xr.Dataset:
-    dataset = xr.open_zarr(
-        zarr_store(uri, read_only=True), chunks=None, consolidated=False, zarr_format=3, drop_variables=list(drop)
-    ).load()
+    """Read all variables of a group, but some, into memory; xarray knows their encodings, and nothing of lost chunks.
+
+    Raises
+    ------
+    DataError
+        If one is damaged or lost.
+    """
+    try:
+        dataset = xr.open_zarr(
+            zarr_store(uri, read_only=True), chunks=None, consolidated=False, zarr_format=3, drop_variables=list(drop)
+        )
+        names = [str(name) for name in dataset.variables]
+        dataset = dataset.load()
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
+        raise DataError(f"{uri}: cannot be read ({error}): damaged; {REMEDY}") from error
+    check_chunks(uri, names)
     texts = {n: _fixed_text(v) for n, v in dataset.variables.items() if v.dtype.kind == "T"}
     dataset = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
     dataset = dataset.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
-    dataset.attrs = {k: v for k, v in dataset.attrs.items() if not k.startswith("camcal_")}
+    for variable in (dataset, *dataset.variables.values()):
+        variable.attrs = _ours_off(variable.attrs)
     return cast(xr.Dataset, dataset)
+
+
+def _ours_off(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in attrs.items() if not str(k).startswith("camcal_")}
 
 
 def _fixed_text(variable: xr.Variable) -> xr.Variable:

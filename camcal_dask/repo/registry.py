@@ -6,9 +6,11 @@ every write: what the registry does not know does not exist.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -32,7 +34,7 @@ from camcal_dask.errors import ConfigError, RepoError, nearest
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.instruments.arguments import Detectors, integer
-from camcal_dask.repo import cubes, expression, files, naming, objects, records, schema, selection
+from camcal_dask.repo import cubes, expression, files, naming, objects, records, schema, selection, sqlite
 from camcal_dask.repo.connection import registry_url, remedy
 from camcal_dask.repo.curation import USER_ERRORS, Curation, ranges
 from camcal_dask.repo.formatter import ANCHOR, CubeFormatter, RecordFormatter, anchor, cube_uri, here
@@ -40,6 +42,7 @@ from camcal_dask.repo.queries import Names
 
 T = TypeVar("T")
 _ATTEMPTS = 7
+_CONFIG = "butler.yaml"
 
 
 # ---------------------------------------------------------------------------- create and open
@@ -71,9 +74,9 @@ def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = N
     root = naming.check_root(files.absolute(root))
     url = None if registry is None else registry_url(registry)
     _reachable(root)
-    if not Butler.has_repo_config(root):
+    if not Butler.has_repo_config(root) or _unfinished(root):
         _make(root, url)
-    elif url is not None and url != (found := Config(files.join(root, "butler.yaml"))["registry", "db"]):
+    elif url is not None and url != (found := Config(files.join(root, _CONFIG))["registry", "db"]):
         raise RepoError(f"{root}: is a repository already, with registry {found}, not {url}; choose another folder")
     repo = open_repo(root, writeable=True)
     repo.register_instrument(camera)
@@ -92,10 +95,13 @@ def open_repo(root: str, *, writeable: bool = False) -> Repo:
     root = files.absolute(root)
     _reachable(root)
     if not Butler.has_repo_config(root):
-        raise RepoError(f"{root}: not a repository (no butler.yaml); make one with: camcal create {root}")
+        raise RepoError(f"{root}: not a repository (no {_CONFIG}); make one with: camcal create {root}")
+    if _on_sqlite(root):
+        sqlite.check(files.local_path(root))
     try:
-        return Repo(root, Butler.from_config(root, writeable=writeable), writeable)
-    except (DBAPIError, RuntimeError, ImportError) as error:
+        with _quietly():
+            return Repo(root, Butler.from_config(root, writeable=writeable), writeable)
+    except (DBAPIError, RuntimeError, ImportError, LookupError) as error:
         raise RepoError(f"{root}: registry cannot be opened: {remedy(error)}") from error
 
 
@@ -114,7 +120,7 @@ def _make(root: str, url: str | None) -> None:
         raise RepoError(
             f"{root}: SQLite cannot live on an object store; give --registry postgresql://user@host/database"
         )
-    if files.names(root):
+    if any(not _ours(name) for name in files.names(root)):
         raise RepoError(f"{root}: folder is not empty and not a repository; choose another one")
     config = Config(
         {
@@ -125,13 +131,59 @@ def _make(root: str, url: str | None) -> None:
     if url is not None:
         config["registry", "db"] = url
     try:
-        Butler.makeRepo(root, config=config)
+        if url is None:
+            _make_whole(root, config)
+        else:
+            Butler.makeRepo(root, config=config)
     except FileExistsError:  # another process was a moment earlier
         pass
     except (DBAPIError, RuntimeError, ImportError) as error:
         # A butler.yaml without a registry behind it would pass for a repository.
-        files.remove(files.join(root, "butler.yaml"))
+        files.remove(files.join(root, _CONFIG))
         raise RepoError(f"{root}: registry cannot be made: {remedy(error)}") from error
+
+
+def _make_whole(root: str, config: Config) -> None:
+    """Make a repository of SQLite so that a kill at any moment leaves none, or one that is whole."""
+    folder = files.local_path(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.staging(files.join(root, _CONFIG)) as stage:
+        made = stage / "made"  # the name of the scratch folder looks like that of a file, with an extension
+        Butler.makeRepo(str(made), config=config)
+        sqlite.publish(made, folder)
+        (made / _CONFIG).replace(folder / _CONFIG)  # last: it is what makes a repository of a folder
+
+
+def _ours(name: str) -> bool:
+    """Whether a file in a folder without ``butler.yaml`` is what an interrupted `create_repo` leaves."""
+    return name.startswith((sqlite.NAME, f".{_CONFIG}."))
+
+
+def _on_sqlite(root: str) -> bool:
+    return not objects.is_object(root) and str(Config(files.join(root, _CONFIG))["registry", "db"]).startswith("sqlite")
+
+
+def _unfinished(root: str) -> bool:
+    """Whether the making of a repository of SQLite was cut short; what is there then is removed."""
+    if not _on_sqlite(root) or not sqlite.unfinished(files.local_path(root)):
+        return False
+    if files.names(files.join(root, "cubes")):
+        raise RepoError(f"{root}: has cubes but an empty registry; bring {sqlite.NAME} back from a copy")
+    files.remove(files.join(root, _CONFIG))
+    sqlite.discard(files.local_path(root))
+    return True
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Let our errors speak, which name the repository, and not the library's log."""
+    logger = logging.getLogger("lsst.daf.butler")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 # ---------------------------------------------------------------------------- the repository

@@ -40,6 +40,13 @@ DATASET_TYPES = (
     DatasetTypeSpec("linearizer", DETECTOR_DIMS, "linearity of the amps", is_calibration=True),
     DatasetTypeSpec("verifyLinearizer", ("instrument",), "numbers and verdicts of linearizers"),
     DatasetTypeSpec("ptc", DETECTOR_DIMS, "photon transfer curves", is_calibration=True),
+    DatasetTypeSpec("crosstalk", DETECTOR_DIMS, "crosstalk between the amps", is_calibration=True),
+    DatasetTypeSpec("cti", DETECTOR_DIMS, "serial deferred charge", is_calibration=True),
+    DatasetTypeSpec("bfk", DETECTOR_DIMS, "brighter-fatter kernels", is_calibration=True),
+    DatasetTypeSpec(
+        "electroBfDistortionMatrix", DETECTOR_DIMS, "shifts of pixel boundaries by charge", is_calibration=True
+    ),
+    DatasetTypeSpec("gain_correction", DETECTOR_DIMS, "adjustments of the gains", is_calibration=True),
     DatasetTypeSpec(
         "photodiode", ("instrument", "exposure"), "samples of a photodiode reading", storage_class=RECORD_CLASS
     ),

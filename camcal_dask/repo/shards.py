@@ -8,10 +8,12 @@ reader sees no shard, the old one, or the new one, and writers need no lock.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +24,7 @@ import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
@@ -36,6 +38,9 @@ ROWS_MAX = 288
 Measured on a full-size bias: 128 rows compress 1 % worse, whole amps make a slab read 6 times slower."""
 FORMAT = 1
 """Version of the layout; raised when an old reader would misread it."""
+CHECKSUM = Crc32cCodec()
+"""Last codec of every chunk.  zarrs verifies it when it decodes a chunk whole, and only then (`read_into`)."""
+REMEDY = "camcal check REPO --repair clears it away, then repeat the run that made it"
 _SMALL = 1 << 22  # [bytes] a detector's array below this is one chunk without inner chunks
 
 zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
@@ -65,7 +70,18 @@ def open_array(uri: str, mode: str = "r") -> zarr.Array:
         _prime_threads(os.getpid())
         with zarr.config.set({"threading.max_workers": 1}):
             store = zarr_store(uri, read_only=mode == "r")
-            return zarr.open_array(store, mode=cast(Any, mode), config={"write_empty_chunks": True})
+            return zarr.open_array(store, mode=cast(Any, mode))
+
+
+@contextmanager
+def every_chunk_written() -> Iterator[None]:
+    """Arrays opened meanwhile store chunks of nothing but fill values too, so that a missing file is a lost one.
+
+    zarrs never does, so it is zarr's own pipeline that writes them.
+    """
+    python = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline", "array.write_empty_chunks": True}
+    with _opening, zarr.config.set(python):
+        yield
 
 
 def zarr_store(uri: str, *, read_only: bool) -> Store:
@@ -78,10 +94,13 @@ def zarr_store(uri: str, *, read_only: bool) -> Store:
 @functools.lru_cache(maxsize=256)
 def opened(uri: str) -> zarr.Array:
     """Opened array, kept: opening costs 2 ms, reading a slab 10."""
+    metadata_text(uri)  # verified
     try:
         return open_array(uri)
     except FileNotFoundError:
         raise RepoError(f"{uri}: no such cube; is the repository mounted on this host?") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RepoError(f"{uri}/zarr.json: damaged ({type(error).__name__}: {error})") from error
 
 
 def check_format(uri: str, kind: str) -> dict[str, Any]:
@@ -142,38 +161,157 @@ def write_shard(array_uri: str, index: Sequence[int], block: npt.NDArray[Any]) -
         (stage / "zarr.json").write_text(json.dumps(meta))
         open_array(str(stage), "r+")[...] = block
         written = stage / ".".join(["c", *("0" for _ in index)])
-        if written.exists():
-            files.move_in(written, shard_path(array_uri, index))
-        else:  # nothing but fill values, which is what an absent shard reads as
-            files.remove(shard_path(array_uri, index))
+        if not written.exists():
+            with every_chunk_written():
+                zarr.open_array(LocalStore(stage), mode="r+")[...] = block
+        files.move_in(written, shard_path(array_uri, index))
 
 
 def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:
-    """Give a cube its name (`files.publish`), and forget what was open under it."""
+    """Give a cube its name (`files.publish`), its metadata sealed, and forget what was open under it."""
+    for path in stage.rglob("zarr.json"):
+        path.write_bytes(_sealed(json.loads(path.read_text())))
     done = files.publish(stage, uri, overwrite=overwrite)
     opened.cache_clear()
     metadata_text.cache_clear()
     return done
 
 
+def write_metadata(uri: str, document: Mapping[str, Any]) -> None:
+    """Replace the metadata of a group or array."""
+    files.write_bytes(files.join(uri, "zarr.json"), _sealed(document))
+
+
+def _sealed(document: Mapping[str, Any]) -> bytes:
+    attributes = {**document.get("attributes", {}), files.SEAL: "00000000"}
+    return files.sealed({**document, "attributes": attributes})
+
+
 @functools.lru_cache(maxsize=256)
 def metadata_text(array_uri: str) -> str:
-    """Text of an array's ``zarr.json``."""
-    text = files.read_text(files.join(array_uri, "zarr.json"))
-    if text is None:
-        raise RepoError(f"{array_uri}: no such cube; create it before writing")
-    return text
+    """Text of an array's ``zarr.json``.
+
+    Raises
+    ------
+    RepoError
+        If there is none, or it is damaged.
+    """
+    document = files.read_json(files.join(array_uri, "zarr.json"))
+    if document is None:
+        raise RepoError(f"{array_uri}: no such cube; is the repository mounted on this host?")
+    return json.dumps(document)
 
 
-def read_into(array_uri: str, selection: tuple[slice | int, ...], out: npt.NDArray[Any], what: str) -> None:
-    """Read a contiguous selection into ``out`` (C-contiguous, of the selection's shape)."""
-    buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
+def has_checksums(array_uri: str) -> bool:
+    """Whether the chunks of an array have checksums; those of older versions have none."""
+    codecs = json.loads(metadata_text(array_uri))["codecs"]
+    if codecs[0]["name"] == "sharding_indexed":
+        codecs = codecs[0]["configuration"]["codecs"]
+    return any(codec["name"] == CHECKSUM.to_dict()["name"] for codec in codecs)
+
+
+def read_into(
+    array_uri: str, selection: tuple[slice | int, ...], out: npt.NDArray[Any], what: str, remedy: str = REMEDY
+) -> None:
+    """Read a contiguous selection into ``out`` (C-contiguous, of the selection's shape), verified.
+
+    Chunks are always decoded whole, even if the selection cuts them: zarrs takes a part out of a chunk
+    without looking at its checksum.
+
+    Parameters
+    ----------
+    array_uri : str
+    selection : tuple of slice (steps of 1) or int
+        Numbers only along axes with chunks of one.
+    out : ndarray
+    what, remedy : str
+        What is read, and what to do if that is not possible, for the message.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or missing.
+    """
+    array = opened(array_uri)
+    axes = list(zip(selection, array.shape, array.chunks, strict=True))
+    wider = tuple(_widened(*axis) for axis in axes)
+    cuts = [_cut(part, n, chunk) for part, n, chunk in axes if isinstance(part, slice)]
+    whole = all(cut == slice(0, length) for cut, length in cuts)
+    into = out if whole else np.empty([length for _, length in cuts], out.dtype)
+    buffer = default_buffer_prototype().nd_buffer.from_numpy_array(into)
     try:
-        opened(array_uri).get_basic_selection(selection, out=buffer)
-    except (RuntimeError, OSError) as error:
-        raise DataError(
-            f"{array_uri}: {what} cannot be read ({error}): the shard is damaged; write it again"
-        ) from error
+        array.get_basic_selection(wider, out=buffer)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DataError(f"{array_uri}: {what} cannot be read ({error}): the file is damaged; {remedy}") from error
+    for lost in _lost(array_uri, wider, into):
+        raise DataError(f"{lost}: {what} cannot be read: the file is lost; {remedy}")
+    if not whole:
+        out[...] = into[tuple(cut for cut, _ in cuts)]
+
+
+def _widened(part: slice | int, n: int, chunk: int) -> slice | int:
+    """Range of whole chunks around a part of an axis."""
+    if not isinstance(part, slice):
+        return part
+    start, stop, _ = part.indices(n)
+    return slice(start // chunk * chunk, min(-(-stop // chunk) * chunk, n)) if stop > start else slice(start, start)
+
+
+def _cut(part: slice, n: int, chunk: int) -> tuple[slice, int]:
+    """Where a part of an axis lies in the whole chunks around it, and how long these are."""
+    wider = cast(slice, _widened(part, n, chunk))
+    start, stop, _ = part.indices(n)
+    return slice(start - wider.start, max(start, stop) - wider.start), wider.stop - wider.start
+
+
+def read_whole(array_uri: str, what: str, remedy: str = REMEDY) -> npt.NDArray[Any]:
+    """Read all of an array, verified; see `read_into`."""
+    array = opened(array_uri)
+    out = np.empty(array.shape, array.dtype)
+    read_into(array_uri, tuple(slice(0, n) for n in array.shape), out, what, remedy)
+    return out
+
+
+def check_chunks(uri: str, names: Iterable[str]) -> None:
+    """Refuse a group of arrays that somebody else reads, if metadata is damaged or a chunk is missing.
+
+    Raises
+    ------
+    RepoError, DataError
+        For the first one.
+    """
+    for name in names:
+        array_uri = files.join(uri, name)
+        array = opened(array_uri)
+        if has_checksums(array_uri):
+            ranges = [range(-(-n // chunk)) for n, chunk in zip(array.shape, array.chunks, strict=True)]
+            for path in (shard_path(array_uri, index) for index in itertools.product(*ranges)):
+                if not files.exists(path):
+                    raise DataError(f"{path}: lost; {REMEDY}")
+
+
+def _lost(array_uri: str, selection: tuple[slice | int, ...], values: npt.NDArray[Any]) -> Iterator[str]:
+    """Files of a selection that are missing, which zarr reads as fill values.
+
+    Only where the first value is the fill value need anybody look: a file that is there costs nothing.
+    Arrays without checksums may lack files of nothing but fill values, unless they are of shards.
+    """
+    array = opened(array_uri)
+    if array.shards is None and not has_checksums(array_uri):
+        return
+    spans = [slice(s, s + 1) if isinstance(s, int) else s for s in selection]
+    values = values.reshape([s.stop - s.start for s in spans])
+    ranges = [range(s.start // n, -(-s.stop // n)) for s, n in zip(spans, array.shards or array.chunks, strict=True)]
+    for index in itertools.product(*ranges) if values.size else ():
+        corner = tuple(
+            max(i * n - s.start, 0) for i, n, s in zip(index, array.shards or array.chunks, spans, strict=True)
+        )
+        if _is_fill(values[corner], array.fill_value) and not files.exists(path := shard_path(array_uri, index)):
+            yield path
+
+
+def _is_fill(value: Any, fill_value: Any) -> bool:
+    return bool(value == fill_value or (value != value and fill_value != fill_value))  # noqa: PLR0124 -- NaN
 
 
 # ---------------------------------------------------------------------------- making arrays
@@ -202,7 +340,7 @@ def create_array(
         dtype=dtype,
         shards=shard if inner else None,
         chunks=inner or shard,
-        compressors=compressor or _lz4(dtype),
+        compressors=[compressor or _lz4(dtype), CHECKSUM],
         fill_value=fill(dtype),
         dimension_names=list(dims),
         attributes=plain(attrs),

@@ -20,7 +20,7 @@ from camcal_dask.repo import files, naming
 from camcal_dask.repo.curation import Moment
 from camcal_dask.repo.lookup import CalibRef, range_text
 from camcal_dask.repo.registry import Repo
-from camcal_dask.repo.shards import check_format, opened
+from camcal_dask.repo.shards import check_format, read_whole
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def verifications(repo: Repo, run: str) -> list[Verification]:
                         dataset_type=dataset_type,
                         uuid=ref.uuid,
                         uri=ref.uri,
-                        passed=bool(opened(files.join(ref.uri, "run_success"))[...]),
+                        passed=bool(read_whole(files.join(ref.uri, "run_success"), "the verdict")),
                         criteria_hash=attrs["criteria_hash"],
                         thresholds={c["id"]: c["threshold"] for c in json.loads(attrs.get("criteria", "[]"))},
                         uuids=tuple(tested.values()),
@@ -296,7 +296,10 @@ def sign_offs(repo: Repo, run: str) -> list[SignOff]:
 
 def _read(values: Mapping[str, Any]) -> SignOff:
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return SignOff(**fields)
+    try:
+        return SignOff(**fields)
+    except TypeError as error:
+        raise RepoError(f"a record of sign-off is damaged or of a later version ({error}): {dict(values)}") from None
 
 
 def certifications(repo: Repo, run: str) -> list[Certification]:

@@ -259,6 +259,7 @@ DARK = (
 
 _FLAT_ERROR = "sqrt(2 / n_good) + 0.15 * flat_spread"
 """Relative standard error of a variance, and what vignetting within the amp leaves unknown of the expected one."""
+_SUM = "sum_over_detectors(sum_over_amps({}))"
 _RATE = "mean_over_detectors(mean_over_amps(mean_per_s))"
 
 FLAT = (
@@ -303,6 +304,29 @@ FLAT = (
         source="ours",
         doc="level of an amp against the others of its detector: dead or drifting amp, wrong gain, wrong flat",
         error="noise / sqrt(n_good) / abs(mean)",
+    ),
+    Criterion(
+        id="flat.pixel_response",
+        name="PIXEL_RESPONSE",
+        value="abs(response_excess / response_power)",
+        threshold=0.05,
+        required=True,
+        source="ours",
+        doc="contrast of the pixel response in the flat, relative to that of the exposures: saturated or bent inputs",
+        error="response_error / abs(response_power)",
+        if_measured=True,
+    ),
+    Criterion(
+        id="flat.exposure_response",
+        name="EXPOSURE_RESPONSE",
+        value=f"abs({_SUM.format('response_excess')} / {_SUM.format('response_power')})",
+        threshold=0.05,
+        required=True,
+        source="ours",
+        doc="the same of all amps together, for what is too faint in one",
+        error=f"sqrt({_SUM.format('response_error ** 2')}) / abs({_SUM.format('response_power')})",
+        level="exposure",
+        if_measured=True,
     ),
     Criterion(
         id="flat.structure",

@@ -58,6 +58,7 @@ class Criterion:
     op : ``<``, ``<=``, ``==``, ``>=`` or ``>``.
     scale, error : expressions, see the module; no error for lower limits.
     required_upstream : whether upstream's verdict hangs on it, where that differs from ``required``.
+    if_measured : not evaluated if its statistics were not measured at all; without, a required test needs them.
     level : whose result it is (`LEVEL_DIMS`); tests above the amp reduce with ``mean_over_amps(...)`` and the like.
     """
 
@@ -74,6 +75,7 @@ class Criterion:
     error: str = "0"
     level: Level = "amp"
     required_upstream: bool | None = None
+    if_measured: bool = False
 
     @property
     def upstream(self) -> bool:

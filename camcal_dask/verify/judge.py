@@ -139,6 +139,8 @@ def _judge_level(
     arrays = {name: np.full((len(criteria), *shape), np.nan) for name in ("value", "limit", "margin")}
     status = np.full((len(criteria), *shape), NOT_EVALUATED, np.int8)
     for i, criterion in enumerate(criteria):
+        if criterion.if_measured and _missing(statistics, criterion):
+            continue
         value, limit = _value_and_limit(statistics, criterion, dims)
         arrays["value"][i], arrays["limit"][i] = value, limit
         arrays["margin"][i] = _margin(value, limit, criterion.op)
@@ -162,8 +164,7 @@ def _value_and_limit(
     """Arrays over ``dims``; NaN where an advisory test lacks its statistics."""
     template = xr.full_like(statistics["n_good"] if "n_good" in statistics else statistics["mean"], np.nan)
     template = template.isel({d: 0 for d in template.dims if d not in dims}, drop=True).transpose(*dims)
-    missing = {n for e in (criterion.value, criterion.scale, criterion.error) for n in names(e) if n not in statistics}
-    if missing and not criterion.required:
+    if _missing(statistics, criterion) and not criterion.required:
         return template.values, template.values
     value = _array(evaluate(criterion.value, statistics), template).values
     limit = _array(criterion.threshold * evaluate(criterion.scale, statistics), template).values
@@ -171,6 +172,10 @@ def _value_and_limit(
         error = _array(evaluate(criterion.error, statistics), template).values
         limit = np.where(np.isnan(limit), np.nan, np.fmax(limit, SIGNIFICANCE * error))
     return value, limit
+
+
+def _missing(statistics: xr.Dataset, criterion: Criterion) -> set[str]:
+    return {n for e in (criterion.value, criterion.scale, criterion.error) for n in names(e) if n not in statistics}
 
 
 def _array(value: Any, template: xr.DataArray) -> xr.DataArray:

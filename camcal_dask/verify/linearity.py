@@ -1,4 +1,8 @@
-"""What is judged of a linearizer: what is left of the non-linearity after it (reference/verification.md 1.9, 3.16)."""
+"""What is judged of a linearizer (reference/verification.md 1.9, 3.16).
+
+What is left of the non-linearity at the flats that made it; how flats come out that the fit did not know; and what the
+correction does between the flats, where a spline with too many nodes runs away unseen.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,20 @@ import numpy.typing as npt
 import xarray as xr
 
 from camcal_dask.errors import DataError
-from camcal_dask.kernels.linearity import TYPES
+from camcal_dask.kernels.akima import akima_spline
+from camcal_dask.kernels.linearity import TYPES, correct_signals
+from camcal_dask.kernels.linearity_nodes import find_levels, level_signals, measure_shape
 from camcal_dask.kernels.linearity_spline import Ramp, SplineTerms, fit_spline, uniform_nodes
-from camcal_dask.kernels.proportionality import proportionality
+from camcal_dask.kernels.proportionality import LINEAR_RANGE, proportionality
 from camcal_dask.verify.criterion import Criterion
 from camcal_dask.verify.ptc import nominal
 
 FloatArray = npt.NDArray[np.float64]
 
 REFIT_NODES = 15
-_FLATS_PER_NODE = 3
-_MEASURED = ("refit", "refit_error", "worst", "rms", "linear_to")
+_GRID = 200
+_AT_FLATS = ("refit", "refit_error", "worst", "rms", "linear_to")
+_BETWEEN = ("left_out_worst", "left_out_rms", "least_slope", "wander")
 
 LINEARIZER = (
     Criterion(
@@ -50,6 +57,43 @@ LINEARIZER = (
         required=True,
         source="ours",
         doc="largest departure from proportionality to light, 1e3 to 9e4 electron (CCD-009)",
+    ),
+    Criterion(
+        id="linearizer.left_out",
+        name="LEFT_OUT",
+        value="left_out_worst",
+        threshold=0.01,
+        required=True,
+        source="ours",
+        doc="largest departure from linearity, from 1e3 electron, of a level of light that the fit did not know",
+    ),
+    Criterion(
+        id="linearizer.left_out_rms",
+        name="LEFT_OUT_RMS",
+        value="left_out_rms",
+        threshold=0.003,
+        required=False,
+        source="ours",
+        doc="rms of the same over all levels",
+    ),
+    Criterion(
+        id="linearizer.wander",
+        name="CORRECTION_BOUNDED",
+        value="wander",
+        threshold=0.01,
+        required=True,
+        source="ours",
+        doc="largest departure of the relative correction between the flats from the line through those at the flats",
+    ),
+    Criterion(
+        id="linearizer.monotonic",
+        name="CORRECTION_MONOTONIC",
+        value="least_slope",
+        threshold=0.5,
+        required=True,
+        source="ours",
+        doc="least derivative of the corrected signal by the signal, between the flats",
+        op=">=",
     ),
     Criterion(
         id="linearizer.scatter",
@@ -96,50 +140,78 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         ``refit`` and its error, ``worst``, ``rms`` (all relative), ``linear_to`` [electron], ``fitted``;
+        ``left_out_worst``, ``left_out_rms``, ``least_slope``, ``wander`` (relative);
         residual_sigma, linearity_turnoff, linearity_max_signal, input_gain, input_turnoff as in the product;
         ``n_used`` flats; ``n_pixel``.
     """
     table = nominal(linearizer)
     kept = ("residual_sigma", "linearity_turnoff", "linearity_max_signal", "input_gain", "input_turnoff")
     table = table.assign({name: linearizer[name] for name in kept})
-    dims = ("detector", "amp", "flat")
-    model, unmasked, used = (linearizer[n].transpose(*dims).values for n in ("model", "residual_unmasked", "used"))
-    gain, turnoff = table["input_gain"].values, table["input_turnoff"].values
-    found = np.full((len(_MEASURED), *gain.shape), np.nan)
-    for place in np.ndindex(*gain.shape):
-        if used[place].any():
-            found[(slice(None), *place)] = _left(
-                model[place], unmasked[place], used[place], float(gain[place]), float(turnoff[place])
-            )
-    measured: dict[str, Any] = {
-        name: (("detector", "amp"), values) for name, values in zip(_MEASURED, found, strict=True)
-    }
+    found = {name: np.full(table["input_gain"].shape, np.nan) for name in (*_AT_FLATS, *_BETWEEN)}
+    for d, a in np.ndindex(*table["input_gain"].shape):
+        one = linearizer.isel(detector=d, amp=a)
+        if one["used"].values.any():
+            for name, value in amp_numbers(one).items():
+                found[name][d, a] = value
+    measured: dict[str, Any] = {name: (("detector", "amp"), values) for name, values in found.items()}
     fitted = (linearizer["type"] != TYPES.index("None")) & ~linearizer["bad"]
     measured |= {"fitted": fitted.astype(np.float64), "n_used": linearizer["used"].sum("flat")}
     return table.assign(measured)
 
 
-def _left(
-    model: FloatArray, residual: FloatArray, used: npt.NDArray[np.bool_], gain: float, turnoff: float
-) -> tuple[float, float, float, float, float]:
-    """Values of `_MEASURED` for one amp; light is what the straight line through the linearised signals says."""
+def amp_numbers(one: xr.Dataset) -> dict[str, float]:
+    """Return the numbers of a single amp of a linearizer, see `linearizer_table`."""
+    return dict(zip((*_AT_FLATS, *_BETWEEN), (*_left(one), *_left_out(one), *_shape(one)), strict=True))
+
+
+def _left(one: xr.Dataset) -> tuple[float, float, float, float, float]:
+    """Values of `_AT_FLATS` for one amp; light is what the straight line through the linearised signals says."""
+    model, residual, used = (one[name].values for name in ("model", "residual_unmasked", "used"))
     light = model - residual
-    departure = proportionality(np.where(np.isfinite(model), model, 0.0) * gain, np.nan_to_num(light))
-    return (*_refit(light, model, used, turnoff), departure.worst, departure.rms, departure.turnoff)
+    departure = proportionality(
+        np.where(np.isfinite(model), model, 0.0) * float(one["input_gain"]), np.nan_to_num(light)
+    )
+    refit = _refit(light, model, used, float(one["input_turnoff"]))
+    return (*refit, departure.worst, departure.rms, departure.turnoff)
+
+
+def _left_out(one: xr.Dataset) -> tuple[float, float]:
+    """Largest and rms departure of the levels of light left out of the fit; NaN if none was."""
+    if "left_out" not in one:
+        return np.nan, np.nan
+    asked = np.isfinite(one["left_out"].values) & (one["ordinate"] * one["input_gain"] > LINEAR_RANGE[0]).values
+    label = find_levels(one["abscissa"].values, one["group"].values, asked)
+    each = np.array([np.median(one["left_out"].values[label == k]) for k in range(label.max(initial=-1) + 1)])
+    return (float(np.abs(each).max()), float(np.sqrt(np.mean(each**2)))) if each.size else (np.nan, np.nan)
+
+
+def _shape(one: xr.Dataset) -> tuple[float, float]:
+    """Least slope and wandering of the correction between the flats, from what is applied to pixels."""
+    used = one["used"].values & np.isfinite(one["abscissa"].values) & (one["ordinate"].values > 0)
+    levels = level_signals(one["ordinate"].values, find_levels(one["abscissa"].values, one["group"].values, used))
+    if not levels.size:
+        return np.nan, np.nan
+    kind, row = TYPES[int(one["type"])], one["coefficients"].values
+    table = one["table"].values if "table" in one else None
+    shape = measure_shape(lambda y: correct_signals(kind, row, y, table), levels)
+    return shape.slope, shape.wander
 
 
 def _refit(light: FloatArray, signal: FloatArray, used: npt.NDArray[np.bool_], turnoff: float) -> tuple[float, float]:
-    """Largest |S / x| of a spline with offset through linearised signals, and its error; NaN with too few flats."""
+    """Largest |S / x| of a spline with offset through linearised signals, and its error; NaN with too few flats.
+
+    Taken between the nodes as well, from the faintest flat on.
+    """
     good = used & np.isfinite(signal) & np.isfinite(light) & (light > 0) & (signal > 0)
-    n_node = min(REFIT_NODES, int(good.sum()) // _FLATS_PER_NODE)
-    if n_node < 3:
+    if not good.any():
         return np.nan, np.nan
     zero = np.zeros(len(signal))
     ramp = Ramp(np.nan_to_num(light), np.nan_to_num(signal), np.zeros(len(signal), np.int64), zero, zero)
     try:
-        fit = fit_spline(ramp, good, uniform_nodes(signal[good], n_node), turnoff, SplineTerms(offset=True))
+        fit = fit_spline(ramp, good, uniform_nodes(signal[good], REFIT_NODES), turnoff, SplineTerms(offset=True))
     except DataError:
         return np.nan, np.nan
     left = fit.signal(ramp)[fit.used] / (fit.slopes[0] * light[fit.used]) - 1
-    error = float(left.std()) * np.sqrt(n_node / fit.used.sum())
-    return float(np.abs(fit.values[1:] / fit.nodes[1:]).max()), float(error)
+    error = float(left.std()) * np.sqrt(len(fit.nodes) / fit.used.sum())
+    x = np.union1d(fit.nodes[1:], np.linspace(signal[good].min(), fit.nodes[-1], _GRID))
+    return float(np.abs(akima_spline(fit.nodes, fit.values, x) / x).max()), float(error)

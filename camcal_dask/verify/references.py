@@ -18,6 +18,7 @@ import xarray as xr
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels import moments
 from camcal_dask.verify.block import MeasureConfig, bin_side, corner_box
+from camcal_dask.verify.response import clipping_factors
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,6 +46,8 @@ DERIVED: Mapping[str, tuple[str, str]] = {
     "shot_variance": ("image^2", "Poisson variance of the mean signal, or that of the photon transfer curve"),
     "flat_spread": ("1", "relative scatter of 1 / flat over the amp: vignetting, which no single variance describes"),
     "flat_variance_expected": ("image^2", "expected variance of a flat: shot noise, read noise, calibrations"),
+    "response_excess": ("1", "covariance of exposure / flat with the flat, less that of the noise of the flat"),
+    "response_power": ("1", "variance of the response that the flat has, its noise taken off"),
     "bf_allowance": ("1", "part of the shot variance that the brighter-fatter effect may take away"),
 }
 """Numbers that `complete` adds: unit and meaning."""
@@ -175,8 +178,25 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
         "flat_variance_expected": flat,
         "bf_allowance": xr.zeros_like(template) if has_ptc else BF_DEFICIT_PER_ELECTRON * mean * electron / inverse,
     }
+    if "response_covariance" in statistics:
+        derived |= _response(statistics, sign)
     unit = statistics.attrs.get("units", "")
     return statistics.assign({name: _described(name, array, template, unit) for name, array in derived.items()})
+
+
+def _response(statistics: xr.Dataset, sign: Any) -> dict[str, xr.DataArray]:
+    """Numerator and denominator of the slope of `camcal_dask.verify.response`; ``sign``: -1 for inputs of the flat."""
+    said = statistics["response_noise"]
+    factors: list[Any] = [1.0, 1.0]
+    if "flat_n_input" in statistics:
+        n = statistics["flat_n_input"]
+        table = np.array([clipping_factors(int(i)) for i in n.values.ravel()]).reshape(*n.shape, 2)
+        factors = [n.astype(np.float64).copy(data=table[..., k]) for k in range(2)]
+    noise, shared = said * factors[0], xr.where(sign < 0, said * factors[1], 0.0)
+    return {
+        "response_excess": statistics["response_covariance"] + noise - shared,
+        "response_power": statistics["response_variance"] - noise,
+    }
 
 
 def _described(name: str, array: xr.DataArray, template: xr.DataArray, unit: str) -> xr.DataArray:

@@ -19,7 +19,7 @@ import xarray as xr
 
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments.geometry import Amp, get_instrument
-from camcal_dask.kernels.masks import MASK_PLANES
+from camcal_dask.kernels.masks import MASK_PLANES, bits
 from camcal_dask.verify.block import (
     EXCEPTION,
     STATISTICS,
@@ -30,6 +30,7 @@ from camcal_dask.verify.block import (
     packed_layout,
 )
 from camcal_dask.verify.references import expectations, masters, split_of
+from camcal_dask.verify.response import RESPONSE, measure_response
 
 __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]
 
@@ -66,19 +67,26 @@ def measure(
 
     Returns
     -------
-    Dataset of `STATISTICS` (exposure, detector, amp), ``n_masked_plane`` (.., plane), ``residual_binned``
+    Dataset of `STATISTICS` (exposure, detector, amp), of a flat also `camcal_dask.verify.response.RESPONSE`,
+    ``n_masked_plane`` (.., plane), ``residual_binned``
     (.., y_bin, x_bin), ``amp_correlation`` (exposure, detector, kind, amp, amp_b), the variables carried along,
     and the references of `expectations` and `masters` (detector, amp).
     """
     config = config or MeasureConfig()
     _check(corrected)
     carried = tuple(str(n) for n, v in corrected.data_vars.items() if v.dims == BLOCK and n not in STATISTICS)
-    layout = packed_layout(tuple(corrected["image"].shape[2:]), config, carried)  # type: ignore[arg-type]
-    packed = _packed(corrected, carried, layout, config)
+    tested = calibs.get("flat") if calibs else None
+    flat = tested if tested is not None and (calib is None or calib is tested) else None
+    extra = carried if flat is None else (*carried, *RESPONSE)
+    layout = packed_layout(tuple(corrected["image"].shape[2:]), config, extra)  # type: ignore[arg-type]
+    packed = _packed(corrected, carried, layout, config, flat)
     result = _unpack(packed, layout, corrected, config)
     result = result.assign(expectations(corrected, config))
     detectors = [int(d) for d in corrected["detector"].values]
     result = result.assign(masters(calibs or {}, detectors))
+    if flat is not None and "n_input" in flat:
+        found = flat["n_input"].sel(detector=detectors)
+        result["flat_n_input"] = found.drop_vars([c for c in found.coords if c not in found.dims])
     if calib is not None and "distribution" in calib:
         chosen = calib["distribution"].reindex(detector=corrected["detector"].values)
         result["calib_distribution"] = chosen.drop_vars([c for c in chosen.coords if c not in chosen.dims])
@@ -109,7 +117,9 @@ def _check(corrected: xr.Dataset) -> None:
             raise PlanError(f"measure: the corrected Dataset has no attribute {name!r}")
 
 
-def _packed(corrected: xr.Dataset, carried: tuple[str, ...], layout: Layout, config: MeasureConfig) -> da.Array:
+def _packed(
+    corrected: xr.Dataset, carried: tuple[str, ...], layout: Layout, config: MeasureConfig, flat: xr.Dataset | None
+) -> da.Array:
     """(exposure, detector, 1, .., 1, number) float64, one task a block.
 
     The axes of length 1 stand for the pixels: a layer that drops no axis fuses with those of the isr before it.
@@ -129,6 +139,9 @@ def _packed(corrected: xr.Dataset, carried: tuple[str, ...], layout: Layout, con
         args += [_aligned(corrected["serial_overscan"], chunks), "edar"]
     for name in carried:
         args += [_aligned(corrected[name], chunks), "eda"]
+    for name in ("image", "variance") if flat is not None else ():
+        plane = flat[name].sel(detector=corrected["detector"].values)  # type: ignore[index]
+        args += [_aligned(plane, {"detector": chunks["detector"]}), "dayx"]
     return da.blockwise(
         _measure_chunk,
         "edayxrk" if has_rows else "edayxk",
@@ -154,12 +167,19 @@ def _aligned(array: xr.DataArray, chunks: Mapping[str, Any]) -> da.Array:
 
 
 def _measure_chunk(
-    *blocks: Any, layout: Layout, carried: tuple[str, ...], has_rows: bool, config: MeasureConfig, instrument: str
+    *blocks: Any,
+    layout: Layout,
+    carried: tuple[str, ...],
+    has_rows: bool,
+    config: MeasureConfig,
+    instrument: str,
 ) -> FloatArray:
     """Block function: all (exposure, detector) of a chunk; a failure becomes a flagged record."""
     image, variance, mask, detectors, *others = blocks
     out = np.empty((*image.shape[:2], layout.size))
     rows, extra = (others[0], others[1:]) if has_rows else (None, others)
+    extra, flat = extra[: len(carried)], extra[len(carried) :]
+    bad_bits = bits(config.bad_planes)
     for e, d in np.ndindex(*image.shape[:2]):
         amps = get_instrument(instrument).detectors[int(detectors[d])].amps
         try:
@@ -171,6 +191,8 @@ def _measure_chunk(
                 config,
                 None if rows is None else rows[e, d],
             )
+            if flat:
+                values |= measure_response(image[e, d], mask[e, d], flat[0][d], flat[1][d], bad_bits)
         except Exception:  # noqa: BLE001 (one bad exposure must not end the other 3779: verification.md 6, rule 7)
             _log.exception("measure: %s, detector %d: no statistics", instrument, int(detectors[d]))
             values = _failed(image.shape[2], amps)
@@ -218,6 +240,8 @@ def _attributes(name: str, corrected: xr.Dataset) -> dict[str, str]:
     if name in STATISTICS:
         unit = STATISTICS[name].unit
         return {"units": units if unit == "image" else unit, "long_name": STATISTICS[name].doc}
+    if name in RESPONSE:
+        return {"units": RESPONSE[name].unit, "long_name": RESPONSE[name].doc}
     if name in corrected:
         return dict(corrected[name].attrs)
     return {"units": {"n_masked_plane": "pixel", "amp_correlation": "1"}.get(name, units)}

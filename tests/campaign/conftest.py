@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -59,16 +61,25 @@ def assert_same(repo, run, detectors=(0, 1, 2, 3), clean="u/clean", product="bia
         np.testing.assert_array_equal(one[name].values, two[name].values)
 
 
-def slow_camcal(seconds):
-    """Text of a program: ``camcal`` that rests after each shard it wrote."""
+def markers_of(root, run):
+    """Folder that says which detectors of a bias are whole."""
+    return Path(root, "cubes", *run.split("/"), "bias.finished")
+
+
+def held_camcal(markers, go):
+    """Text of a program: ``camcal`` that, once a detector is whole, writes no shard before the file ``go`` is there."""
     return f"""
 import sys, time
+from pathlib import Path
 from camcal_dask.repo import products
-first = products.write_shard
-def slowly(*arguments):
+first, markers, go = products.write_shard, Path({str(markers)!r}), Path({str(go)!r})
+def held(*arguments):
+    while markers.is_dir() and any(markers.iterdir()) and not go.exists():
+        time.sleep(0.01)
+    if go.exists():
+        time.sleep(0.3)
     first(*arguments)
-    time.sleep({seconds})
-products.write_shard = slowly  # at the top: worker processes import this file as well
+products.write_shard = held  # at the top: worker processes import this file as well
 if __name__ == "__main__":
     import signal
     from camcal_dask.cli import main

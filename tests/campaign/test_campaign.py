@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from camcal_dask.campaign import attempts, exclusive
+from camcal_dask.campaign import attempts, exclusive, process
 from camcal_dask.campaign.history import outcomes, snapshots
 from camcal_dask.campaign.record import provenance_id
 from camcal_dask.campaign.rerun import replan
@@ -150,7 +150,7 @@ def test_two_clients_do_not_work_on_one_run(repo, threads, monkeypatch):
     assert not repo.datasets("bias", "u/claimed")
     # A claim of a dead client, here and on a silent host, is taken over.
     monkeypatch.setattr(exclusive, "PATIENCE_S", 0.1)
-    for dead in (f"0001-bias-x:{2**22 + 1}:{exclusive.socket.gethostname()}", "0001-bias-x:1:another.host"):
+    for dead in (f"0001-bias-x:{2**22 + 1}:{process.here().host}", "0001-bias-x:1:another.host"):
         exclusive.Claim(f"{attempts.attempts_uri(repo.root, 'u/claimed')}/claim-bias").seize(dead)
         assert execute(repo, plan, threads, options=Options()).complete
     assert_same(repo, "u/claimed")

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.campaign.chain import in_order
+from camcal_dask.campaign.chain import Step, in_order
 from camcal_dask.campaign.recipe import load_recipe
 from camcal_dask.campaign.selection import choose
 from camcal_dask.errors import ConfigError, PlanError
 
 
 def products(*names):
-    return [r.product for r in in_order([load_recipe(f"LSSTCam/{n}.yaml") for n in names])]
+    return [step.name for step in in_order([Step(n, load_recipe(f"LSSTCam/{n}.yaml")) for n in names])]
 
 
 def test_the_order_is_that_of_the_needs():

@@ -23,8 +23,9 @@ from camcal_dask.campaign.workers import Profile, connect
 from camcal_dask.errors import CamcalError, RunError
 from camcal_dask.repo import files, products, shards
 from camcal_dask.repo.registry import open_repo
+from tests.services import wait_until
 
-from .conftest import assert_same, bias_plan, make_bias, slow_camcal
+from .conftest import assert_same, bias_plan, held_camcal, make_bias, markers_of
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -49,24 +50,41 @@ def assert_nothing_half_visible(root, run):
     return len(refs)
 
 
+def hold(folder):
+    """In a worker: every shard is announced and then waits, half the run done, for the process to be killed."""
+
+    def waiting(*_):
+        (folder / str(os.getpid())).touch()
+        threading.Event().wait()
+
+    products.write_shard = waiting
+
+
 @pytest.mark.cluster
-def test_workers_killed_at_random_moments(repo):
-    rng = random.Random(5)
+def test_workers_killed_while_they_write(repo, tmp_path):
+    """Every worker dies with a shard in its hands; those that take their places do the work."""
     with connect(Profile(workers=2, memory_per_worker="1 GiB")) as client:
-        over = threading.Event()
+        first = set(client.run(os.getpid).values())
+        client.run(hold, tmp_path)
+        killed = set()
+
+        def writing():
+            return {int(f.name) for f in tmp_path.iterdir()} - killed
 
         def murder():
-            for _ in range(2):
-                if over.wait(rng.uniform(0.2, 1.0)):
-                    return
-                processes = client.run(os.getpid)
-                os.kill(rng.choice(list(processes.values())), signal.SIGKILL)
+            for _ in first:
+                wait_until(writing, "worker that writes")
+                victim = min(writing())
+                os.kill(victim, signal.SIGKILL)
+                killed.add(victim)
 
-        killer = threading.Thread(target=murder)
-        killer.start()
-        outcome = execute(repo, bias_plan(repo, "u/killed-workers"), client)
-        over.set()
-        killer.join()
+        with ThreadPoolExecutor(1) as pool:
+            murders = pool.submit(murder)
+            outcome = execute(repo, bias_plan(repo, "u/killed-workers"), client)
+            murders.result()
+        after = set(client.run(os.getpid).values())
+    assert killed == first
+    assert not after & first
     assert outcome.complete, outcome.text()
     assert_same(repo, "u/killed-workers")
 
@@ -74,12 +92,12 @@ def test_workers_killed_at_random_moments(repo):
 def test_client_killed_while_another_waits_and_resumed(biases, repo, threads):
     """One client works, a second is refused, the first gets SIGKILL in the middle, the second does the rest."""
     run = "u/killed-client"
-    arguments = [sys.executable, "-c", slow_camcal(0.25), *run_arguments(biases, run)]
+    markers = markers_of(biases, run)
+    program = held_camcal(markers, markers.parent / "never")
+    arguments = [sys.executable, "-c", program, *run_arguments(biases, run)]
     first = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        markers = str(Path(biases, "cubes", *run.split("/"), "bias.finished"))
-        while first.poll() is None and not files.names(markers):
-            time.sleep(0.01)
+        wait_until(lambda: first.poll() is not None or files.names(str(markers)), "detector that is whole")
         assert first.poll() is None, "the first client ended before a detector was whole"
         with pytest.raises(RunError, match=f"process {first.pid} on"):
             make_bias(repo, run, threads)

@@ -26,7 +26,7 @@ def test_names_are_found_without_a_path():
 
 def test_imports_are_overridden_key_by_key():
     recipe = load_recipe("LSSTCam/bias.yaml")
-    assert recipe.isr.gains == "nominal"
+    assert recipe.isr.gains == "ptc"
     assert recipe.combine.reject_mask == ("DETECTED", "INTRP")
 
 

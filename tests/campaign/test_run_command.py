@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,9 @@ from camcal_dask.repo import files
 from camcal_dask.repo.ingest import ingest
 from camcal_dask.repo.registry import create_repo, open_repo
 from camcal_dask.simulate import bias_set, dark_set, simulate
+from tests.services import wait_until
 
-from .conftest import DAY, assert_same, slow_camcal
+from .conftest import DAY, assert_same, held_camcal, markers_of
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -97,18 +97,18 @@ def test_limits_on_failures(biases, repo, two_damaged, options, state, why, trie
 def test_a_signal_ends_the_run_in_order(tmp_path, biases, repo, number, to_group, cluster):
     run = f"u/{number.name}.{cluster}.{to_group}"
     script = tmp_path / "slow.py"
-    script.write_text(slow_camcal(0.3))  # the client has a second for the signal before the last detector is written
+    markers, go = markers_of(biases, run), tmp_path / "go"
+    script.write_text(held_camcal(markers, go))
     started = subprocess.Popen(
         [sys.executable, script, *bias(biases, run, cluster=cluster)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        markers = str(Path(biases, "cubes", *run.split("/"), "bias.finished"))
-        while started.poll() is None and not files.names(markers):  # the client may not have heard of it yet
-            time.sleep(0.01)
+        wait_until(lambda: started.poll() is not None or files.names(str(markers)), "detector that is whole")
         assert started.poll() is None, f"ended before the signal: {started.communicate()[0]}"
-        (os.killpg if to_group else os.kill)(started.pid, number)
-        text, _ = started.communicate(timeout=60)
+        (os.killpg if to_group else os.kill)(started.pid, number)  # the client may not have heard of the detector yet
+        go.touch()
+        text, _ = started.communicate(timeout=120)
     finally:
         started.kill()
         started.wait()

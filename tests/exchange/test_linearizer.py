@@ -31,8 +31,8 @@ def test_back_without_loss(tmp_path, kind):
     linearizer = made(kind)
     write_linearizer(tmp_path / "one.fits", linearizer, DETECTOR)
     read = read_linearizer(tmp_path / "one.fits")
-    assert set(read.data_vars) == set(linearizer.data_vars)
-    for name, values in linearizer.data_vars.items():
+    assert set(read.data_vars) == set(linearizer.data_vars) - {"left_out"}  # the layout has no place for it
+    for name, values in linearizer.drop_vars("left_out").data_vars.items():
         np.testing.assert_array_equal(read[name].transpose(*values.dims), values, err_msg=str(name))
         assert read[name].dtype == values.dtype
     assert read.attrs["linearity_type"] == kind

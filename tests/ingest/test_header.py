@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -406,12 +406,13 @@ def test_number_of_corrected_observations(tables: str, observations: int) -> Non
 
 
 def test_translation_is_cheap() -> None:
-    """Called 189 times an exposure: well under a millisecond once the tables are read."""
+    """Called 189 times an exposure: some thousand Python calls once the tables are read, 0.1 ms."""
     header = summit_header() | TRACKED | TURNED | {"RADESYS": "FK5"} | {f"CARD{i}": i for i in range(300)}
     translate(header)
-    times = []
-    for _ in range(50):
-        start = time.perf_counter()
+    calls: list[str] = []
+    sys.setprofile(lambda _frame, event, _argument: calls.append(event))
+    try:
         translate(header)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1e-3
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 3000

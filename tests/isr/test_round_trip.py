@@ -48,10 +48,10 @@ def exact(images, units, **attrs):
     return xr.Dataset(planes, {"detector": list(DETECTORS)}, {"units": units, **attrs})
 
 
-def dark_rate(sensor):
+def dark_rate(sensor, config):
     """Dark current of every pixel [electron / s]."""
     box, defects = sensor.detector.amps[0].data, sensor.defects
-    rate = np.full((16, box.height, box.width), SIMULATED.dark.rate_e_per_s)
+    rate = np.full((16, box.height, box.width), config.dark.rate_e_per_s)
     amp, y, x = defects.hot.T
     np.add.at(rate, (amp, y - box.y0, x - box.x0), defects.hot_rate)
     for (amp, x), extra in zip(defects.columns, defects.column_rate, strict=True):
@@ -66,9 +66,9 @@ def linearizer(sensor):
     return np.array([np.concatenate([[60, 0], row, row - v]) for row in u])
 
 
-def truth(name):
+def truth(name, config=SIMULATED):
     """The true calibrations of the four sensors."""
-    sensors = [make_sensor(SIMULATED, "TinyCam", d) for d in DETECTORS]
+    sensors = [make_sensor(config, "TinyCam", d) for d in DETECTORS]
     each = {k: np.array([getattr(s, k) for s in sensors]) for k in ("gain", "read_noise", "crosstalk", "cti")}
     cti = each["cti"]
     return {
@@ -93,11 +93,19 @@ def truth(name):
             "electron",
         ),
         "bias": exact(
-            [pattern_image(SIMULATED, "TinyCam", s.detector.id) * s.gain[:, None, None] for s in sensors], "electron"
+            [pattern_image(config, "TinyCam", s.detector.id) * s.gain[:, None, None] for s in sensors], "electron"
         ),
-        "dark": exact([dark_rate(s) for s in sensors], "electron", dark_time_s=1.0),
-        "flat": exact([flat_image(SIMULATED, "TinyCam", d, name) for d in DETECTORS], "1"),
+        "dark": exact([dark_rate(s, config) for s in sensors], "electron", dark_time_s=1.0),
+        "flat": exact([flat_image(config, "TinyCam", d, name) for d in DETECTORS], "1"),
     }
+
+
+def raws(specs, config):
+    """Raw pixels of all detectors, labelled as `isr` wants them."""
+    pixels = np.array([[simulate_exposure("TinyCam", d, spec, config) for d in DETECTORS] for spec in specs])
+    coords = {"exposure": DAY + 1 + np.arange(len(specs)), "detector": list(DETECTORS), "amp": list(CAMERA.amp_names),
+              "dark_time": ("exposure", [spec.dark_time_s for spec in specs])}  # fmt: skip
+    return xr.DataArray(pixels, coords, ("exposure", "detector", "amp", "y", "x"), attrs={"instrument": "TinyCam"})
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +113,7 @@ def simulated():
     specs = [
         ExposureSpec(type="flat", day_obs=20260812, seq_num=i + 1, exposure_time_s=8.0 * (1 + i)) for i in range(2)
     ]
-    pixels = np.array([[simulate_exposure("TinyCam", d, spec, SIMULATED) for d in DETECTORS] for spec in specs])
-    coords = {"exposure": DAY + 1 + np.arange(2), "detector": list(DETECTORS), "amp": list(CAMERA.amp_names),
-              "dark_time": ("exposure", [spec.dark_time_s for spec in specs])}  # fmt: skip
-    raw = xr.DataArray(pixels, coords, ("exposure", "detector", "amp", "y", "x"), attrs={"instrument": "TinyCam"})
+    raw = raws(specs, SIMULATED)
     electrons = [lamp_electrons(SIMULATED, spec) for spec in specs]
     return raw, electrons, truth(physical_filter(CAMERA, specs[0]))
 

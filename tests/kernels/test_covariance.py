@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from camcal_dask.kernels.covariance import lag_covariance, lag_sums
 
@@ -42,7 +42,6 @@ def frame(shape, seed=0, level=500.0, spread=20.0):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 14), st.floats(0, 1), st.integers(0, 2**31))
 def test_any_shape_any_mask_every_lag(height, width, lags, fraction, seed):
     good = np.random.default_rng(seed).random((height, width)) >= fraction

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -175,7 +175,6 @@ def test_vampires_take_their_surroundings():
 
 
 @given(arrays(np.bool_, (9, 11)), st.integers(0, 4))
-@settings(max_examples=40, deadline=None)
 def test_growth_is_a_disc(mask, radius):
     y, x = np.indices(mask.shape)
     expected = np.zeros_like(mask)
@@ -236,7 +235,6 @@ RULES = st.builds(
 
 
 @given(arrays(np.bool_, (16, 24)), RULES, st.none() | arrays(np.bool_, (16, 24)))
-@settings(max_examples=100, deadline=None)
 def test_columns_are_those_of_the_plain_loops(bad, rules, saturated):
     boxes = tiles(8, 3)
     before = bad.copy()

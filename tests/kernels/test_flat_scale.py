@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from camcal_dask.errors import DataError
@@ -38,7 +38,6 @@ def draw(seed, n_exp, n_unit, scatter=0.02):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 7), st.floats(0, 0.5))
-@settings(max_examples=60, deadline=None)
 def test_agrees_with_the_direct_solution_with_gaps(seed, n_exp, n_unit, missing):
     rng, _, _, levels, counts = draw(seed, n_exp, n_unit)
     gaps = rng.random(levels.shape) < missing

@@ -121,16 +121,16 @@ def test_no_turnoff_without_points():
     assert np.isnan(empty.max_signal)
 
 
-def test_quadratic_toy_of_the_reference():
-    """Flux 1000 adu/s with k2 = -5e-6 adu/s^2: c_0 = -k2 / flux^2."""
+@pytest.mark.parametrize("k2", [5e-6, 5e-3, 5e-2])
+def test_quadratic_toy_of_the_reference(k2):
+    """Flux 1000 adu/s with -k2 t^2: c_0 = k2 / flux^2, no c_1, and the row is that parabola, beyond the data too."""
     t = np.arange(1.0, 102)
-    y = 1000 * t - 5e-6 * t**2
-    found = lf.fit_polynomial(t, y, np.ones(t.size, bool))
-    assert abs(found.coefficients[0] - 5e-6 / 1000**2) < 1e-6
+    found = lf.fit_polynomial(t, 1000 * t - k2 * t**2, np.ones(t.size, bool))
+    # the line is fitted below 20 000 adu, where the parabola bends it by k2 * 20 / 1000
+    assert found.coefficients[0] == pytest.approx(k2 / 1000**2, rel=1e-6)
+    assert abs(found.coefficients[1]) * 1e5 < 1e-6 * found.coefficients[0]
     row = lf.lookup_row(found.fit)
-    ideal = np.arange(1 << 18)
-    assert abs(row - 5e-6 * (ideal / 1000) ** 2).max() < 0.05  # 1e-4 adu within the data, cubic beyond
-    assert abs(row[:100_000] - 5e-6 * (ideal[:100_000] / 1000) ** 2).max() < 1e-2
+    np.testing.assert_allclose(row, k2 * (np.arange(1 << 18) / 1000) ** 2, rtol=1e-4, atol=1e-5 + 4e-3 * k2)
 
 
 def test_a_strong_quadratic_is_inverted(rng):

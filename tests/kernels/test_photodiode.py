@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from camcal_dask.kernels.photodiode import charge, light_sign
+from camcal_dask.kernels.photodiode import charge, dark_level, light_sign
 
 TIME = np.arange(0.0, 12.0, 0.1)
 LIT = (TIME >= 2.0) & (TIME < 7.0)
@@ -26,6 +26,35 @@ def test_the_baseline_is_a_clipped_mean():
     noisy[5] += 2e-9  # a spike in the dark part: 3 sigma and more, and below the threshold
     spike = 2e-9 * 0.1
     assert charge(TIME, noisy, scale=1.0) == pytest.approx(TRUE + spike, rel=1e-4)
+
+
+def test_the_baseline_is_clipped_about_the_median_with_the_standard_deviation():
+    """Five values on paper: median 1, std 3.6, so 10 stays, where an interquartile window would drop it."""
+    assert dark_level(np.array([0.9, 1.0, 1.0, 1.1, 10.0])) == pytest.approx(2.8)
+
+
+@pytest.mark.parametrize("n", [3, 20, 60, 300])
+def test_the_baseline_is_that_of_astropys_clipping(n):
+    """Skewed darks, whose every round moves the median: the oracle is astropy's sigma_clip with its defaults."""
+    from astropy.stats import sigma_clip
+
+    rng = np.random.default_rng(n)
+    for _ in range(50):
+        dark = 1e-10 * (1 + 0.05 * rng.standard_normal(n) + 0.1 * rng.exponential(1.0, n) ** 2)
+        kept = sigma_clip(dark, sigma=3.0, maxiters=5, masked=False)
+        assert dark_level(dark) == pytest.approx(kept.mean(), rel=1e-14)
+
+
+def test_sixty_dark_samples():
+    """The charge to 1e-12, where the interquartile window was off by 1e-4."""
+    rng = np.random.default_rng(60)
+    time, lit = np.arange(80.0), np.arange(80) >= 60
+    current = np.where(lit, LIGHT, DARK * (1 + 0.3 * rng.exponential(1.0, 80)))
+    from astropy.stats import sigma_clip
+
+    baseline = sigma_clip(current[~lit], sigma=3.0, maxiters=5, masked=False).mean()
+    expected = np.trapezoid(current - baseline, time)
+    assert charge(time, current, scale=1.0) == pytest.approx(expected, rel=1e-12)
 
 
 def test_direct_sum_is_the_trapezoid_and_ignores_the_scale():

@@ -65,6 +65,47 @@ def test_wild_variances_stay_out_of_the_first_fit():
     assert uncapped is None or uncapped.used.sum() < 100
 
 
+def test_a_curve_without_outliers_is_left_alone_after_one_pass():
+    """Pulls of exactly +3 and -3: the start is the faint part, but the mask to compare with is that of the input.
+
+    A pass more would fit to all points, where these pulls are worth 5 sigma at the bright end.
+    """
+    mean = np.linspace(1000, 60000, 90)
+    exact = exp_variance(TRUE, mean)
+    variance = exact + 3 * np.sqrt(exact) * np.where(np.arange(90) % 2, -1, 1)
+    good, rule = np.ones(90, bool), OutlierRule()
+    found = reject_outliers(mean, variance, good, rule)
+    assert found.used.sum() == 90
+    one = reject_outliers(mean, variance, good, rule._replace(max_iterations=1))
+    np.testing.assert_array_equal(found.parameters, one.parameters)
+
+
+def passes(variance, good, n):
+    """Masks after each of up to ``n`` passes of the rule as the reference words it, without holes."""
+    start = STARTS["current"]
+    scale = np.nanmedian(MEAN / variance)
+    used, masks = good & (scale * MEAN <= 50000) & (scale * variance <= 50000), [good]
+    for _ in range(n):
+        fit = optimize.least_squares(
+            lambda p, x, y: exp_variance(p, x) - y, start.parameters, bounds=(start.lower, start.upper),
+            args=(MEAN[used], variance[used]),
+        )  # fmt: skip
+        used = good & (np.abs(variance - exp_variance(fit.x, MEAN)) < 5 * np.sqrt(variance))
+        masks.append(used)
+        if np.array_equal(masks[-1], masks[-2]):
+            break
+    return masks
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0, 3.0, 4.0])
+def test_the_mask_is_that_of_the_first_pass_that_changes_nothing(spread):
+    rng = np.random.default_rng(8)
+    good = rng.random(len(MEAN)) > 0.1
+    variance = EXACT + spread * np.sqrt(EXACT) * rng.standard_normal(len(MEAN))
+    rule = OutlierRule(max_iterations=6, max_gap=np.inf)
+    np.testing.assert_array_equal(reject_outliers(MEAN, variance, good, rule).used, passes(variance, good, 6)[-1])
+
+
 def test_no_iterations_keep_every_good_point():
     variance = measured()
     variance[30] *= 2

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -27,7 +27,6 @@ def paint(boxes, shape):
 
 
 @given(arrays(np.bool_, SHAPES))
-@settings(max_examples=200, deadline=None)
 def test_boxes_cover_the_mask_once(mask):
     boxes = mask_to_boxes(mask)
     np.testing.assert_array_equal(paint(boxes.tolist(), mask.shape), mask.astype(int))
@@ -37,7 +36,6 @@ def test_boxes_cover_the_mask_once(mask):
 
 
 @given(arrays(np.bool_, SHAPES))
-@settings(max_examples=50, deadline=None)
 def test_order_is_by_row_then_column_and_does_not_depend_on_memory_layout(mask):
     boxes = mask_to_boxes(mask)
     keys = [(y0, x0) for x0, y0, _, _ in boxes.tolist()]
@@ -49,7 +47,6 @@ BOX = st.tuples(st.integers(-20, 20), st.integers(-20, 20), st.integers(0, 25), 
 
 
 @given(st.lists(BOX, max_size=6), st.tuples(st.integers(1, 12), st.integers(1, 12)))
-@settings(max_examples=200, deadline=None)
 def test_boxes_are_clipped_to_the_image(boxes, shape):
     big = paint([(x0 + 20, y0 + 20, w, h) for x0, y0, w, h in boxes], (70, 70)) > 0
     expected = big[20 : 20 + shape[0], 20 : 20 + shape[1]]

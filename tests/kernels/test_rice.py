@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from camcal_dask.kernels.rice import SLACK, decode_rows
@@ -47,7 +47,6 @@ def test_lone_spikes_need_long_runs_of_zeros(height):
     np.testing.assert_array_equal(decoded(image), image)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.one_of(st.integers(-3, 3), st.integers(-(2**17), 2**17), st.integers(INT32.min, INT32.max)),

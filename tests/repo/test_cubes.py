@@ -37,12 +37,13 @@ def test_addresses_are_computed():
     assert cubes.raw_slot(3023100400001) == 1
 
 
-def test_write_then_read_is_identity_and_the_rest_is_fill(cube):
+def test_write_then_read_is_identity_and_the_rest_is_lost(cube):
     a = random_pixels()
     cubes.write_raw(cube, 7, 2, a)
     np.testing.assert_array_equal(cubes.read_raw(cube, 7, 2), a)
-    assert (cubes.read_raw(cube, 7, 1) == cubes.FILL).all()
-    assert (cubes.read_raw(cube, 8, 2) == cubes.FILL).all()
+    for slot, detector in ((7, 1), (8, 2)):
+        with pytest.raises(DataError, match=f"202608120000{slot}, detector {detector} .*is lost; ingest"):
+            cubes.read_raw(cube, slot, detector)
     assert [cubes.has_raw(cube, 7, d) for d in (1, 2)] == [False, True]
 
 
@@ -93,8 +94,9 @@ def test_ensure_is_idempotent_and_refuses_another_camera(cube):
 
 
 def test_an_unknown_format_is_named(cube):
-    path = files.local_path(cube) / "zarr.json"
-    path.write_text(path.read_text().replace('"camcal_format": 1', '"camcal_format": 9'))
+    document = json.loads((files.local_path(cube) / "zarr.json").read_text())
+    document["attributes"]["camcal_format"] = 9
+    shards.write_metadata(cube, document)
     with pytest.raises(RepoError, match="format 9.*reads format 1"):
         cubes.ensure_raw_cube(cube, TINY)
 
@@ -111,7 +113,7 @@ def test_missing_cube_and_unsupported_storage_are_named():
 def test_a_truncated_shard_is_an_error_not_a_dark_sky(cube, size):
     cubes.write_raw(cube, 7, 2, random_pixels())
     os.truncate(f"{cube}/raw/c/7/2/0/0/0", size)
-    with pytest.raises(DataError, match="slot 7, detector 2 cannot be read"):
+    with pytest.raises(DataError, match="exposure 2026081200007, detector 2 cannot be read.*ingest its file again"):
         cubes.read_raw(cube, 7, 2)
 
 
@@ -186,22 +188,18 @@ def test_threads_write_one_shard_at_once(cube):
 
 
 @pytest.mark.slow
-def test_a_read_uses_one_core_and_two_threads_use_two(tmp_path):
+def test_a_read_uses_one_core(tmp_path):
+    """Threads of dask share the cores; a read that took them all would take them from its neighbours."""
     uri = cubes.raw_cube_uri(str(tmp_path), "LATISS", 2026081200001)
     cubes.ensure_raw_cube(uri, get_instrument("LATISS"))
     noise = np.rint(np.random.default_rng(1).normal(25_000, 4, (16, 2048, 576))).astype(np.int32)
     cubes.write_raw(uri, 1, 0, noise)
 
-    def cores(threads):
-        cpu, wall = time.process_time(), time.perf_counter()
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda _: cubes.read_raw(uri, 1, 0) is None, range(8)))
-        return (time.process_time() - cpu) / (time.perf_counter() - wall)
-
-    assert cores(1) < 1.25
-    if (os.cpu_count() or 1) < 2 or os.getloadavg()[0] > 1:
-        pytest.skip("one core a call holds; whether two calls use two cores needs two idle cores")
-    assert cores(2) > 1.4
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(8):
+        cubes.read_raw(uri, 1, 0)
+    # a busy machine makes this ratio less, never more
+    assert (time.process_time() - cpu) / (time.perf_counter() - wall) < 1.25
 
 
 # ---------------------------------------------------------------------------- lazy selection
@@ -242,6 +240,8 @@ def test_reads_are_contiguous_and_only_what_is_needed(cube, monkeypatch):
         asked.append((slot, detector, *parts))
         return original(uri, slot, detector, *parts, out=out)
 
+    for detector in (0, 3):
+        cubes.write_raw(cube, 8, detector, random_pixels())
     monkeypatch.setattr(cubes, "read_raw", spy)
     lazy(cube).isel(exposure=[1], detector=[0, 2], amp=[5, 3], y=slice(8, 16)).load()
     part = (slice(3, 6), slice(8, 16), slice(0, 56))
@@ -257,7 +257,7 @@ def test_what_is_not_registered_is_fill_without_reading(cube, monkeypatch):
 
 
 def test_selecting_and_chunking_read_nothing_and_stay_small(monkeypatch):
-    """60 exposures x 189 detectors, at full size: 11,340 blocks in a second, a few kB to send."""
+    """60 exposures x 189 detectors, at full size: 11,340 blocks, one task each, a few kB to send."""
 
     def reader(*_, **__):
         raise AssertionError("read while building the graph")
@@ -266,11 +266,9 @@ def test_selecting_and_chunking_read_nothing_and_stay_small(monkeypatch):
     days = ["/far/away/20260812.zarr"] * 30 + ["/far/away/20260813.zarr"] * 30
     array = cubes.RawCubeArray(days, range(100, 160), range(189), (16, 2048, 576))
     raw = xr.DataArray(cubes.lazy_variable(cubes.RAW_DIMS, array))
-    start = time.perf_counter()
     exposures = raw.chunk(exposure=1, detector=1, amp=-1, y=-1, x=-1)
     stack = raw.chunk(exposure=-1, detector=1, amp=-1, y=256, x=-1)
     n_exposures, n_stack = len(exposures.__dask_graph__()), len(stack.__dask_graph__())
-    assert time.perf_counter() - start < 1.0
     assert (n_exposures, n_stack) == (60 * 189 + 1, 8 * 189 + 1)
     assert len(pickle.dumps(exposures.__dask_graph__())) < 20_000
     assert len(exposures._repr_html_()) < 60_000

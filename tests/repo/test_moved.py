@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 from lsst.daf.butler.cli.butler import cli
 
-from camcal_dask.repo import files
+from camcal_dask.instruments import get_instrument
+from camcal_dask.repo import cubes, files
 from camcal_dask.repo.registry import Repo, create_repo, open_repo
 
 from .conftest import CAMERA, EXPOSURES, fill, make_bias, pixels
@@ -46,28 +47,30 @@ def butler_get(root):
         at = {"instrument": CAMERA, "exposure": EXPOSURES[0], "detector": 2}
         raw = repo.butler.get("raw", **at, collections=f"{CAMERA}/raw/all")["raw"]
         np.testing.assert_array_equal(raw.values, pixels(EXPOSURES[0], 2))
-        assert repo.butler.get("runRecord", instrument=CAMERA, collections="u/me/b1") == {"run": "u/me/b1"}
+        assert repo.butler.get("runRecord", instrument=CAMERA, collections="u/me/b1")["run"] == "u/me/b1"
         return float(repo.butler.get("bias", **at, collections="calib")["image"].mean())
+
+
+OTHER = 99.0
 
 
 def change(root):
     """Make the bias of a repository another one, so that who reads it shows."""
-    shards = [p for p in Path(root, "cubes/u/me/b1/bias.zarr/image/c/2").rglob("*") if p.is_file()]
-    assert shards
-    for shard in shards:
-        shard.unlink()
+    shape = (16, *get_instrument(CAMERA).trimmed_shape)
+    arrays = {"image": np.full(shape, OTHER, np.float32), "mask": np.zeros(shape, np.int32)}
+    cubes.write_product(f"{root}/cubes/u/me/b1/bias.zarr", 2, arrays)
 
 
 def test_a_copy_reads_itself_whether_the_original_is_there_or_not(made, tmp_path):
     copied = str(shutil.copytree(made, tmp_path / "copy"))
     assert check(copied) == butler_get(copied) == check(made)
     change(copied)
-    assert np.isnan(check(copied))
-    assert not np.isnan(check(made))
+    assert check(copied) == OTHER
+    assert check(made) != OTHER
     moved = str(tmp_path / "moved")
     os.rename(copied, moved)  # noqa: PTH104
-    assert np.isnan(check(moved))
-    assert np.isnan(butler_get(moved))
+    assert check(moved) == OTHER
+    assert butler_get(moved) == OTHER
 
 
 def test_nothing_inside_names_the_folder(made):
@@ -112,16 +115,16 @@ def test_a_repository_with_absolute_paths_opens_and_moves(made, tmp_path, monkey
     assert check(old) == butler_get(old) == check(made)
     copied = str(shutil.copytree(old, tmp_path / "copy"))
     change(copied)
-    assert np.isnan(check(copied))
+    assert check(copied) == OTHER
     shutil.rmtree(old)
-    assert np.isnan(check(copied))
+    assert check(copied) == OTHER
     with open_repo(copied, writeable=True) as repo, monkeypatch.context() as patch:
         patch.setattr(Repo, "_ingest", lambda *_: 1 / 0)  # killed in the middle: nothing has changed
         with pytest.raises(ZeroDivisionError):
             repo.make_relative()
-    assert np.isnan(check(copied))
+    assert check(copied) == OTHER
     create_repo(copied, CAMERA).close()  # may be repeated, and brings a repository up to date
-    assert np.isnan(butler_get(copied))
+    assert butler_get(copied) == OTHER
     with contextlib.closing(sqlite3.connect(f"{copied}/gen3.sqlite3")) as db:
         assert all(path.startswith("cubes/") for (path,) in db.execute("SELECT path FROM file_datastore_records"))
     with create_repo(copied, CAMERA) as repo:

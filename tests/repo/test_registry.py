@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from astropy.time import Time
 from lsst.daf.butler import Butler
+from sqlalchemy import Engine, event
 
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import get_instrument
@@ -560,17 +560,22 @@ def test_permissions_are_the_users_umask(tiny_repo):
 
 
 @pytest.mark.slow
-def test_a_night_of_the_whole_focal_plane_resolves_in_seconds(tmp_path):
+def test_a_night_of_the_whole_focal_plane_takes_few_statements(tmp_path):
+    """18 900 raws: statements grow with the exposures, not with the raws."""
     repo = create_repo(str(tmp_path / "repo"), "LSSTCam")
     camera = get_instrument("LSSTCam")
     exposures = [2026081200001 + i for i in range(100)]
     cubes.ensure_raw_cube(cubes.raw_cube_uri(repo.root, "LSSTCam", exposures[0]), camera)
     repo.register_exposures(record(e, instrument="LSSTCam") for e in exposures)
-    start = time.perf_counter()
-    repo.register_raws("LSSTCam", [(e, d) for e in exposures for d in camera.science_detectors])
-    registered = time.perf_counter()
-    raw = repo.raws(f"{BIASES} AND exposure.day_obs=20260812")
-    resolved = time.perf_counter()
+    counts = []
+    event.listen(Engine, "before_cursor_execute", count := lambda *_: counts.append(1))
+    try:
+        repo.register_raws("LSSTCam", [(e, d) for e in exposures for d in camera.science_detectors])
+        registered = len(counts)
+        raw = repo.raws(f"{BIASES} AND exposure.day_obs=20260812")
+        resolved = len(counts) - registered
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
     assert raw.shape == (100, 189, 16, 2048, 576)
-    assert registered - start < 60
-    assert resolved - registered < 5
+    assert registered < 2000
+    assert resolved < 100

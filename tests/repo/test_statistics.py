@@ -11,6 +11,7 @@ from camcal_dask.errors import RepoError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo import products, statistics
 from camcal_dask.repo.registry import create_repo
+from camcal_dask.repo.shards import write_metadata
 
 CAMERA = get_instrument("TinyCam")
 
@@ -155,7 +156,7 @@ def test_mistakes_are_named(opened, tmp_path):
         statistics.open_cube(uri, "t")
     document = json.loads((tmp_path / "table.zarr" / "zarr.json").read_text())
     del document["attributes"][statistics.INDEX]
-    (tmp_path / "table.zarr" / "zarr.json").write_text(json.dumps(document))
+    write_metadata(uri, document)
     with pytest.raises(RepoError, match="before statistics had an index; run its pipeline again"):
         statistics.open_cube(uri, "t")
 

@@ -48,7 +48,7 @@ def run_linearity(job: Job) -> Outcome:
             products.write_dataset(_ratios_uri(job.place, d), ratios[d], overwrite=True)  # type: ignore[index]
     factors: xr.DataArray | None = None
     for i in range(recipe.linearity.normalization.rounds):
-        trial = _collected(job, f"fit{i}", able, partial(fit_quantum, job.place, factors=factors, first_pass=i == 0))
+        trial = _collected(job, f"fit{i}", able, partial(fit_quantum, job.place, factors=factors, trial=i))
         if not trial:
             return job.outcome()
         factors, able = normalize(concat([trial[d] for d in sorted(trial)]), recipe.linearity), sorted(trial)
@@ -74,9 +74,9 @@ def ratio_quantum(place: Place, quantum: Quantum) -> Any:
     return dask.delayed(_ratio_table)(measured, detector, plan.exposures, list(plan.instrument.amp_names))
 
 
-def fit_quantum(place: Place, quantum: Quantum, factors: xr.DataArray | None = None, first_pass: bool = False) -> Any:
-    """Graph of the fit of one detector: one task."""
-    return dask.delayed(_fit)(place, quantum.detector, factors, first_pass)
+def fit_quantum(place: Place, quantum: Quantum, factors: xr.DataArray | None = None, trial: int | None = None) -> Any:
+    """Graph of the fit of one detector: one task; ``trial`` counts the fits before the final one."""
+    return dask.delayed(_fit)(place, quantum.detector, factors, trial)
 
 
 def _ratio_table(
@@ -85,12 +85,14 @@ def _ratio_table(
     return linearity_ratios.table({detector: measured}, exposures, amps)
 
 
-def _fit(place: Place, detector: int, factors: xr.DataArray | None, first_pass: bool) -> xr.Dataset:
+def _fit(place: Place, detector: int, factors: xr.DataArray | None, trial: int | None) -> xr.Dataset:
     recipe = place.plan.recipe
     assert isinstance(recipe, LinearityRecipe)
     ratios = products.open_dataset(_ratios_uri(place, detector)) if recipe.linearity.single_exposures else None
     curves = _curves(place.plan, detector)
-    return fit(curves, recipe.linearity, normalization=factors, ratios=ratios, first_pass=first_pass)
+    return fit(
+        curves, recipe.linearity, normalization=factors, ratios=ratios, first_pass=trial == 0, final=trial is None
+    )
 
 
 def _curves(plan: Plan, detector: int) -> xr.Dataset:
