@@ -46,6 +46,7 @@ def test_a_repository_knows_the_camera(tmp_path):
     types = {t.name: t for t in butler.registry.queryDatasetTypes()}
     products = {"bias", "biasBootstrap", "dark", "darkBootstrap", "flat", "flatBootstrap", "defects"}
     products |= {"linearizerPtc", "linearizer", "ptc"}
+    products |= {"crosstalk", "cti", "bfk", "electroBfDistortionMatrix", "gain_correction"}
     verifications = {f"verify{kind}" for kind in ("Bias", "Dark", "Flat", "Defects", "Ptc", "Gain", "Linearizer")}
     assert set(types) == {"raw", "photodiode", "runRecord"} | verifications | products
     assert types["bias"].isCalibration()
