@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
@@ -33,6 +34,11 @@ def cube_uri(path: ResourcePath, suffix: str = ".zarr") -> str:
     return text.removesuffix(f"/{objects.LAST}").rstrip("/")  # of a repository made before there were anchors
 
 
+def record_suffix(data_id: Mapping[str, Any]) -> str:
+    """Ending of a JSON record; those of exposures lie together in a folder."""
+    return f"/{data_id['exposure']}.json" if "exposure" in data_id else ".json"
+
+
 def here(root: str, uri: str, run: str) -> str:
     """URI of a product in a repository that was moved or copied after its absolute path had been stored."""
     if not uri.startswith(f"{root}/"):
@@ -58,8 +64,7 @@ class RecordFormatter(FormatterV2):
         dict
             Its content.
         """
-        of_exposure = f"/{self.data_id['exposure']}.json" if "exposure" in self.data_id else ".json"
-        path = cube_uri(self.file_descriptor.location.uri, of_exposure)
+        path = cube_uri(self.file_descriptor.location.uri, record_suffix(self.data_id.mapping))
         if (record := files.read_json(path)) is None:
             raise RepoError(f"{path}: the record is registered, but gone; repeat the step that wrote it")
         return record

@@ -14,7 +14,7 @@ from camcal_dask.instruments import Instrument
 from camcal_dask.instruments.arguments import Detectors, Integers, integer, integers
 from camcal_dask.kernels.photodiode import Method
 from camcal_dask.repo import cubes, photodiode, schema, statistics
-from camcal_dask.repo.formatter import cube_uri, here
+from camcal_dask.repo.formatter import cube_uri, here, record_suffix
 from camcal_dask.repo.lookup import (
     CalibRef,
     Candidate,
@@ -393,12 +393,14 @@ class ProductQueries:
     def _calib_refs(self, dataset_type: str, candidates: Iterable[Candidate]) -> dict[str, CalibRef]:
         kind, chosen = self._type(dataset_type), list(candidates)
         dimensions = list(kind.dimensions.required)
-        suffix = ".json" if kind.storageClass_name == schema.RECORD_CLASS else ".zarr"
+        record = kind.storageClass_name == schema.RECORD_CLASS
         uris = self.butler.get_many_uris([c.ref for c in chosen])
         result = {}
         for candidate in chosen:
+            data_id = dict(zip(dimensions, candidate.key, strict=True))
+            suffix = record_suffix(data_id) if record else ".zarr"
             uri = here(self.root, cube_uri(uris[candidate.ref].primaryURI, suffix), candidate.run)
-            detector = dict(zip(dimensions, candidate.key, strict=True)).get("detector")
+            detector = data_id.get("detector")
             result[candidate.uuid] = CalibRef(uri, candidate.run, candidate.uuid, detector, dataset_type)
         return result
 
