@@ -1,9 +1,11 @@
 """Accuracy of photon transfer curves: gains, read noise, area coefficients and turnoff against simulated truth.
 
-Full-size amps of one detector of each vendor, several seeds: every seed is another camera (gains, noise,
-response) and other photons.  The raws of the simulator go through the PTC's ISR, the extraction and the
-full-covariance fit; nothing in between touches a disk.  ``--quick`` takes the tiny camera, whose 1500 pixels say
-whether it runs and nothing more.  Pairs and curves are kept in ``--workdir``: a run that was interrupted goes on.
+Full-size amps, 16 seeds, a detector of either vendor in turn: every seed is another camera (gains, noise, response)
+and other photons.  Few levels, where they tell most: nine below the turnoff know a_00 as well as fifteen evenly spread
+ones, and the steps above are what the turnoff is to be found between.  The raws of the simulator go through the PTC's
+ISR, the extraction and the full-covariance fit; nothing in between touches a disk.  ``--quick`` takes the tiny camera,
+whose 1500 pixels say whether it runs and nothing more.  Pairs and curves are kept in ``--workdir``: a run that was
+interrupted goes on.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ FULL_WELL_SCALE = 0.6
 """Of the camera's saturation: the curve has its turnoff near 115 000 electron."""
 
 
+_REACH = 4.0
+"""Standard deviations of photon noise that still reach the full well."""
 _THREE_SIGMA = 0.98658
 """Standard deviation of a Gaussian clipped at 3 sigma, which is how the overscan noise is measured."""
 
@@ -60,9 +64,12 @@ class Case(NamedTuple):
         return f"{self.instrument}_{self.detector:03d}_{self.seed}"
 
 
-CASES = tuple(Case("LSSTCam", detector, seed) for seed in (1, 2, 3, 4) for detector in (94, 23))
+CASES = tuple(Case("LSSTCam", (94, 23)[seed % 2], seed) for seed in range(1, 17))
 QUICK = tuple(Case("TinyCam", detector, 1) for detector in (0, 3))
-LEVELS_E = np.concatenate([np.geomspace(60, 100_000, 14), [108_000, 130_000, 150_000]])
+LEVELS_E = 1e3 * np.array([0.06, 0.3, 3, 8, 30, 40, 50, 90, 100, 108, 122, 137, 152])
+"""Mean light [electron]; 36 to 50 thousand electron of full well lie between the last unsaturated levels."""
+ORDER = 8
+"""Of the covariance model: its full solution, as light knows nothing of a truncated series."""
 
 
 def run(workdir: Path, quick: bool) -> dict[str, float]:
@@ -82,16 +89,23 @@ def _curve(case: Case, workdir: Path, quick: bool) -> xr.Dataset:
     uri = str(workdir / f"{case.name}.zarr")
     if Path(uri).exists():
         return products.open_dataset(uri)
-    exposures = ptc_set((LEVELS_E / RATE).round(4).tolist(), DAY)
-    pairs = list(zip(exposures[::2], exposures[1::2], strict=True))
+    pairs = _pairs(case)
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(lambda pair: _kept(case, pair, workdir, quick), pairs))
     ids = [(a.key, b.key) for a, b in pairs]
     measured = join_pairs(dict(zip(ids, parts, strict=True)), ids).assign_coords(detector=[case.detector])
     # The outlier rule counts in sqrt(variance), which the scatter of 1500 pixels exceeds by far.
-    solved = solve(measured, PtcSolveConfig(fit_type="FULLCOVARIANCE", n_sigma=60 if quick else 5))
+    solved = solve(measured, PtcSolveConfig(fit_type="FULLCOVARIANCE", order=ORDER, n_sigma=60 if quick else 5))
     products.write_dataset(uri, solved)
     return solved
+
+
+def _pairs(case: Case) -> list[tuple[ExposureSpec, ExposureSpec]]:
+    """Pairs of all levels up to one that fills every amp."""
+    full_well = make_sensor(_config(case), case.instrument, case.detector).full_well.max()
+    levels = LEVELS_E[: np.searchsorted(LEVELS_E, full_well) + 1]
+    exposures = ptc_set((levels / RATE).round(4).tolist(), DAY)
+    return list(zip(exposures[::2], exposures[1::2], strict=True))
 
 
 def _kept(case: Case, pair: tuple[ExposureSpec, ExposureSpec], workdir: Path, quick: bool) -> xr.Dataset:
@@ -142,7 +156,7 @@ def _truth(case: Case) -> xr.Dataset:
             "noise": ("amp", dithered * np.sqrt(1 + np.pi / (2 * serial) + np.pi / (2 * parallel))),
             "overscan_noise": ("amp", dithered * np.sqrt(1 - (2 - np.pi / 2) / serial) * _THREE_SIGMA),
             "a": (("lag_i", "lag_j"), sensor.a_matrix),
-            "turnoff": ("amp", sensor.full_well / sensor.gain),
+            "full_well": ("amp", sensor.full_well),
         }
     )
 
@@ -160,12 +174,13 @@ def _numbers(found: list[tuple[Case, xr.Dataset]]) -> dict[str, float]:
         noise.append(one["noise"].values / true["noise"].values - 1)
         overscan_noise = one["noise_adu"].median("pair").values * true["gain"].values
         overscan.append(overscan_noise / true["overscan_noise"].values - 1)
-        relative.append(one["a_matrix"].values[:, 0, 0] / float(true["a"][0, 0]) - 1)
+        clear = ~_touched(true)
+        relative.append(one["a_matrix"].values[clear, 0, 0] / float(true["a"][0, 0]) - 1)
         for name in areas:
             i, j = int(name[1]), int(name[2])
-            value, error = (one[v].values[:, i, j] for v in ("a_matrix", "a_matrix_err"))
+            value, error = (one[v].values[clear, i, j] for v in ("a_matrix", "a_matrix_err"))
             areas[name].append((value - float(true["a"][i, j])) / error)
-        turnoff.append(np.abs(one["turnoff"].values - true["turnoff"].values) / _spacing(one))
+        turnoff.append(_turnoff_found(one, true))
     numbers = dict(_bias("gain_bias_percent", gain)) | dict(_bias("noise_bias_percent", noise))
     numbers |= dict(_bias("overscan_noise_bias_percent", overscan)) | dict(_bias("a00_bias_percent", relative))
     numbers["gain_pull_std"] = float(np.nanstd(np.concatenate(pulls)))
@@ -173,16 +188,31 @@ def _numbers(found: list[tuple[Case, xr.Dataset]]) -> dict[str, float]:
         pull = np.concatenate(values)
         numbers[f"{name}_pull_mean"] = float(np.nanmean(pull))
         numbers[f"{name}_pull_std"] = float(np.nanstd(pull))
-    numbers["turnoff_within_one_level"] = float(np.mean(np.concatenate(turnoff) <= 1.001))
+    numbers["turnoff_found"] = float(np.mean(np.concatenate(turnoff)))
     numbers["amps"] = float(sum(len(g) for g in gain))
+    numbers["amps_for_areas"] = float(sum(len(a) for a in relative))
     numbers["bad_amps"] = float(sum(int(curve["bad"].sum()) for _, curve in found))
     return numbers
 
 
-def _spacing(curve: xr.Dataset) -> np.ndarray:
-    """Distance from the turnoff to the next level [adu], (amp,): nobody can know it better."""
-    means, turnoff = curve["raw_mean"].transpose("amp", "pair").values, curve["turnoff"].values[:, None]
-    return np.nanmin(np.where(means > turnoff, means - turnoff, np.inf), axis=1)
+def _turnoff_found(curve: xr.Dataset, true: xr.Dataset) -> np.ndarray:
+    """Whether the turnoff is the last level below the full well, (amp,) bool.
+
+    A level whose photon noise reaches the full well (`_touched`) has lost part of its variance and may be either.
+    """
+    full_well = true["full_well"].values
+    below, above = (
+        np.array([LEVELS_E[well + reach * np.sqrt(well) > LEVELS_E].max() for well in full_well])
+        for reach in (-_REACH, _REACH)
+    )
+    found = curve["turnoff"].values * true["gain"].values
+    return (found > 0.995 * below) & (found < 1.005 * above)
+
+
+def _touched(true: xr.Dataset) -> np.ndarray:
+    """Amps (amp,) bool with a level whose photon noise the full well cuts off: its charge blooms into other lags."""
+    distance = np.abs(true["full_well"].values[:, None] - LEVELS_E) / np.sqrt(true["full_well"].values[:, None])
+    return distance.min(axis=1) < _REACH
 
 
 def _bias(name: str, values: list[np.ndarray]) -> Iterator[tuple[str, float]]:
@@ -199,11 +229,16 @@ _GOALS = {
     "gain_bias_percent": "below 0.05",
     "gain_pull_std": "about 1",
     "noise_bias_percent": "below 1",
-    "a00_bias_percent": "below 1 where statistics allow",
+    "a00_bias_percent": "below 0.3",
+    "a00_pull_mean": "below 0.1",
+    "a01_pull_mean": "below 0.1",
+    "a10_pull_mean": "below 0.1",
+    "a11_pull_mean": "below 0.1",
+    "a00_pull_std": "about 1",
     "a01_pull_std": "about 1",
     "a10_pull_std": "about 1",
     "a11_pull_std": "about 1",
-    "turnoff_within_one_level": "1",
+    "turnoff_found": "1",
 }
 
 
@@ -218,18 +253,46 @@ def _page(rows: dict[str, dict[str, float]], cases: tuple[Case, ...]) -> str:
     return f"""# Accuracy of photon transfer curves
 
 Made by `python -m benchmarks accuracy`; do not edit.  Simulated full-size amps: {len(cases)} cameras,
-{seeds} seeds of one E2V and of one ITL sensor, {len(LEVELS_E)} flat pairs each from {LEVELS_E[0]:.0f} to
-{LEVELS_E[-1]:.0f} electron, through ISR, extraction (5 x 5 lags) and full-covariance fit.  A bias is the mean over the
-amps of (found / true - 1), its error their standard deviation over the root of their number; a pull is
-(found - true) / quoted error.
+{seeds} seeds, E2V and ITL sensors, up to {len(LEVELS_E)} flat pairs each from {LEVELS_E[0]:.0f} to
+{LEVELS_E[-1]:.0f} electron, through ISR, extraction (5 x 5 lags) and full-covariance fit (order {ORDER}).
+A bias is the mean over the amps of (found / true - 1), its error their standard deviation over the root of their
+number; a pull is (found - true) / quoted error.
 
 {chr(10).join(table)}
 
 The true noise of the fit is that of a corrected pixel: read noise, the dither of the ISR, and the two overscan
-medians that were subtracted.  The truth of the turnoff is the full well; it is found when it lies within one level of
-it: a saturated level has exactly that mean.  A second simulation that shares no code with the simulator is in
-`tests/calibs/test_ptc_second_path.py`.
-"""
+medians that were subtracted.  The turnoff is found if it is the last level below the full well.  A level within four
+times its photon noise of the full well has lost part of its variance, and its charge has bloomed along the columns:
+it may count as either, and the area coefficients of such an amp are left out.
+
+{_CAUSE}"""
+
+
+_CAUSE = """## What made a00 one percent too large
+
+The table before this one said 1.04 ± 0.19 % for a00, and pulls of -0.46 (a00) and 0.31 (a01).  Two causes, both
+visible without any noise (`tests/calibs/test_ptc_solve.py::test_light_knows_no_truncated_series`,
+`tests/simulate/test_kernels.py::test_power_of_a_flat_is_the_closed_form`):
+
+| cause | a00 | pull of a00 | of a01 |
+|---|---:|---:|---:|
+| Eq. 20 ends after (mu g)^3; the next term, 2/15 (a00 mu g)^4, is 1e-3 of the variance at 1e5 electron | +0.84 % | -0.40 | +0.36 |
+| the simulator left out terms of its own series that it took for small | -0.22 % | +0.11 | -0.05 |
+
+Together they are +0.62 %, as the tables without noise have it; the 0.4 % more of the old table is twice its error.
+
+With `solve.order: 8` the model is the solution of the differential equation behind Eq. 20, to 1e-5 up to full well;
+the pipelines for `ptc` ask for it.  `order: 3`, the default of `PtcSolveConfig`, is Eq. 20 as the LSST stack fits it,
+and keeps its bias.  Not the cause: clipping (5.5 sigma take 1e-6 of the variance), edges, pair counts, and weights
+from the measured variance: fits of 3000 tables with known covariances and measured weights have a00 right to
+0.01 ± 0.04 %, and pulls of 0.00.
+
+The turnoff of 8 % of the ITL amps was not wrong: the level of 130 000 electron lay within a few sigma of their full
+well, so its photon noise was cut off, and the comparison did not allow for that.
+
+A second simulation that shares no code with the simulator, and knows a00 to 0.2 %, is
+`tests/calibs/test_ptc_second_path.py`: there order 8 is right to 0.2 %, Eq. 20 is off by 1 %.
+"""  # noqa: E501 (a table)
 
 
 def _error(numbers: dict[str, float], key: str) -> str:

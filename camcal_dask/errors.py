@@ -81,6 +81,8 @@ def explain(error: BaseException) -> str:
         return f"registry: {str(error).strip().splitlines()[0]}; {_remedy_of_database(text)}"
     if library == "lsst":
         return f"butler: {text}"
+    if isinstance(error, OverflowError):
+        return f"a number that was given is too large ({text}); check exposure, day and time"
     if isinstance(error, MemoryError):
         return f"out of memory: {text}; use fewer workers (-j) or smaller blocks"
     frames = traceback.extract_tb(error.__traceback__)

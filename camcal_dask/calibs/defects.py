@@ -74,6 +74,17 @@ def find_defects(
     return FoundDefects(arrays, mask_to_boxes(merged.bits > 0), merged.n_pixels, merged.n_alone)
 
 
+def dead_amps(found: FoundDefects, detector: Detector) -> dict[str, str]:
+    """Amps of which no pixel is left, and why."""
+    reasons = {}
+    for amp in detector.amps:
+        kinds = [k for k, dead in zip(DEFECT_KINDS, found.arrays["dead"][amp.index], strict=True) if dead]
+        box = found.arrays["defects"][amp.index, : amp.data.height, : amp.data.width]
+        if box.all():
+            reasons[amp.name] = f"dead in the {', '.join(kinds)}" if kinds else "all of its pixels are defects"
+    return reasons
+
+
 def search_image(name: str, product: xr.Dataset, detector: Detector, config: DefectConfig) -> Detection:
     """Search one combined image; ``name`` begins with its kind."""
     kind = name.split(" ")[0]

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
+from camcal_dask.calibs.illumination import LIT_SIGMA
 from camcal_dask.config import Config
 from camcal_dask.errors import DataError, PlanError
 from camcal_dask.instruments.focal_plane import vignette_planes
@@ -73,7 +74,7 @@ def solve(
     Raises
     ------
     DataError
-        If an exposure has no usable level, naming it.
+        If an exposure has no usable level, or none that is significant, naming it.
     """
     ids = sorted(levels)
     table = [[levels[d][e] for d in ids] for e in range(len(exposures))]
@@ -85,6 +86,7 @@ def solve(
     if not np.isfinite(scales.exposure_scale).all():
         dark = [e for e, s in zip(exposures, scales.exposure_scale, strict=True) if not np.isfinite(s)]
         raise DataError(f"flat: exposures {dark} have no level above 0; leave them out (-d)")
+    _refuse_unlit(levels, exposures)
     unit = ("detector",) if config.unit == "detector" else ("detector", "amp")
     return xr.Dataset(
         {
@@ -98,6 +100,19 @@ def solve(
         },
         {"exposure": list(exposures), "detector": ids, "amp": list(amps)},
     )
+
+
+def _refuse_unlit(levels: Mapping[int, Sequence[Levels]], exposures: Sequence[int]) -> None:
+    """Refuse exposures whose level is within the scatter of the pixels of every amp: nothing can be divided by it."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.array([[x.amp_mean / x.amp_stdev for x in column] for column in levels.values()])
+    known = np.where(np.isnan(ratio), -np.inf, ratio).max(axis=(0, 2))
+    unlit = [e for e, best in zip(exposures, known, strict=True) if best < LIT_SIGMA]
+    if unlit:
+        raise DataError(
+            f"flat: exposures {unlit} have no light: no amp has a level of {LIT_SIGMA:.0f} times the scatter of its "
+            "pixels; leave them out (-d, or select.illumination=one)"
+        )
 
 
 def vignette(arrays: Mapping[str, np.ndarray], detector: Detector, config: VignetteConfig) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ from camcal_dask.kernels.linearity_fit import (
     lookup_row,
     mad_sigma,
 )
-from camcal_dask.kernels.linearity_nodes import find_levels
+from camcal_dask.kernels.linearity_nodes import find_levels, level_medians
 from camcal_dask.kernels.linearity_spline import Ramp, SplineFit, SplineTerms, fit_spline, uniform_nodes
 
 FILLS: Mapping[str, float] = {"coefficients": 0.0, "fit_params": np.nan, "fit_params_err": np.nan}
@@ -152,8 +152,7 @@ def _cross_validate(
 def _folds(flats: Flats, good: BoolArray, n: int) -> IntArray:
     """Share of each flat, 0 .. n - 1, levels in turn by signal; -1 of flats that are not good."""
     level = find_levels(flats.abscissa, flats.group, good)
-    signals = [float(np.median(flats.ordinate[:, level == k])) for k in range(level.max() + 1)]
-    rank = np.argsort(np.argsort(signals)).astype(np.int64)
+    rank = np.argsort(np.argsort(level_medians(np.median(flats.ordinate, axis=0), level)))
     return np.array([rank[k] % n if k >= 0 else -1 for k in level.tolist()], np.int64)
 
 
@@ -257,7 +256,11 @@ def _fit_amps(flats: Flats, ranges: list[Range], config: LinearityConfig) -> Det
 
 def _unusable(flats: Flats, ranges: list[Range]) -> dict[int, str]:
     problems = {a: "bad in the PTC" for a in np.flatnonzero(flats.bad).tolist()}
-    problems |= {a: "the PTC used no flat" for a in np.flatnonzero(~flats.used.any(1)).tolist() if a not in problems}
+    problems |= {
+        a: "the PTC used no flat whose light is known"
+        for a in np.flatnonzero(~flats.used.any(1)).tolist()
+        if a not in problems
+    }
     problems |= {a: "no linear range" for a, r in enumerate(ranges) if a not in problems and np.isnan(r.turnoff)}
     return problems
 

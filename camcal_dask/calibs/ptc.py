@@ -73,7 +73,7 @@ class PtcExtractConfig(Config):
     lags: int = Field(10, ge=1)
     """Side of the covariance matrix; the largest lag is one less."""
     edge_pixel: int = Field(20, ge=0)
-    """Frame of every amp that is left out [pixel]."""
+    """Frame of every amp that is left out [pixel]; at most a tenth of its shorter side."""
     bad_planes: tuple[str, ...] = ("SUSPECT", "BAD", "NO_DATA", "SAT")
     """Planes that exclude a pixel, in either exposure."""
     sigma_clip: float = Field(5.5, gt=0)
@@ -105,6 +105,10 @@ class PtcExtractConfig(Config):
             if name not in MASK_PLANES:
                 raise ValueError(f"unknown mask plane {name!r}{nearest(name, MASK_PLANES)}")
         return names
+
+    def edge_of(self, height: int, width: int) -> int:
+        """Frame [pixel] that an amp of this size loses: of a tiny amp something must remain."""
+        return min(self.edge_pixel, min(height, width) // 10)
 
     @property
     def rules(self) -> PairRules:
@@ -198,10 +202,10 @@ def measure_detector(
         known = np.isfinite(values).sum(axis=0)
         result[name] = np.where(known > 0, np.nansum(values, axis=0) / np.maximum(known, 1), np.nan)
     kept = _unvignetted(instrument, detector, config)
-    edge, reject = config.edge_pixel, np.int32(bits(config.bad_planes))
+    reject = np.int32(bits(config.bad_planes))
     for amp in get_instrument(instrument).detectors[detector].amps:
-        a = amp.index
-        box = np.s_[edge : max(amp.data.height - edge, edge), edge : max(amp.data.width - edge, edge)]
+        a, edge = amp.index, config.edge_of(amp.data.height, amp.data.width)
+        box = np.s_[edge : amp.data.height - edge, edge : amp.data.width - edge]
         bad = bad_pixels(first.mask[a][box], second.mask[a][box], reject)
         if kept is not None:
             bad |= ~kept[a][box]

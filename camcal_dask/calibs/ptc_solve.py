@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
+from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from camcal_dask.calibs.gain_ratios import adjust_by_amp_offsets
 from camcal_dask.calibs.ptc_solve_config import PtcSolveConfig
 from camcal_dask.calibs.variable import Variable
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.linearity_fit import SIGMA_OF_MAD
 from camcal_dask.kernels.ptc_covariance_fit import fit_covariances, subtract_long_range
 from camcal_dask.kernels.ptc_fit import (
     Fit,
@@ -32,7 +35,7 @@ from camcal_dask.kernels.ptc_fit import (
 )
 from camcal_dask.kernels.ptc_models import covariances, exp_variance
 
-__all__ = ["SOLVED", "PtcSolveConfig", "gain_from_flat_pairs", "replace_invalid", "solve"]
+__all__ = ["SOLVED", "BadReason", "PtcSolveConfig", "gain_from_flat_pairs", "reasons_of", "replace_invalid", "solve"]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -42,6 +45,23 @@ _log = logging.getLogger(__name__)
 AMP = ("detector", "amp")
 PAIR = (*AMP, "pair")
 LAGS = (*AMP, "lag_i", "lag_j")
+
+
+class BadReason(IntEnum):
+    """Why an amp has no curve: values of the variable ``bad_reason``."""
+
+    NONE = 0
+    """It has one."""
+    NO_PAIRS = 1
+    """No pair could be measured, or none is within the limits."""
+    FEW_PAIRS = 2
+    """Fewer pairs are left than the model has parameters."""
+    FEW_FOR_LAGS = 3
+    """Fewer pairs are left than the lags that were asked for."""
+    NO_FIT = 4
+    """The fit found no minimum, or no roll-off."""
+    GAIN = 5
+    """The gain of the fit is not positive."""
 
 
 SOLVED: Mapping[str, Variable] = MappingProxyType(
@@ -66,8 +86,12 @@ SOLVED: Mapping[str, Variable] = MappingProxyType(
         ),
         "fit_pars_err": Variable((*AMP, "parameter"), "f8", "1", "errors of fit_pars, scaled by the reduced chi2"),
         "overscan_median_level": Variable(AMP, "f8", "adu", "median serial overscan of the pairs in use"),
-        "overscan_median_sigma": Variable(AMP, "f8", "adu", "its scatter, 1.4826 times the median absolute deviation"),
+        "overscan_median_sigma": Variable(AMP, "f8", "adu", "its scatter, from the median absolute deviation"),
         "bad": Variable(AMP, "?", "1", "no curve could be fitted"),
+        "bad_reason": Variable(
+            AMP, "i1", "1", "why not: " + ", ".join(f"{reason.value} {reason.name.lower()}" for reason in BadReason)
+        ),
+        "lags": Variable(AMP, "i8", "1", "side of the lag matrix in the covariance fit; 0 without one"),
         "a_matrix": Variable(LAGS, "f8", "1/electron", "area coefficients a_ij"),
         "a_matrix_err": Variable(LAGS, "f8", "1/electron", "errors of a_matrix, scaled by the reduced chi2"),
         "b_matrix": Variable(LAGS, "f8", "1/electron", "time-dependent coefficients b_ij; noisy where a_ij is near 0"),
@@ -100,7 +124,11 @@ class Curve(NamedTuple):
 
 
 class _BadAmpError(Exception):
-    """The amp is bad, and why."""
+    """The amp is bad, and why: a code, and a sentence for people."""
+
+    def __init__(self, reason: BadReason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 def solve(partial: xr.Dataset, config: PtcSolveConfig | None = None) -> xr.Dataset:
@@ -119,7 +147,8 @@ def solve(partial: xr.Dataset, config: PtcSolveConfig | None = None) -> xr.Datas
     -------
     Dataset
         The input and the variables of ``SOLVED``, in memory, pairs in the order of the input; attrs ``fit_type``,
-        ``units``.  An amp without a curve is ``bad``, with NaN everywhere, and is named in the log.
+        ``units``.  An amp without a curve is ``bad``, with NaN everywhere and a ``bad_reason`` (`BadReason`); it is
+        named in the log, and `reasons_of` tells its reason in words.
 
     Raises
     ------
@@ -130,15 +159,33 @@ def solve(partial: xr.Dataset, config: PtcSolveConfig | None = None) -> xr.Datas
     _check(partial, config)
     data = partial.transpose("detector", "amp", "pair", "lag_i", "lag_j", ..., missing_dims="ignore").load()
     out = _blank(data, config)
+    reasons: dict[str, str] = {}
     for d, detector in enumerate(data["detector"].values.tolist()):
         for k, amp in enumerate(data["amp"].values.tolist()):
-            values = _solve_amp(data.isel(detector=d, amp=k), f"detector {detector}, amp {amp}", str(amp), config)
+            values, reason = _solve_amp(data.isel(detector=d, amp=k), _name(detector, amp), str(amp), config)
             for name, value in values.items():
                 out[name][d, k] = value
+            if reason:
+                reasons[_name(detector, amp)] = reason
     attrs = {"fit_type": config.fit_type, "units": "adu", **_side(data, config)}
     solved = {name: (SOLVED[name].dims, v, _describe(SOLVED[name])) for name, v in out.items()}
     ptc = data.assign(solved).assign_attrs(attrs)
+    ptc["bad_reason"].attrs["reasons"] = reasons
     return adjust_by_amp_offsets(ptc, config.gain_ratio) if config.adjust_gains == "amp_offsets" else ptc
+
+
+def reasons_of(solved: xr.Dataset, detector: int) -> dict[str, str]:
+    """Why amps of one detector have no curve, by name of the amp: a sentence with the setting to change, if any.
+
+    Only of what `solve` returns: a product carries the codes ``bad_reason``, and the sentences in its records.
+    """
+    reasons = solved["bad_reason"].attrs.get("reasons", {})
+    named = {str(amp): reasons.get(_name(detector, amp)) for amp in solved["amp"].values.tolist()}
+    return {amp: reason for amp, reason in named.items() if reason}
+
+
+def _name(detector: Any, amp: Any) -> str:
+    return f"detector {detector}, amp {amp}"
 
 
 def replace_invalid(ptc: xr.Dataset) -> xr.Dataset:
@@ -210,7 +257,7 @@ def _blank(data: xr.Dataset, config: PtcSolveConfig) -> dict[str, NDArray[Any]]:
     out: dict[str, NDArray[Any]] = {}
     for name, variable in SOLVED.items():
         if all(dim in sizes for dim in variable.dims):
-            nothing = False if variable.dtype == "?" else np.nan
+            nothing = np.nan if variable.dtype == "f8" else 0
             out[name] = np.full([sizes[d] for d in variable.dims], nothing, variable.dtype)
     return out
 
@@ -235,19 +282,38 @@ def _curve(data: xr.Dataset, name: str, amp: str, config: PtcSolveConfig) -> tup
     return Curve(name, mean[order], variance[order], good[order], covariance[order], weight[order]), order
 
 
-def _solve_amp(data: xr.Dataset, name: str, amp: str, config: PtcSolveConfig) -> dict[str, Any]:
-    """Variables of one amp by name, pairs in the order of the input; only ``bad`` if it has no curve."""
+def _solve_amp(data: xr.Dataset, name: str, amp: str, config: PtcSolveConfig) -> tuple[dict[str, Any], str]:
+    """Variables of one amp by name, pairs in the order of the input; if it has no curve, that it is bad, and why."""
     curve, order = _curve(data, name, amp, config)
     try:
+        if not curve.good.any():
+            raise _BadAmpError(BadReason.NO_PAIRS, f"0 of {data.sizes['pair']} pairs can be used: {_why_none(data)}")
         values = _overscan(data, order, _fit(curve, config))
-    except _BadAmpError as reason:
-        _log.warning("%s is bad: %s", name, reason)
-        return {"bad": True}
+    except _BadAmpError as error:
+        _log.warning("%s is bad: %s", name, error)
+        return {"bad": True, "bad_reason": error.reason}, str(error)
     back = np.argsort(order)
     sorted_pairs = ("used", "rolloff_used", "final_var", "final_model_var", "final_mean", "covariance_model")
     values |= {key: values[key][back] for key in sorted_pairs if key in values}
     _compare_noise(data, name, values)
-    return values
+    return values, ""
+
+
+def _why_none(data: xr.Dataset) -> str:
+    """Why no pair of an amp can be used, and which setting decides."""
+    extraction = json.loads(data.attrs.get("extract_config", "{}"))
+
+    def setting(name: str) -> str:
+        return f"extract.{name}" + (f" = {extraction[name]}" if name in extraction else "")
+
+    if not np.isfinite(data["raw_mean"].values).any():
+        return "it has no mean in any; all of its pixels are masked, were never written or could not be read"
+    if not np.isfinite(data["raw_var"].values).any():
+        pixels = f"at most {int(data['n_pixel'].max())} good pixels" if "n_pixel" in data else "too few good pixels"
+        return f"{pixels} inside {setting('edge_pixel')}, fewer than {setting('min_pixels')}"
+    if "n_lag" in data and not (data["n_lag"] > 0).all(("lag_i", "lag_j")).any():
+        return f"not all lags of {setting('lags')} have pixels"
+    return "all are outside solve.min_mean, solve.max_mean or below solve.min_ks_pvalue"
 
 
 def _compare_noise(data: xr.Dataset, name: str, values: dict[str, Any]) -> None:
@@ -264,7 +330,7 @@ def _overscan(data: xr.Dataset, order: NDArray[np.intp], values: dict[str, Any])
         levels = data["overscan_median"].values[order][values["used"]]
         if np.isfinite(levels).any():
             values["overscan_median_level"] = level = np.nanmedian(levels)
-            values["overscan_median_sigma"] = 1.4826 * np.nanmedian(np.abs(levels - level))
+            values["overscan_median_sigma"] = SIGMA_OF_MAD * np.nanmedian(np.abs(levels - level))
     return values
 
 
@@ -280,6 +346,12 @@ def _fit(curve: Curve, config: PtcSolveConfig) -> dict[str, Any]:
         rolloff = fit_rolloff(
             curve.mean, curve.variance, good, used, fit.parameters, max_deviation=config.max_rolloff_deviation
         )
+        if not np.isfinite(rolloff.level):
+            raise _BadAmpError(
+                BadReason.NO_FIT,
+                f"the variance deviates at every mean by more than solve.max_rolloff_deviation = "
+                f"{config.max_rolloff_deviation:g} from the curve without roll-off",
+            )
         values |= _named(rolloff)
         used = rolloff.used
     if config.fit_type == "EXPAPPROXIMATION":
@@ -290,7 +362,7 @@ def _fit(curve: Curve, config: PtcSolveConfig) -> dict[str, Any]:
     else:
         values |= _covariance_values(curve, used, config)
     if not values["gain"] > 0:
-        raise _BadAmpError(f"its gain comes out as {values['gain']:.4g} electron/adu")
+        raise _BadAmpError(BadReason.GAIN, f"its gain comes out as {values['gain']:.4g} electron/adu")
     values["gain_unadjusted"] = values["gain"]
     return values
 
@@ -310,7 +382,9 @@ def _fit_exp(curve: Curve, good: BoolArray, config: PtcSolveConfig) -> tuple[Boo
     found = reject_outliers(curve.mean, curve.variance, good, config.outlier_rule())
     n = 0 if found is None else int(found.used.sum())
     if found is None or n < 3:
-        raise _BadAmpError(f"{n} of {good.sum()} usable pairs are left for 3 parameters")
+        rule = f"solve.n_sigma = {config.n_sigma:g}, solve.max_signal = {config.max_signal:g}"
+        why = f"; the outlier rule ({rule}) took the others" if good.sum() >= 3 else ""
+        raise _BadAmpError(BadReason.FEW_PAIRS, f"{n} of {good.sum()} usable pairs are left for 3 parameters{why}")
     mean, variance, weight = (v[found.used] for v in (curve.mean, curve.variance, curve.weight[:, 0, 0]))
     fit = fit_exp(mean, variance, weight, found.parameters, minimiser=config.minimiser)
     return found.used, bootstrap_exp(mean, variance, weight, fit, config.bootstrap) if config.bootstrap else fit
@@ -335,7 +409,7 @@ def _exp_values(curve: Curve, used: BoolArray, fit: Fit) -> dict[str, Any]:
 def _polynomial_values(curve: Curve, used: BoolArray, config: PtcSolveConfig) -> dict[str, Any]:
     degree, n = config.polynomial_degree, int(used.sum())
     if n <= degree:
-        raise _BadAmpError(f"{n} usable pairs for a polynomial of degree {degree}")
+        raise _BadAmpError(BadReason.FEW_PAIRS, f"{n} usable pairs for a polynomial of degree {degree}")
     fit = fit_polynomial(curve.mean[used], curve.variance[used], curve.weight[used, 0, 0], degree)
     constant, slope, square = fit.parameters[:3]
     constant_err, slope_err = fit.errors[:2]
@@ -357,18 +431,23 @@ def _polynomial_values(curve: Curve, used: BoolArray, config: PtcSolveConfig) ->
 
 def _covariance_values(curve: Curve, used: BoolArray, config: PtcSolveConfig) -> dict[str, Any]:
     measured, n = curve.covariance.shape[1], int(used.sum())
-    side = min(config.covariance_lags or measured, measured)
-    if n < measured:
-        raise _BadAmpError(f"{n} usable pairs for covariances of {measured} x {measured} lags")
+    side = config.side(measured, n)
+    if n < side:
+        raise _BadAmpError(
+            BadReason.FEW_FOR_LAGS, f"{n} usable pairs for {side} x {side} lags, which solve.covariance_lags asks for"
+        )
     covariance, weight = curve.covariance[used], curve.weight[used]
     if config.subtract_long_range:
         covariance = subtract_long_range(covariance, weight, config.long_range_start)
     with_b = config.fit_type == "FULLCOVARIANCE"
-    fit = fit_covariances(curve.mean[used], covariance[:, :side, :side], weight[:, :side, :side], with_b=with_b)
+    fit = fit_covariances(
+        curve.mean[used], covariance[:, :side, :side], weight[:, :side, :side], with_b=with_b, order=config.order
+    )
     if fit is None:
-        raise _BadAmpError(f"no full covariance model fits its {n} pairs")
+        reason = BadReason.FEW_PAIRS if n < 4 else BadReason.NO_FIT
+        raise _BadAmpError(reason, f"no covariance model of {side} x {side} lags fits its {n} pairs")
     planes = fit.planes
-    model = covariances(planes, curve.mean)
+    model = covariances(planes, curve.mean, config.order)
     final_var = np.full_like(curve.variance, np.nan)
     final_var[used] = covariance[:, 0, 0]
     noise = float(np.sqrt(abs(planes.noise[0, 0])))
@@ -384,6 +463,7 @@ def _covariance_values(curve: Curve, used: BoolArray, config: PtcSolveConfig) ->
         "b_matrix": _padded(planes.b if with_b else np.zeros_like(planes.a), measured),
         "noise_matrix": _padded(planes.noise, measured),
         "covariance_model": _padded(model, measured),
+        "lags": side,
         **_final(curve, used, final_var, model[:, 0, 0]),
     }
 

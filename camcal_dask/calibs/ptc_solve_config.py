@@ -14,6 +14,7 @@ from pydantic import Field
 from camcal_dask.calibs.gain_ratios import GainRatioConfig
 from camcal_dask.config import Config
 from camcal_dask.kernels.ptc_fit import OutlierRule
+from camcal_dask.kernels.ptc_models import EQ_20
 
 FitType = Literal["EXPAPPROXIMATION", "FULLCOVARIANCE", "FULLCOVARIANCE_NO_B", "POLYNOMIAL"]
 
@@ -56,7 +57,12 @@ class PtcSolveConfig(Config):
     max_rolloff_deviation: float = Field(0.01, gt=0)
     """Relative loss of variance at which the curve is taken to roll off."""
     covariance_lags: int | None = Field(None, ge=1)
-    """Side of the lag matrix in the full covariance fit; all that were measured if None."""
+    """Side of the lag matrix in the full covariance fit.  If None all that were measured, but for each amp no more than
+    it has usable pairs; upstream refuses an amp with fewer."""
+    order: int = Field(EQ_20, ge=EQ_20, le=12)
+    """Highest power of mu g in the model of the covariances: 3 is Eq. 20 as published and as upstream fits it; 8 is its
+    solution to 1e-5 up to full well.  What Eq. 20 leaves out makes a_00 0.8 % too negative for curves up to 1e5
+    electron, and the gain 1e-4 too low."""
     adjust_gains: Literal["none", "amp_offsets"] = "none"
     """Adjust the ratios of a detector's gains by the steps between amps that the pairs carry (of old; binned flats
     do it better: `camcal_dask.calibs.gain_ratios.adjust_gain_ratios`)."""
@@ -65,6 +71,10 @@ class PtcSolveConfig(Config):
     subtract_long_range: bool = False
     """Take from all covariances of a pair the plane fitted to the lags outside ``long_range_start``."""
     long_range_start: int = Field(4, ge=1)
+
+    def side(self, measured: int, n_pairs: int) -> int:
+        """Side of the lag matrix for an amp with so many pairs; what the user asks for stands."""
+        return min(self.covariance_lags or max(n_pairs, 1), measured)
 
     def limits(self, amp: str) -> tuple[float, float]:
         """Means [adu] between which a pair of this amp takes part."""

@@ -337,6 +337,27 @@ def finish_detector(slabs: list[Combined], detector: Detector) -> Finished:
     return Finished(image, variance, mask, distribution, n_bad, _halves(slabs, detector, n_input), n_input)
 
 
+def unusable_amps(product: Finished, detector: Detector, *, divides: bool) -> dict[str, str]:
+    """Amps of a combined image that nothing can be corrected with, and why.
+
+    Parameters
+    ----------
+    product : Finished
+    detector : Detector
+    divides : whether images will be divided by it: then its median must be positive
+    """
+    reasons = {}
+    for amp in detector.amps:
+        middle = float(product.distribution[amp.index, LEVELS.index(50)])
+        if not product.n_input[amp.index]:
+            reasons[amp.name] = "no exposure has a usable pixel in it"
+        elif product.n_bad[amp.index] >= amp.data.height * amp.data.width:
+            reasons[amp.name] = "all of its pixels are bad"
+        elif divides and not middle > 0:
+            reasons[amp.name] = f"its median response is {middle:.3g}"
+    return reasons
+
+
 def _halves(slabs: list[Combined], detector: Detector, n_input: IntArray) -> NDArray[np.float64]:
     """Numbers of `OF_HALVES` of every amp, NaN if the halves were not compared."""
     out = np.full((len(n_input), len(OF_HALVES)), np.nan)

@@ -239,13 +239,13 @@ class Chain:
             try:
                 chosen = self._choose(step.recipe, where)
             except PlanError as error:
-                refused.append(f"{physical_filter}: {error}")
-                self.say(f"  no {step.name} of {refused[-1]}")
+                refused.append(str(error))
+                self.say(f"  not made: {error}")
                 continue
             runs.append(f"{run}/{component(physical_filter)}")
             outcomes += self._from_exposures(step, runs[-1], where, chosen)
         if not runs:
-            raise PlanError(f"no filter has flats that will do: {'; '.join(refused)}")
+            raise PlanError("; ".join(refused))
         self.repo.chain(run, runs)
         return outcomes
 

@@ -18,7 +18,7 @@ from camcal_dask.campaign.quanta import Quantum, QuantumOutcome, Result
 from camcal_dask.campaign.tracker import Tracker
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, WorkerPlugin
 
     from camcal_dask.campaign.bundle import Work
 
@@ -34,6 +34,7 @@ LOST_MAX = 5
 TICK_S = 0.5
 COUNT_S = 2.0
 """Seconds between two looks at how many threads there are."""
+SHIP_TRIES = 5
 PATIENCE_S = 60.0
 """Time that a scheduler that went away is given to come back."""
 
@@ -60,7 +61,7 @@ def run_quanta(client: Client, work: Work, quanta: Sequence[Quantum], tracker: T
     from camcal_dask.campaign.bundle import Shipped
 
     name = f"camcal-{uuid.uuid4().hex[:12]}"
-    client.register_plugin(Shipped(name, work))
+    _ship(client, Shipped(name, work))
     threads_each = _threads_each(client, len(quanta), tracker.task_bytes)
     flights = _Flights(client, name, quanta, threads_each, tracker.limits.quantum_timeout_s)
     try:
@@ -77,6 +78,18 @@ def run_quanta(client: Client, work: Work, quanta: Sequence[Quantum], tracker: T
     finally:
         flights.cancel()
         _forget(client, name)
+
+
+def _ship(client: Client, plugin: WorkerPlugin) -> None:
+    """Give the work to all workers; one that is lost meanwhile is replaced and gets it then."""
+    for _ in range(SHIP_TRIES - 1):
+        try:
+            client.register_plugin(plugin)
+        except (OSError, TimeoutError):  # CommClosedError is one: a worker that was there is not any more
+            time.sleep(TICK_S)
+        else:
+            return
+    client.register_plugin(plugin)
 
 
 def _connected(client: Client, tracker: Tracker) -> bool:

@@ -17,6 +17,8 @@ from camcal_dask.errors import RunError
 from camcal_dask.repo import files
 from camcal_dask.repo.claims import Claim
 
+_held: set[str] = set()
+"""Claims of the runs that go on in this process."""
 PATIENCE_S = 5 * WRITE_S
 """Time that a client on another host is given to show that it lives."""
 
@@ -37,15 +39,19 @@ def alone(attempt: str, product: str) -> Iterator[None]:
     if standing != mine:
         other, _, text = standing.partition(":")
         holder = process.parse(text)
+        if holder == me and standing not in _held:
+            holder = None  # of a run of this process that ended while the repository was away
         if holder is not None and lives(files.join(files.parent(attempt), other), holder):
             raise RunError(
                 f"another client works on this run: {holder} (attempt {other}); wait for it (camcal status), or end it "
                 f"and repeat the command; if that is no process of camcal, remove {uri}"
             )
         claim.seize(mine)
+    _held.add(mine)
     try:
         yield
     finally:
+        _held.discard(mine)
         claim.release(mine)
 
 

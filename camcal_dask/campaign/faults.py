@@ -16,7 +16,7 @@ PASSING = frozenset(
     }
 )  # fmt: skip
 """Errors of storage and network that another try may not meet."""
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV})
 """Errors that every other quantum would meet as well."""
 CLUSTER = frozenset(
     {"KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError", "NoValidWorkerError", "WorkerLost"}
@@ -36,7 +36,7 @@ def can_pass(error: BaseException) -> bool:
 
 
 def storage_full(error: BaseException) -> bool:
-    """Whether the storage takes no more: full, over quota or read-only."""
+    """Whether the storage takes no more: full, over quota, read-only or gone."""
     return any(not FULL.isdisjoint(_codes(e)) for e in _chain(error))
 
 

@@ -232,7 +232,15 @@ def profile_folders() -> list[Path]:
     folders = [Path(text).expanduser() for text in os.environ.get(SITE_PROFILES, "").split(os.pathsep) if text]
     folders.append(Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "camcal" / "cluster")
     package = shipped("cluster", "")
-    return [folder for folder in (*folders, package) if folder is not None and folder.is_dir()]
+    return [folder for folder in (*folders, package) if folder is not None and _is_folder(folder)]
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one that may be looked into: the home of another user (su, containers) may not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def profile_names() -> dict[str, Path]:

@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 import xarray as xr
 
+from camcal_dask.repo import usable
+
 Status = Literal["done", "skipped", "failed"]
 SHOWN_FAILURES = 20
 """Failed quanta that a summary spells out."""
@@ -88,6 +90,8 @@ class Outcome:
     """What interrupted the run, if a signal did."""
     total: int = 0
     """Quanta of the plan."""
+    unusable: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    """Amps that the product is no use for, and why: by detector and amp."""
 
     @property
     def failed(self) -> list[QuantumOutcome]:
@@ -113,6 +117,9 @@ class Outcome:
         lines += [f"  failed: {_short(q)}: {q.reason}" for q in self.failed[:SHOWN_FAILURES]]
         if len(self.failed) > SHOWN_FAILURES:
             lines.append(f"  and {len(self.failed) - SHOWN_FAILURES} more: camcal history REPO {self.run} --failed")
+        if self.unusable:
+            lines.append(f"  {usable.counted(usable.count(self.unusable))} cannot be used:")
+            lines += [f"    {line}" for line in usable.told(self.unusable, SHOWN_FAILURES)]
         if self.stopped:
             lines.append(f"  stopped: {self.stopped}; what is done is registered, the same command does the rest")
         if self.verdict is not None:

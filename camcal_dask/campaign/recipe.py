@@ -1,11 +1,13 @@
 """Recipes: what a run makes, as data (``pipelines/<instrument>/<name>.yaml``).
 
 A recipe names a task, the product it writes, the exposures it wants and the settings of every
-step.  Parts shared by cameras are imported (``import: ../ingredients/x.yaml``) and overridden.
+step.  Parts shared by cameras are imported (``import: ../ingredients/x.yaml``, or a list of which the last wins) and
+overridden.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -357,8 +359,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
-    parent = values.pop("import", None)
-    return _merge(_read((path.parent / parent).resolve()), values) if parent else values
+    imported = values.pop("import", [])
+    parents = [imported] if isinstance(imported, str) else imported
+    return functools.reduce(_merge, [*(_read((path.parent / parent).resolve()) for parent in parents), values])
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class RunRecord:
     peak_mib: float = 0.0
     failed: list[dict[str, Any]] = field(default_factory=list)
     """The first failed quanta; all are in the files of outcomes."""
+    unusable: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Amps that the product is no use for, and why: by detector and amp."""
 
     def plain(self) -> dict[str, Any]:
         """Return the record as JSON values."""

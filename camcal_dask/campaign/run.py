@@ -6,6 +6,7 @@ Pixels stay in the tasks; the registry hears of a detector when its shard is who
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,9 @@ from camcal_dask.campaign.tasks.stack import run_stack, stack_quantum
 from camcal_dask.campaign.tasks.verify import run_verify, verify_quantum
 from camcal_dask.campaign.tasks.verify_table import run_verify_table
 from camcal_dask.campaign.tracker import Limits, Progress, Snapshot, Tracker
-from camcal_dask.errors import RunError
+from camcal_dask.errors import CamcalError, RunError
 from camcal_dask.redact import redacted
-from camcal_dask.repo import files, naming, products
+from camcal_dask.repo import files, naming, products, usable
 from camcal_dask.repo.registry import Repo
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def execute(
     except OSError as error:
         if faults.storage_full(error):
             raise RunError(
-                f"{plan.output}: the storage takes no more ({error}); make room and repeat the run"
+                f"{plan.output}: the storage takes no more ({error}); make room or mount it again, and repeat the run"
             ) from error
         raise
 
@@ -131,11 +132,22 @@ def _attempt(repo: Repo, plan: Plan, client: Client, options: Options, attempt: 
         tracker.stop(f"{type(error).__name__}: {error}")
         raise
     finally:
+        unusable = _unusable(uri, plan)
+        tracker.unusable(unusable)
+        record.unusable = {str(d): reasons for d, reasons in unusable.items()}
         tracker.close()
         _close(repo, plan, attempt, record, tracker)
     return replace(
-        outcome, seconds=tracker.seconds, stopped=tracker.stopped, signal=tracker.signal, total=tracker.snapshot.total
-    )
+        outcome, seconds=tracker.seconds, stopped=tracker.stopped, signal=tracker.signal, total=tracker.snapshot.total,
+        unusable=unusable,
+    )  # fmt: skip
+
+
+def _unusable(uri: str, plan: Plan) -> dict[int, dict[str, str]]:
+    """Amps that the product is no use for; what cannot be read says nothing, and is told of where it is used."""
+    with contextlib.suppress(OSError, CamcalError):
+        return usable.unusable(uri, plan.detectors)
+    return {}
 
 
 def _close(repo: Repo, plan: Plan, attempt: str, record: RunRecord, tracker: Tracker) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from camcal_dask.instruments import Instrument
 from camcal_dask.repo import cubes
-from camcal_dask.repo.registry import Repo
+
+if TYPE_CHECKING:  # workers import this, and they have no use for the Butler
+    from camcal_dask.repo.registry import Repo
 
 State = tuple[Any, ...]
 
@@ -42,7 +44,7 @@ def choose(raws: xr.DataArray, states: Mapping[int, State], keywords: Sequence[s
     """
     ids = [int(e) for e in raws["exposure"].values]
     reasons = [f"{len(ids)} exposures found"]
-    firsts = _firsts(raws)
+    firsts = first_in_set(raws)
     if firsts:
         reasons.append(f"{len(firsts)} left out: the first of their set, kept for the verification ({_list(firsts)})")
     left = [e for e in ids if e not in firsts]
@@ -71,8 +73,8 @@ def camera_states(repo: Repo, raws: xr.DataArray, instrument: Instrument) -> dic
     return states
 
 
-def _firsts(raws: xr.DataArray) -> list[int]:
-    """First exposures of sets; a single exposure is no set."""
+def first_in_set(raws: xr.DataArray) -> list[int]:
+    """First exposures of sets, of which others are there too; a single exposure is no set."""
     day, seq, start = (raws[name].values for name in ("day_obs", "seq_num", "seq_start"))
     _, inverse, size = np.unique(np.stack([day, start]), axis=1, return_inverse=True, return_counts=True)
     first = (seq == start) & (size[inverse.ravel()] > 1)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 from camcal_dask.campaign import attempts, faults, process
-from camcal_dask.campaign.quanta import Quantum, QuantumOutcome, count_by_status
+from camcal_dask.campaign.quanta import SHOWN_FAILURES, Quantum, QuantumOutcome, count_by_status
 from camcal_dask.campaign.record import now
 from camcal_dask.redact import redacted
-from camcal_dask.repo import files
+from camcal_dask.repo import files, usable
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -72,6 +72,10 @@ class Snapshot:
     beat: int = 0
     """Grows with every writing: a reader sees whether the run lives without comparing clocks."""
     last_failures: tuple[str, ...] = ()
+    n_unusable: int = 0
+    """Amps that the product is no use for."""
+    unusable: tuple[str, ...] = ()
+    """Which, and why; some of them."""
 
     @property
     def pending(self) -> int:
@@ -140,7 +144,7 @@ class Tracker:
 
     def _consider(self, outcome: QuantumOutcome) -> None:
         if outcome.storage_full:
-            self.stop(f"the storage takes no more ({outcome.reason}); make room first")
+            self.stop(f"the storage takes no more ({outcome.reason}); make room or mount it again first")
         elif self.limits.fail_fast:
             self.stop(f"{outcome.quantum} failed, and the run is to stop at the first failure")
         elif self.limits.max_failures is not None and self.snapshot.failed > self.limits.max_failures:
@@ -149,6 +153,11 @@ class Tracker:
     def stop(self, why: str) -> None:
         """End the run early; the first reason counts."""
         self.stopped = self.stopped or why
+
+    def unusable(self, found: Mapping[int, Mapping[str, str]]) -> None:
+        """Take the amps that the product is no use for, by detector, and why."""
+        told = tuple(usable.told(found, SHOWN_FAILURES))
+        self.snapshot = replace(self.snapshot, n_unusable=usable.count(found), unusable=told)
 
     def interrupt(self, by: KeyboardInterrupt) -> None:
         """End the run because of a signal."""

@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camcal_dask.campaign import backends
+from camcal_dask.campaign import backends, faults
 from camcal_dask.campaign.profile import JOB_QUEUES, LOOPBACK, Profile, load_profile, seconds
+from camcal_dask.campaign.signals import Held
 from camcal_dask.errors import ConfigError, RunError
 from camcal_dask.redact import redacted
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 __all__ = ["Profile", "connect", "load_profile"]
 
+START_TRIES = 3
+"""Starts of a cluster on this machine, in which a worker may be lost."""
+LEAST_WORKER_BYTES = 400 * 2**20
+"""Below this, dask holds a worker back (80 % in use) or kills it (95 %) before it does anything: 270 MiB are measured
+for one that has imported what it needs."""
 CONNECT_TIMEOUT_S = 10
 """Patience with a scheduler that does not answer."""
 
@@ -31,7 +38,7 @@ def connect(profile: Profile) -> Iterator[Client]:
     ConfigError
         If the cluster cannot be started, or the scheduler of an ``address`` profile does not answer.
     RunError
-        If no worker comes within ``startup_timeout``.
+        If no worker comes within ``startup_timeout``, or local ones die at every start.
     """
     import dask
     import distributed  # noqa: F401 -- its defaults must be there first: what is set before them is lost with the block
@@ -51,27 +58,51 @@ def connect(profile: Profile) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def _local(profile: Profile) -> Iterator[Client]:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     if profile.scratch_directory:
         Path(profile.scratch_directory).mkdir(parents=True, exist_ok=True)
-    threads = profile.kind == "threads"
-    n_workers = profile.adaptive.minimum if profile.adaptive else profile.n_workers()
-    with LocalCluster(
-        n_workers=1 if threads else n_workers,
-        threads_per_worker=profile.n_workers() if threads else profile.threads_per_worker,
-        processes=not threads,
-        memory_limit=profile.worker_memory_bytes(),
-        local_directory=profile.scratch_directory,
-        dashboard_address=f"{profile.listen}:0",
-        worker_dashboard_address=f"{profile.listen}:0",
-        host=None if threads else profile.listen,
-        silence_logs=logging.CRITICAL,  # quanta report their own failures; shutdown is not one
-    ) as cluster:
+    if profile.kind == "local" and profile.worker_memory_bytes() < LEAST_WORKER_BYTES:
+        raise ConfigError(
+            f"{profile.worker_memory_bytes() / 2**20:.0f} MiB for each of {profile.n_workers()} workers are too little "
+            f"to start one: {LEAST_WORKER_BYTES / 2**20:.0f} MiB are needed; use fewer workers (-j) or set "
+            "memory_per_worker"
+        )
+    if profile.kind == "local":
+        resource_tracker.ensure_running()  # now: when it starts, it unblocks what `Held` blocks
+    with Held() as held, _cluster(profile, held) as cluster:
         if profile.adaptive is not None:
             cluster.adapt(minimum=profile.adaptive.minimum, maximum=profile.adaptive.maximum)
-        with Client(cluster) as client:
+        with Client(cluster) as client, held.let_through():
             yield client
+
+
+def _cluster(profile: Profile, held: Held) -> LocalCluster:
+    """Cluster on this machine; a worker that dies at its start costs a try."""
+    from distributed import LocalCluster
+
+    threads = profile.kind == "threads"
+    n_workers = profile.adaptive.minimum if profile.adaptive else profile.n_workers()
+    for attempt in range(1, START_TRIES + 1):
+        try:
+            return LocalCluster(
+                n_workers=1 if threads else n_workers,
+                threads_per_worker=profile.n_workers() if threads else profile.threads_per_worker,
+                processes=not threads,
+                memory_limit=profile.worker_memory_bytes(),
+                local_directory=profile.scratch_directory,
+                dashboard_address=f"{profile.listen}:0",
+                worker_dashboard_address=f"{profile.listen}:0",
+                host=None if threads else profile.listen,
+                silence_logs=logging.CRITICAL,  # quanta report their own failures; shutdown is not one
+            )
+        except (RuntimeError, OSError, TimeoutError) as error:
+            if attempt == START_TRIES or held.waiting:
+                raise RunError(
+                    f"no workers: one died at each of {attempt} starts ({faults.reason(error)}); is there memory for "
+                    f"{n_workers} workers, and may they write their scratch folder (scratch_directory)? fewer: -j"
+                ) from error
+    raise AssertionError("unreachable")
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ for command in (
     repository.certify,
     repository.which,
     repository.export,
+    repository.check,
     repository.import_,
     stats.stats,
     cluster.cluster,

@@ -18,6 +18,7 @@ from camcal_dask.cli.common import (
     with_options,
 )
 from camcal_dask.cli.live import duration, line, watching
+from camcal_dask.repo import usable
 
 
 @click.command()
@@ -37,11 +38,13 @@ def status(repo: str, run: str | None, watch: bool, instrument: str | None) -> N
             runs = [run] if run else recorded_runs(opened, instrument)
             found = [s for name in runs for s in snapshots(opened.root, name)]
             for snapshot in found:
-                console.print(f"{snapshot.run}: {line(snapshot)}", soft_wrap=True)
+                console.print(f"{snapshot.run}: {line(snapshot)}")
                 for failure in snapshot.last_failures if run else ():
-                    console.print(f"  failed: {failure}", soft_wrap=True)
+                    console.print(f"  failed: {failure}")
+                for amps in snapshot.unusable if run else ():
+                    console.print(f"  unusable: {amps}")
             for text in (text for name in runs for text in damage(opened.root, name)):
-                console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
+                console.print(f"remark: {text}; no product rests on it")
             if not found:
                 console.print("no run is recorded there")
             if not watch or all(s.state != "running" for s in found):
@@ -68,7 +71,7 @@ def history(repo: str, run: str, failed: bool, quanta: bool, instrument: str | N
         console.rule(attempt.rpartition("/")[2], align="left")
         console.print(grid(_account(attempts.read_record(attempt))))
         for text in attempts.damage(attempt):
-            console.print(f"remark: {text}; no product rests on it", soft_wrap=True)
+            console.print(f"remark: {text}; no product rests on it")
     standing = latest_outcomes(outcomes(root, run)).values()
     chosen = [o for o in standing if quanta or (failed and o.status == "failed")]
     if not chosen:
@@ -110,6 +113,8 @@ def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("cost", f"{record['cpu_s']:.0f} CPU s, peak {record['peak_mib']:.0f} MiB a worker"),
     ]
     rows += [("failed", f"{f['quantum']}: {f['reason']}") for f in record["failed"][:10]]
+    unusable = {int(d): reasons for d, reasons in record.get("unusable", {}).items()}
+    rows += [("unusable", text) for text in usable.told(unusable, 10)]
     return rows
 
 
@@ -135,7 +140,7 @@ def logs(repo: str, run: str, detector: str | None, failed: bool, text: str, ins
         head = f"{attempt} {o.quantum}: {o.status} in {o.seconds:.2f} s on {o.host} {o.worker} {o.reason}".rstrip()
         for row in (head, *(f"  {entry}" for entry in (*o.log, *o.trace.splitlines()))):
             if text in row:
-                console.print(row, soft_wrap=True)
+                console.print(row)
 
 
 @click.command()
@@ -169,5 +174,5 @@ def rerun(
         with connect(profile) as client, watching() as watch:
             options = Options(cluster, watch=watch, asked={"rerun": run})
             outcome = execute(opened, plan, client, options=options)
-    console.print(outcome.text(), soft_wrap=True)
+    console.print(outcome.text())
     sys.exit(128 + outcome.signal if outcome.signal else 0 if outcome.complete else 1)

@@ -53,6 +53,6 @@ def check(profile: str, repo: str | None, processes: int | None) -> None:
         findings += checks.check(client, settings, root)
     for finding in findings:
         level = (f"{finding.level:7}", _COLOURS[finding.level])
-        console.print(Text.assemble(level, f" {finding.what}: {finding.text}"), soft_wrap=True)
+        console.print(Text.assemble(level, f" {finding.what}: {finding.text}"))
     if any(finding.level == "failure" for finding in findings):
         sys.exit(1)

@@ -24,9 +24,21 @@ from camcal_dask.redact import redacted
 if TYPE_CHECKING:
     from camcal_dask.repo.registry import Repo
 
-console = Console(highlight=False, markup=False, emoji=False)
-"""Prints what it is given: names of files, amps and collections may look like markup (``[b]``, ``:b:``)."""
-errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+class Plain(Console):
+    """Prints text as it is given, unwrapped: names may look like markup (``[b]``, ``:b:``), and lines are searched."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; only tables fit themselves into the width of the terminal."""
+        if all(isinstance(one, str | Text) for one in objects):
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
+
+
+console, errors = Plain(), Plain(stderr=True)
 TRACEBACK = "CAMCAL_TRACEBACK"
 """Variable that, set to anything, lets tracebacks through."""
 
@@ -48,7 +60,7 @@ class Group(click.Group):
         except Exception as error:
             if os.environ.get(TRACEBACK):
                 raise
-            errors.print(Text.assemble(("Error: ", "red"), redacted(explain(error))), soft_wrap=True)
+            errors.print(Text.assemble(("Error: ", "red"), redacted(explain(error))))
             sys.exit(1)
 
 
@@ -60,7 +72,7 @@ def remarks() -> Iterator[None]:
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if (text := " ".join(str(message).split())) not in said:
             said.add(text)
-            errors.print(f"remark: {text}", soft_wrap=True)
+            errors.print(f"remark: {text}")
 
     before, warnings.showwarning = warnings.showwarning, show
     try:
@@ -69,21 +81,37 @@ def remarks() -> Iterator[None]:
         warnings.showwarning = before
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal, whose number it carries.
+
+    Python notes a KeyboardInterrupt itself that passes through code made from text (as dataclasses are), and then ends
+    as if SIGINT had killed it, whatever was caught and whichever exit code was asked for.
+    """
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM, which batch systems send before they kill, end a command in order, as Ctrl-C does."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(number)
+        raise Interrupted(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    taken = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as behind a shell's &
+        taken[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, before in taken.items():
+            signal.signal(number, before)
+
+
+def print_lines(text: str) -> None:
+    """Print text with no line breaks but its own, so that it can be searched."""
+    console.print(text, soft_wrap=True)
 
 
 cluster_options = [
@@ -156,7 +184,7 @@ def bar(label: str, total: int) -> Iterator[Callable[[str], None]]:
         task = progress.add_task(label, total=total, note="")
 
         def advance(note: str = "") -> None:
-            progress.update(task, advance=1, note=note)
+            progress.update(task, advance=1, note=note.encode(errors="backslashreplace").decode())
 
         yield advance
 

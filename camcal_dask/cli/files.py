@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from camcal_dask.cli.common import bar, cluster_options, console, names, with_options
+from camcal_dask.cli.common import bar, cluster_options, console, names, print_lines, with_options
 
 
 @click.command()
@@ -61,6 +61,9 @@ def simulate(
 @click.option("-i", "--collections", default="", help="its collections, comma-separated (default: INSTRUMENT/raw/all)")
 @click.option("--instrument", help="camera, if the other repository has several")
 @click.option("--replace", is_flag=True, help="overwrite exposures that were ingested with other content")
+@click.option(
+    "--accept-checksum", is_flag=True, help="take files whose pixels do not match their checksums, with a remark"
+)
 @with_options(cluster_options)
 def ingest(
     repo: str,
@@ -70,6 +73,7 @@ def ingest(
     collections: str,
     instrument: str | None,
     replace: bool,
+    accept_checksum: bool,
     processes: int | None,
     cluster: str,
 ) -> None:
@@ -91,8 +95,13 @@ def ingest(
         bar("ingest", len(files)) as advance,
     ):
         summary = ingest_files(
-            opened, files, client=client, replace=replace, progress=lambda f: advance(Path(f.path).name)
+            opened,
+            files,
+            client=client,
+            replace=replace,
+            accept_checksum=accept_checksum,
+            progress=lambda f: advance(Path(f.path).name),
         )
-    console.print(summary.text())
+    print_lines(summary.text())
     if summary.failed:
         sys.exit(1)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from camcal_dask.cli.common import console
+from camcal_dask.repo import usable
 
 if TYPE_CHECKING:
     from camcal_dask.campaign.tracker import Snapshot
@@ -42,7 +43,7 @@ class _Lines:
         """Print a line if it is time."""
         if snapshot.state != "running" or time.monotonic() - self._last > LINE_S:
             self._last = time.monotonic()
-            console.print(line(snapshot), soft_wrap=True)
+            console.print(line(snapshot))
 
 
 def line(s: Snapshot) -> str:
@@ -51,6 +52,7 @@ def line(s: Snapshot) -> str:
         f"{s.product} {s.state}: {s.done + s.skipped}/{s.total} done" + (f" ({s.skipped} before)" if s.skipped else ""),
         f"{s.running} running" if s.running else "",
         f"{s.failed} failed" if s.failed else "",
+        f"{usable.counted(s.n_unusable)} unusable" if s.n_unusable else "",
         f"{s.per_s:.3g}/s" if s.per_s else "",
         f"{duration(s.elapsed_s)} so far" + (f", {duration(s.left_s)} left" if s.left_s else ""),
         f"{s.workers} workers, {s.memory_mib / 1024:.1f} GiB" if s.workers else "",

@@ -25,7 +25,7 @@ def report(repo: str, run: str, output: Path | None, dataset_type: str | None, i
     with open_repo(repo) as opened:
         check_instrument(opened, run, instrument)
         page = write_report(opened, run, output or default_folder(run), dataset_type, instrument)
-    console.print(f"report {page.resolve().as_uri()}", soft_wrap=True)
+    console.print(f"report {page.resolve().as_uri()}")
 
 
 @click.command()
@@ -73,7 +73,7 @@ def show(
         made = picture(pixels, detector or raft or "", amp=amp, binning=binning, title=title)
     made.write(output, planes=names(mask))
     size = " x ".join(str(n) for n in made.image.shape[::-1])
-    console.print(f"{made.title} [{made.unit}]: {size} pixels in bins of {made.binning}, {output}", soft_wrap=True)
+    console.print(f"{made.title} [{made.unit}]: {size} pixels in bins of {made.binning}, {output}")
 
 
 @click.command()
@@ -92,7 +92,7 @@ def dashboard(repo: str, port: int, address: str) -> None:
     except ImportError as error:
         raise ConfigError(f"the dashboard needs bokeh ({error}): pip install 'camcal_dask[dashboard]'") from None
     with open_repo(repo) as opened:
-        serve(opened, port, address, lambda url: console.print(f"dashboard {url}", soft_wrap=True))
+        serve(opened, port, address, lambda url: console.print(f"dashboard {url}"))
 
 
 @click.command()
@@ -111,4 +111,4 @@ def approve(repo: str, run: str, by: str, note: str, override: str, instrument: 
         check_instrument(opened, run, instrument)
         act = record(opened, run, by, note, override=override)
     basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
-    console.print(f"{run} approved by {act.by}; rests on {basis or 'no verification'}", soft_wrap=True)
+    console.print(f"{run} approved by {act.by}; rests on {basis or 'no verification'}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from camcal_dask.cli.common import console, instrument_option, names
@@ -64,7 +66,7 @@ def certify(
             f"by {act.by}; rests on {basis or 'no verification'}",
             *([f"without approval: {act.override}"] if act.override else []),
         ]
-        console.print("\n".join(lines), soft_wrap=True)
+        console.print("\n".join(lines))
 
 
 @click.command()
@@ -81,7 +83,7 @@ def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: st
     with open_repo(repo) as opened:
         ref = opened.find_calib(dataset_type, exposure, detector, names(inputs), instrument=instrument)
     for name, value in (("run", ref.run), ("id", ref.uuid), ("cube", ref.uri)):
-        console.print(f"{name:5} {value}", soft_wrap=True)
+        console.print(f"{name:5} {value}")
 
 
 @click.command()
@@ -119,7 +121,26 @@ def export(
             instrument=instrument,
             cards=given,
         )
-    console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}", soft_wrap=True)
+    console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}")
+
+
+@click.command()
+@click.argument("repo")
+@click.option("--repair", is_flag=True, help="mend what can be mended")
+@click.option("--quick", is_flag=True, help="do not read the pixels")
+def check(repo: str, repair: bool, quick: bool) -> None:
+    """Say what is lost, damaged or orphaned in REPO: registry, manifests, shards, markers, scratch.
+
+    The exit code is 1 if something is lost or damaged.
+    """
+    from camcal_dask.repo.check import check as look
+    from camcal_dask.repo.registry import open_repo
+
+    with open_repo(repo, writeable=repair) as opened:
+        account = look(opened, repair=repair, quick=quick)
+    console.print(account.text(), soft_wrap=True)
+    if not account.whole:
+        sys.exit(1)
 
 
 @click.command("import")
@@ -138,4 +159,4 @@ def import_(paths: tuple[str, ...], repo: str, run: str, instrument: str | None)
     with open_repo(repo, writeable=True) as opened:
         dataset_type, detectors = import_tables(opened, paths, run, instrument=instrument)
     shown = ", ".join(detectors[:8]) + (" ..." if len(detectors) > 8 else "")
-    console.print(f"{dataset_type} of {len(detectors)} detectors in {run}: {shown}", soft_wrap=True)
+    console.print(f"{dataset_type} of {len(detectors)} detectors in {run}: {shown}")

@@ -96,7 +96,7 @@ def run(
         asked = {"pipeline": pipeline, "overrides": list(overrides)}
         with connect(profile) as client, watching() as watch:
             outcome = execute(opened, plan, client, options=Options(cluster, limits, watch=watch, asked=asked))
-    console.print(outcome.text(), soft_wrap=True)
+    console.print(outcome.text())
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
     if not outcome.complete or (strict and not outcome.passed):
@@ -150,7 +150,7 @@ def chain(
         profile.task_memory_bytes(),
     )
     with open_repo(repo, writeable=True) as opened, connect(profile) as client:
-        steps = Chain(opened, client, settings, lambda line: console.print(line, soft_wrap=True), bar)
+        steps = Chain(opened, client, settings, lambda line: console.print(line), bar)
         steps.run(names(products), instrument)
 
 

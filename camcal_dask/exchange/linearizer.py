@@ -61,6 +61,8 @@ COLUMNS = (
 )
 """Columns in the order of the file, after AMPLIFIER_NAME."""
 
+_OF_THE_FIT = ("fit_params", "fit_params_err", "residual", "residual_unmasked", "model", "line")
+"""Vectors that hold zeros in the rows of amps without linearity, as the LSST stack's do; here such values are NaN."""
 _REQUIRED = ("AMPLIFIER_NAME", "TYPE", "COEFFS", *_BOX)
 
 
@@ -141,8 +143,10 @@ def _values(data: xr.Dataset, column: Column, detector: Detector) -> NDArray[Any
         return np.array([TYPES[int(t)] for t in data["type"].values], "S")
     if column.name == "ABS_REF_AMP":
         index = int(data["reference_amp"])
-        return np.full(len(names), names[index] if index >= 0 else "", "S3")
+        return np.array([names[index] if index >= 0 else ""] * len(names), "S")
     values = data[column.variable].values.astype(column.dtype)
+    if column.dim and column.variable in _OF_THE_FIT:
+        values[data["bad"].values] = 0
     if "amp" not in data[column.variable].dims:
         values = np.broadcast_to(values, (len(names), *values.shape))
     return values
@@ -171,18 +175,21 @@ def _assembled(
     if unknown:
         raise DataError(f"{path}: linearity type {unknown[0]!r} is not known{nearest(unknown[0], TYPES)}")
     codes = np.array([TYPES.index(str(kind)) for kind in kinds], np.int8)
+    bad = codes == TYPES.index("None")
     variables: dict[str, Any] = {"type": (("detector", "amp"), codes[None])}
     for column in COLUMNS:
         if column.name in table and column.dtype != "S" and column.variable:
             dims, values = ("amp", column.dim) if column.dim else ("amp",), table[column.name]
             values = values.reshape(len(names), -1) if column.dim else values
+            if column.variable in _OF_THE_FIT:
+                values = np.where(bad[:, None] & ~values.any(1, keepdims=True), np.nan, values)
             if column.variable == "normalization":
                 dims, values = ("flat",), values[0]
             variables[column.variable] = (("detector", *dims), values[None])
     reference = str(table["ABS_REF_AMP"][0]) if "ABS_REF_AMP" in table else ""
     index = names.tolist().index(reference) if reference in names.tolist() else -1
     variables["reference_amp"] = (("detector",), np.array([index], np.int32))
-    variables["bad"] = (("detector", "amp"), (codes == TYPES.index("None"))[None])
+    variables["bad"] = (("detector", "amp"), bad[None])
     if lookup is not None:
         variables["table"] = (("detector", "row", "column"), lookup[None])
     good = [str(kind) for kind in kinds if kind != "None"]

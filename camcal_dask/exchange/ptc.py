@@ -93,6 +93,8 @@ _ONE_AN_EXPOSURE = ("photo_charge", "photo_charge_delta")
 """Variables (pair,): the same number in every row of the file."""
 _PARTIAL = {"used": "valid", "gain": "pair_gain", "noise": "noise_adu"}
 """What stands in the columns of solved variables in a partial file; the noise is in adu there, as upstream has it."""
+_OVERSCAN = ("overscan_median_level", "overscan_median_sigma")
+"""Of an amp without usable values they are 0 in a file, as the LSST stack has it; here they are NaN."""
 _AUX, _AUX_COLUMN = "aux_", "PTCAUX_"
 
 
@@ -172,9 +174,16 @@ def _identity(data: xr.Dataset, fit_type: str) -> dict[str, NDArray[Any]]:
         "AMPLIFIER_NAME": data["amp"].values.astype("S"),
         "PTC_FIT_TYPE": np.full(len(rows), fit_type.encode()),
         "COV_MATRIX_SIDE": side * rows,
-        "COV_MATRIX_SIDE_FULL_COV_FIT": int(data.attrs.get("covariance_lags", side)) * rows,
+        "COV_MATRIX_SIDE_FULL_COV_FIT": _fitted_side(data) * rows,
         "INPUT_EXP_ID_PAIRS": _rows(data, pairs),
     }
+
+
+def _fitted_side(data: xr.Dataset) -> int:
+    """Lags of the fit of any amp, so that no matrix of the file has a NaN border of lags that none could fit."""
+    side = int(data.attrs.get("covariance_lags", data.sizes.get("lag_i", 1)))
+    fitted = int(data["lags"].max()) if "lags" in data else 0
+    return min(side, fitted) if fitted else side
 
 
 def _rows(data: xr.Dataset, values: NDArray[Any]) -> NDArray[Any]:
@@ -185,7 +194,7 @@ def _rows(data: xr.Dataset, values: NDArray[Any]) -> NDArray[Any]:
 def _values(data: xr.Dataset, column: Column, fit_type: str) -> NDArray[Any]:
     """Content of a column, (n_amp, length) or (n_amp,)."""
     side = data.sizes.get("lag_i", 1)
-    lags = int(data.attrs.get("covariance_lags", side)) if column.fitted_lags else side
+    lags = _fitted_side(data) if column.fitted_lags else side
     no_parameters = column.dims == ("parameter",) and fit_type.startswith(("FULLCOVARIANCE", "PARTIAL"))
     name = _PARTIAL.get(column.variable, column.variable) if fit_type == "PARTIAL" else column.variable
     if name not in data.variables or no_parameters:
@@ -199,6 +208,8 @@ def _values(data: xr.Dataset, column: Column, fit_type: str) -> NDArray[Any]:
         if "amp" not in variable.dims:
             variable = variable.expand_dims(amp=data["amp"].values)
         values = variable.transpose("amp", *column.dims).values.astype(column.dtype)
+    if column.variable in _OVERSCAN:
+        values = np.nan_to_num(values)
     return values.reshape(len(values), -1) if column.dims else values
 
 
@@ -270,4 +281,8 @@ def _derived(variables: dict[str, Any], names: NDArray[Any], bad_amps: NDArray[A
     else:
         a00 = variables["fit_pars"][1][:, 2 if fit_type == "POLYNOMIAL" else 0]
     valid = np.isfinite(variables["raw_mean"][1]) & np.isfinite(variables["raw_var"][1])
-    return {"bad": ("amp", bad), "a00": ("amp", a00), "valid": (("amp", "pair"), valid)}
+    overscan = {name: variables[name] for name in _OVERSCAN if name in variables}
+    if "overscan_median" in variables:
+        known = (np.isfinite(variables["overscan_median"][1]) & variables["used"][1]).any(1)
+        overscan = {name: (dims, np.where(known, values, np.nan)) for name, (dims, values) in overscan.items()}
+    return overscan | {"bad": ("amp", bad), "a00": ("amp", a00), "valid": (("amp", "pair"), valid)}

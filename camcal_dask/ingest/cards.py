@@ -1,4 +1,7 @@
-"""The cards of one raw header, read as the type that is wanted or refused by name."""
+"""The cards of one raw header, read as the type that is wanted, or refused by name.
+
+Cards that only describe an exposure never stop it: what cannot be read of them becomes unknown, with a remark.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,19 @@ class Cards:
         Keyword to value, primary header merged with ``REB_COND``.
     file : str
         Name of the file, for messages.
+
+    Attributes
+    ----------
+    remarks : list of str
+        What became unknown, and why.
     """
 
-    __slots__ = ("_values", "file")
+    __slots__ = ("_values", "file", "remarks")
 
     def __init__(self, header: Mapping[str, object], file: str = "") -> None:
         self._values = {key: value for key, value in header.items() if value is not None}
         self.file = file or "header"
+        self.remarks: list[str] = []
 
     def __contains__(self, card: str) -> bool:
         return card in self._values
@@ -79,6 +88,32 @@ class Cards:
                 raise self.error(name, "a finite number")
             return number
         return None
+
+    def described(self, *names: str) -> float | None:
+        """First of the cards that holds a finite number; one that holds something else becomes undefined."""
+        for name in names:
+            try:
+                number = self.number(name)
+            except DataError:
+                self.forget(name, "a finite number")
+                continue
+            if number is not None:
+                return number
+        return None
+
+    def limited(self, name: str, length: int) -> str | None:
+        """Text of a card that must fit a column of ``length`` characters; a longer one becomes undefined."""
+        value = self.text(name)
+        if value is not None and len(value) > length:
+            self.forget(name, f"at most {length} characters")
+            return None
+        return value
+
+    def forget(self, name: str, expected: str) -> None:
+        """Make a card undefined that only describes, with a remark that says what it held."""
+        held = repr(self._values[name])
+        self.remarks.append(f"card {name} is {held[:70]}{'...' * (len(held) > 70)}, expected {expected}: unknown")
+        self.drop(name)
 
     def integer(self, *names: str) -> int | None:
         """First defined of the cards, as a whole number.

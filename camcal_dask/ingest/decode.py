@@ -56,21 +56,29 @@ _quiet = threading.Lock()
 
 
 @contextmanager
-def tolerant() -> Iterator[None]:
-    """Silence astropy's remarks on odd cards and short files: what matters is checked and raised by name.
+def tolerant(said: dict[str, None] | None = None) -> Iterator[None]:
+    """Keep astropy's remarks on odd cards and short files from the screen; they become keys of ``said``, each once.
 
     Warning filters belong to the process, so one thread at a time; parsing holds the GIL anyway.
     """
-    with _quiet, warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyUserWarning)
-        yield
+    with _quiet, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AstropyUserWarning)
+        try:
+            yield
+        finally:
+            if said is not None:
+                said |= dict.fromkeys(" ".join(str(w.message).split()) for w in caught)
 
 
-def open_hdus(data: bytes, *, tables: bool) -> fits.HDUList:
-    """Open a FITS file in memory; with ``tables`` compressed images stay the tables they are stored as."""
-    with tolerant():
+def open_hdus(data: bytes, *, tables: bool, said: dict[str, None] | None = None) -> fits.HDUList:
+    """Open a FITS file in memory; with ``tables`` compressed images stay the tables they are stored as.
+
+    What astropy remarks goes into ``said``, as in `tolerant`.
+    """
+    with tolerant(said):
         hdus = fits.open(io.BytesIO(data), disable_image_compression=tables, memmap=False)
-        len(hdus)  # reads all headers
+        for hdu in hdus:  # reads all headers; a keyword is judged when it is first looked at
+            list(hdu.header)
     return hdus
 
 
@@ -81,6 +89,12 @@ def image_shape(hdu: Any) -> tuple[int, int] | None:
     if (not prefix and "XTENSION" in header and header["XTENSION"] != "IMAGE") or header.get(prefix + "NAXIS") != 2:
         return None
     return header[prefix + "NAXIS2"], header[prefix + "NAXIS1"]
+
+
+def pixel_type(hdu: Any) -> tuple[object, object, object]:
+    """BITPIX, BZERO and BSCALE of the image that an HDU (opened as table) holds."""
+    header = hdu.header
+    return header.get("ZBITPIX" if header.get("ZIMAGE") else "BITPIX"), header.get("BZERO", 0), header.get("BSCALE", 1)
 
 
 def decode_tiles(data: bytes, hdu: Any, out: Int32Array) -> bool:
@@ -108,21 +122,53 @@ def decode_tiles(data: bytes, hdu: Any, out: Int32Array) -> bool:
     header = hdu.header
     if not _is_rice_rows(header):
         return False
+    sizes, offsets, start, n_bytes = _descriptors(data, hdu)
+    if not sizes.all():  # an incompressible row is kept in another column
+        return False
+    row = decode_rows(_with_slack(data, start, n_bytes), offsets, sizes, out)
+    if row >= 0:
+        raise ValueError(f"row {row} of the compressed image is not valid RICE_1 code")
+    return True
+
+
+def check_descriptors(data: bytes, hdu: Any) -> None:
+    """Check where a compressed image says that its tiles lie, whatever they are coded in.
+
+    Without this a damaged descriptor can hand the bytes of one tile to another, and they decode.
+
+    Raises
+    ------
+    ValueError
+        If a tile points outside the HDU's heap, or two tiles share bytes; says which.
+    """
+    header = hdu.header
+    if header.get("ZIMAGE") and header.get("TTYPE1") == "COMPRESSED_DATA" and header["TFIELDS"] == 1:
+        _descriptors(data, hdu)
+
+
+def _descriptors(data: bytes, hdu: Any) -> tuple[Any, Any, int, int]:
+    """Sizes and offsets [byte] of all tiles, (tile,) int64 each, and where their heap starts and how long it is."""
+    header = hdu.header
     n_rows, width = header["NAXIS2"], header["NAXIS1"]
+    if width not in (8, 16):
+        raise ValueError(f"tile descriptors are {width} bytes wide, expected 8 or 16")
     table = hdu.fileinfo()["datLoc"]
     pointers = np.frombuffer(data, f">i{width // 2}", 2 * n_rows, table).reshape(n_rows, 2).astype(np.int64)
     sizes, offsets = np.ascontiguousarray(pointers.T)
     start = table + header.get("THEAP", n_rows * width)  # PCOUNT counts from the end of the table, the heap from here
     n_bytes = table + n_rows * width + header["PCOUNT"] - start
-    if not sizes.all():  # an incompressible row is kept in another column
-        return False
-    bad = (sizes < 0) | (offsets < 0) | (offsets + sizes > n_bytes)
+    if start < table or n_bytes < 0:
+        raise ValueError(f"heap of the compressed image starts at byte {start - table}, outside the HDU")
+    bad = (sizes < 0) | (offsets < 0) | (sizes > n_bytes) | (offsets > n_bytes - sizes)
     if bad.any():
         raise ValueError(f"row {int(np.argmax(bad))} of the compressed image points outside its {n_bytes} bytes")
-    row = decode_rows(_with_slack(data, start, n_bytes), offsets, sizes, out)
-    if row >= 0:
-        raise ValueError(f"row {row} of the compressed image is not valid RICE_1 code")
-    return True
+    order = np.argsort(offsets, kind="stable")
+    order = order[sizes[order] > 0]
+    shared = offsets[order][1:] < (offsets + sizes)[order][:-1]
+    if shared.any():
+        one, other = order[int(np.argmax(shared)) :][:2]
+        raise ValueError(f"rows {min(one, other)} and {max(one, other)} of the compressed image share bytes")
+    return sizes, offsets, start, n_bytes
 
 
 def _is_rice_rows(header: Any) -> bool:

@@ -7,8 +7,8 @@ that names it.
 from __future__ import annotations
 
 import functools
-import logging
 import math
+import re
 from typing import NamedTuple
 
 from camcal_dask.errors import DataError, nearest
@@ -19,12 +19,14 @@ from camcal_dask.ingest.identifiers import exposure_id, parse_day
 from camcal_dask.ingest.times import NOON_S, SECOND_NSEC, day_of, pacific_offset_s, to_tai_nsec
 from camcal_dask.instruments.geometry import get_instrument
 
-_log = logging.getLogger(__name__)
-
 _SIMULATED_CONTROLLERS = ("H", "P", "Q", "S")
 _SCIENCE_TYPES = ("object", "skyexp")
 _CALIBRATION_TYPES = ("bias", "dark", "flat")
 _VIGNETTING = {"FULLY": False, "UNKNOWN": None}
+_EMPTY_PLACE = {  # a filter "empty_frame" is a piece of hardware
+    "FILTER": re.compile(r"empty([_ -]?\d+)?", re.IGNORECASE),
+    "GRATING": re.compile(r"empty.*", re.IGNORECASE),
+}
 _TRACKED = ("RADEC",)
 _TRACKED_LATISS = ("RADEC", "SIDEREAL", "")
 
@@ -63,22 +65,21 @@ class Pointing(NamedTuple):
     zenith_angle_deg: float | None
 
 
+MAX_SECONDS = 86_400.0
+"""No exposure is longer than a day [s]."""
+
+_DURATION = f"a time from 0 to {MAX_SECONDS:g} s"
+_DARK_SLACK_S = 0.1, 60.0
+"""A dark time so much shorter or longer than the exposure is a remark [s]."""
+
 NOWHERE = Pointing(None, None, None, None, None)
 """The pointing of a camera in a laboratory."""
 
 
-def limited(cards: Cards, card: str, length: int) -> str | None:
-    """Text of a card that must fit a column of ``length`` characters; None if absent or blank."""
-    value = cards.text(card)
-    if value is not None and len(value) > length:
-        raise cards.error(card, f"at most {length} characters")
-    return value
-
-
 def observation_id(cards: Cards) -> str:
     """``OBSID``; the older LATISS name of the card was copied there by the repairs."""
-    value = limited(cards, "OBSID", 64)
-    if value is None:
+    value = cards.text("OBSID")
+    if value is None or len(value) > 64:
         raise cards.error("OBSID", "an observation id such as MC_O_20250415_000060")
     return value
 
@@ -112,37 +113,65 @@ def day(cards: Cards, camera: Camera, begin: int | None) -> Day:
 def numbering(cards: Cards, day_obs: int) -> Numbering:
     """Exposure id and the sequence numbers of the exposure's group."""
     seq_num = cards.integer("SEQNUM")
-    if seq_num is None:
-        _log.warning("%s: no SEQNUM card; 0 is used", cards.file)
-        seq_num = 0
+    if seq_num is None:  # upstream takes 0, so that all of a day are one exposure
+        raise cards.error("SEQNUM", "the exposure's number in its day")
     try:
         exposure = exposure_id(day_obs, seq_num, cards.text("CONTRLLR"))
     except DataError as error:
         raise DataError(f"{cards.file}: cards SEQNUM, CONTRLLR: {error}") from None
-    index, count = cards.integer("CURINDEX"), cards.integer("MAXINDEX")
-    start = (seq_num or exposure) if index is None else seq_num - index + 1
-    end = start if index is None or count is None else seq_num + count - index
+    index, count = cards.described("CURINDEX"), cards.described("MAXINDEX")
+    start = (seq_num or exposure) if index is None else seq_num - int(index) + 1
+    end = start if index is None or count is None else seq_num + int(count) - int(index)
     return Numbering(exposure, seq_num, start, end)
 
 
-def durations(cards: Cards, camera: Camera) -> Durations:
+def durations(cards: Cards, camera: Camera, kind: str) -> Durations:
     """Exposure and dark times.
 
     The Butler's exposure time is the requested one.  The large cameras' shutter time, when there is
     a positive one, sets the end of the exposure and replaces a missing dark time.  LATISS: requested
     time -1 if absent, and a dark time never shorter than the exposure.
+
+    Times that no exposure has are refused; a bias, which needs no dark time, keeps going without it.
     """
-    requested = cards.number("EXPTIME")
+    requested = _duration(cards, "EXPTIME")
     if requested is None:
         if not camera.latiss:
             raise cards.error("EXPTIME", "the exposure time in seconds")
+        if kind in ("dark", "flat"):
+            cards.remarks.append(f"no EXPTIME: the exposure time of this {kind} is unknown")
         requested = -1.0
-    shutter = None if camera.latiss else cards.number("SHUTTIME")
-    opened = shutter if shutter is not None and shutter > 0.0 else requested
-    dark = cards.number("DARKTIME")
-    if dark is None or (camera.latiss and dark < opened):
-        dark = opened
-    return Durations(requested, opened, dark)
+    shutter = None if camera.latiss else cards.described("SHUTTIME")
+    opened = shutter if shutter is not None and 0.0 < shutter <= MAX_SECONDS else requested
+    return Durations(requested, opened, _dark_time(cards, camera, kind, opened))
+
+
+def _dark_time(cards: Cards, camera: Camera, kind: str, opened: float) -> float:
+    """Dark time [s]; by default the time the shutter was open, with a remark where dark current counts."""
+    try:
+        dark = _duration(cards, "DARKTIME")
+    except DataError:
+        if kind != "bias":
+            raise
+        cards.forget("DARKTIME", _DURATION)
+        return opened
+    if dark is None:
+        if kind in ("dark", "flat"):
+            cards.remarks.append(f"no DARKTIME: the exposure time of {opened:g} s is used")
+        return opened
+    if camera.latiss and dark < opened:
+        return opened
+    if not -_DARK_SLACK_S[0] <= dark - opened <= _DARK_SLACK_S[1]:
+        cards.remarks.append(f"DARKTIME is {dark:g} s, the shutter was open for {opened:g} s")
+    return dark
+
+
+def _duration(cards: Cards, card: str) -> float | None:
+    """Seconds in a card, None if absent.  LATISS writes -1 for an unknown time."""
+    seconds = cards.number(card)
+    if seconds is not None and not 0.0 <= seconds <= MAX_SECONDS:
+        raise cards.error(card, _DURATION)
+    return seconds
 
 
 def end_nsec(cards: Cards, begin: int | None, open_s: float) -> int | None:
@@ -179,13 +208,13 @@ def observation_type(cards: Cards, camera: Camera, begin: int | None) -> str:
 
 def observation_reason(cards: Cards, kind: str) -> str:
     """``REASON``, then ``TESTTYPE``, in lower case; without them ``science`` or ``unknown``."""
-    reason = limited(cards, "REASON", 68) or limited(cards, "TESTTYPE", 68)
+    reason = cards.limited("REASON", 68) or cards.limited("TESTTYPE", 68)
     return reason.lower() if reason else "science" if kind == "science" else "unknown"
 
 
 def target_name(cards: Cards, camera: Camera, kind: str, *, on_mountain: bool) -> str | None:
     """``OBJECT``, else ``UNKNOWN``; LATISS science on the mountain without it is unknown to the Butler too."""
-    target = limited(cards, "OBJECT", 64)
+    target = cards.limited("OBJECT", 64)
     if target is None and not (camera.latiss and kind == "science" and on_mountain):
         return "UNKNOWN"
     return target
@@ -194,28 +223,39 @@ def target_name(cards: Cards, camera: Camera, kind: str, *, on_mountain: bool) -
 def science_program(cards: Cards, camera: Camera) -> str:
     """``PROGRAM``, then the laboratory's ``RUNNUM``."""
     names = ("PROGRAM",) if camera.latiss else ("PROGRAM", "RUNNUM")
-    return next((program for name in names if (program := limited(cards, name, 64))), "unknown")
+    return next((program for name in names if (program := cards.limited(name, 64))), "unknown")
 
 
-def physical_filter(cards: Cards, camera: Camera) -> str:
-    """Glass in the beam, joined by ``~`` (raw_format.md 1.10)."""
-    if camera.latiss:
-        return f"{_latiss_element(cards, 'FILTER', 'empty_')}~{_latiss_element(cards, 'GRATING', 'empty')}"
+def physical_filter(cards: Cards, camera: Camera, kind: str) -> str:
+    """Glass in the beam, joined by ``~`` (raw_format.md 1.10); a name too long for the Butler is refused for light."""
+    joined = _latiss_filter(cards) if camera.latiss else _filter(cards)
+    if len(joined) <= 32:
+        return joined
+    expected = f"filter names of at most 32 characters together (they are {joined!r})"
+    if kind not in ("bias", "dark"):
+        raise cards.error("FILTER", expected)
+    cards.forget("FILTER", expected)
+    return "unknown"
+
+
+def _filter(cards: Cards) -> str:
     names = [name for card in ("FILTER", "FILTER1", "FILTER2") if (name := cards.text(card))]
     joined = "~".join(names).replace("NONE", "none") or "unknown"
     while joined.endswith("~empty"):
         joined = joined.removesuffix("~empty")
-    if len(joined) > 32:
-        raise cards.error("FILTER", f"filter names of at most 32 characters together (they are {joined!r})")
     return joined
 
 
-def _latiss_element(cards: Cards, card: str, empty_prefix: str) -> str:
-    """Element of one LATISS wheel: ``empty`` for an empty place, ``unknown`` without the card."""
+def _latiss_filter(cards: Cards) -> str:
+    return "~".join(_latiss_element(cards, card) for card in ("FILTER", "GRATING"))
+
+
+def _latiss_element(cards: Cards, card: str) -> str:
+    """Element of one LATISS wheel: ``empty`` for an empty place however it is spelled, ``unknown`` without the card."""
     if card not in cards:
         return "unknown"
-    name = limited(cards, card, 32)
-    return "empty" if name is None or name.startswith(empty_prefix) else name
+    name = cards.text(card)
+    return "empty" if name is None or _EMPTY_PLACE[card].fullmatch(name) else name
 
 
 def has_simulated(cards: Cards) -> bool:
@@ -227,7 +267,7 @@ def has_simulated(cards: Cards) -> bool:
 
 def can_see_sky(cards: Cards, camera: Camera, kind: str, *, on_mountain: bool) -> bool | None:
     """Whether light from the sky could reach the camera; None is unknown."""
-    if not (on_mountain or camera.latiss) or cards.number("SHUTTIME") == 0.0:
+    if not (on_mountain or camera.latiss) or cards.described("SHUTTIME") == 0.0:
         return False
     vignetting = cards.text("VIGN_MIN")
     if vignetting is not None:

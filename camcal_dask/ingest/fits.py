@@ -22,7 +22,7 @@ import numpy.typing as npt
 from astropy.io import fits
 
 from camcal_dask.errors import DataError
-from camcal_dask.ingest import decode
+from camcal_dask.ingest import checksums, contradictions, decode
 from camcal_dask.ingest.cameras import CAMERAS
 from camcal_dask.ingest.header import RawIdentity, check_sensor, translate
 from camcal_dask.instruments import Amp, Detector, Instrument, get_instrument
@@ -35,6 +35,7 @@ MIN_BACK_BIAS_V = 5.0
 _GZIP = b"\x1f\x8b"
 _BACK_BIASED = ("LSSTCam", "TinyCam")
 _NAMELESS = "COMPRESSED_IMAGE"  # what compressing an image without EXTNAME calls it
+_NO_ELECTRONICS = "no REB_COND: nothing is known of the electronics, nor whether the sensor was switched on"
 _COMMENTARY = ("", "COMMENT", "HISTORY", "CONTINUE", "END")
 
 
@@ -64,6 +65,8 @@ class Container:
         Plain or gzip-compressed FITS; told apart by content, not by name.
     stored : bytes, optional
         Content of the file, if it was fetched from elsewhere; ``path`` only names it then.
+    accept_checksum : bool
+        Make wrong checksums remarks instead of errors: for files that are known to carry those of other pixels.
 
     Raises
     ------
@@ -71,8 +74,12 @@ class Container:
         If the file cannot be read.  Every other fault is raised by the property that meets it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], stored: bytes | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], stored: bytes | None = None, *, accept_checksum: bool = False
+    ) -> None:
         self.path = os.fspath(path)
+        self.accept_checksum = accept_checksum
+        self._said: dict[str, None] = {}
         try:
             self._stored = Path(path).read_bytes() if stored is None else stored
         except OSError as error:
@@ -101,7 +108,7 @@ class Container:
     def hdus(self) -> fits.HDUList:
         """All HDUs, compressed images as the tables they are stored as."""
         with _named(self.path):
-            return decode.open_hdus(self.data, tables=True)
+            return decode.open_hdus(self.data, tables=True, said=self._said)
 
     @functools.cached_property
     def images(self) -> fits.HDUList:
@@ -112,16 +119,28 @@ class Container:
     def header(self) -> dict[str, object]:
         """Primary header merged with that of ``REB_COND``, later values winning."""
         with _named(self.path):
-            cards = _cards(self.hdus[0].header)
+            cards = _cards(self.hdus[0].header, self._said)
             for hdu in self.hdus[1:]:
                 if hdu.name.upper() == "REB_COND":
-                    cards |= _cards(hdu.header)
+                    cards |= _cards(hdu.header, self._said)
         return cards
 
     @functools.cached_property
     def identity(self) -> RawIdentity:
         """Exposure and detector, from the header."""
         return translate(self.header, file=self.path)
+
+    @functools.cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know of the header: unlikely cards, and what astropy said of the file's structure.
+
+        Raises
+        ------
+        DataError
+            If the header, or the file's name, contradicts itself on what the file is.
+        """
+        found = contradictions.check(self.header, self.identity.record, file=self.path)
+        return (*self.identity.remarks, *found, *(f"astropy: {text}" for text in self._said))
 
 
 def content_hash(path: str | os.PathLike[str]) -> str:
@@ -150,7 +169,9 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, object]:
     return dict(Container(path).header)
 
 
-def read_raw(path: str | os.PathLike[str], instrument: Instrument | None = None) -> RawFile:
+def read_raw(
+    path: str | os.PathLike[str], instrument: Instrument | None = None, *, accept_checksum: bool = False
+) -> RawFile:
     """Read a raw file and check it against the camera's tables.
 
     Parameters
@@ -159,6 +180,8 @@ def read_raw(path: str | os.PathLike[str], instrument: Instrument | None = None)
         The file.
     instrument : Instrument, optional
         The camera it must be of; default: whichever the header names.
+    accept_checksum : bool
+        Read a file although it does not match its checksums.
 
     Returns
     -------
@@ -168,9 +191,10 @@ def read_raw(path: str | os.PathLike[str], instrument: Instrument | None = None)
     Raises
     ------
     DataError
-        If the file is damaged, incomplete, of another camera or sensor, or of a size that cannot be placed.
+        If the file is damaged, incomplete, of another camera or sensor, of a size that cannot be placed, or
+        contradicts itself.
     """
-    return unpack(Container(path), instrument)
+    return unpack(Container(path, accept_checksum=accept_checksum), instrument)
 
 
 def unpack(container: Container, instrument: Instrument | None = None) -> RawFile:
@@ -186,10 +210,11 @@ def unpack(container: Container, instrument: Instrument | None = None) -> RawFil
     detector = instrument.detectors[identity.detector]
     with _named(container.path):
         check_sensor(container.header, detector, file=container.path)
-        remarks = _check_names(container, detector) + switched_off(container.header, instrument)
-        check_sensor(container.hdus[1].header, detector, file=container.path)
-        amps = _read_amps(container, detector, instrument.raw_shape[2:])
-    return RawFile(container.path, identity, container.header, amps, container.content_hash, tuple(remarks))
+        remarks = [*container.remarks, *unknown_filter(identity, instrument)]
+        remarks += _check_names(container, detector) + switched_off(container.header, instrument)
+        remarks += _check_sections(container, detector) + _check_others(container, detector)
+        amps, stale = _read_amps(container, detector, instrument.raw_shape[2:])
+    return RawFile(container.path, identity, container.header, amps, container.content_hash, (*remarks, *stale))
 
 
 @contextmanager
@@ -204,8 +229,8 @@ def _named(where: str) -> Iterator[None]:
 # ---------------------------------------------------------------------------- header
 
 
-def _cards(header: fits.Header) -> dict[str, object]:
-    with decode.tolerant():
+def _cards(header: fits.Header, said: dict[str, None]) -> dict[str, object]:
+    with decode.tolerant(said):
         return {card.keyword: _value(card) for card in header.cards if card.keyword not in _COMMENTARY}
 
 
@@ -232,7 +257,13 @@ def switched_off(header: Mapping[str, object], instrument: Instrument) -> list[s
     return [f"sensor was switched off: HVBIAS is {state!r}, BSSVBS is {volts!r} V (at least {MIN_BACK_BIAS_V:g} V)"]
 
 
-# ---------------------------------------------------------------------------- pixels
+def unknown_filter(identity: RawIdentity, instrument: Instrument) -> list[str]:
+    """Remark on a filter that the camera's table does not have; else nothing."""
+    name = identity.record.physical_filter
+    return [] if name in instrument.filters else [f"filter {name!r} is not in the tables of {instrument.name}"]
+
+
+# ---------------------------------------------------------------------------- structure
 
 
 def _check_names(container: Container, detector: Detector) -> list[str]:
@@ -259,19 +290,99 @@ def _check_names(container: Container, detector: Detector) -> list[str]:
     return remarks
 
 
-def _read_amps(container: Container, detector: Detector, room: tuple[int, ...]) -> Int32Array:
-    """Decode all amps of a detector: (n_amp, ny, nx) int32 [adu]."""
+def _check_sections(container: Container, detector: Detector) -> list[str]:
+    """Compare the sections of every amp with the tables.  Returns remarks."""
+    found: dict[str, None] = {}
+    for amp, hdu in zip(detector.amps, container.hdus[1:], strict=False):
+        where = f"{container.path}: amp {amp.name} (HDU {amp.index + 1})"
+        found |= dict.fromkeys(check_sensor(hdu.header, detector, file=where))
+    known = {**container.hdus[1].header, **container.header}
+    if not any(known.get(card) for card in ("CCD_MANU", "DATASEC", "DETSIZE")):
+        found["no CCD_MANU, DATASEC or DETSIZE card says what sensor it is"] = None
+    named = {hdu.name.upper() for hdu in container.hdus}
+    if container.identity.record.instrument in _BACK_BIASED and "REB_COND" not in named:
+        found[_NO_ELECTRONICS] = None
+    return list(found)
+
+
+def _check_others(container: Container, detector: Detector) -> list[str]:
+    """Compare the HDUs that hold no amp with their checksums.  Returns remarks.
+
+    A header that was edited without a new checksum is a remark, as is one that is accepted; a flipped bit is not.
+    """
+    remarks = []
+    for index, hdu in enumerate(container.hdus):
+        if 1 <= index <= len(detector.amps):
+            continue
+        faults = checksums.check_hdu(container.data, hdu)
+        text = f"HDU {index} ({hdu.name or 'no name'})"
+        if not container.accept_checksum and (faults.data or faults.flipped):
+            what = faults.data or f"one bit of {faults.header}"
+            raise DataError(f"{container.path}: {text}: {what}{_REMEDY}")
+        remarks += [f"{text}: {fault}" for fault in (faults.data, faults.header) if fault]
+    lacking = [str(index) for index, hdu in enumerate(container.hdus) if "CHECKSUM" not in hdu.header]
+    if 0 < len(lacking) < len(container.hdus) / 2:
+        remarks.append(f"no CHECKSUM in HDU {', '.join(lacking)}, although the others have one: damaged header?")
+    end = container.hdus[-1].fileinfo()["datLoc"] + container.hdus[-1].fileinfo()["datSpan"]
+    if end < len(container.data):
+        remarks.append(f"{len(container.data) - end} bytes behind HDU {index} are no FITS, or its header is damaged")
+    return remarks
+
+
+# ---------------------------------------------------------------------------- pixels
+
+
+def _read_amps(container: Container, detector: Detector, room: tuple[int, ...]) -> tuple[Int32Array, list[str]]:
+    """Decode all amps of a detector: (n_amp, ny, nx) int32 [adu], and remarks."""
     shape = _amp_shape(container, detector, room)
     out = np.empty((len(detector.amps), *shape), dtype=np.int32)
+    stale: dict[str, list[str]] = {}
     for plane, amp, hdu in zip(out, detector.amps, container.hdus[1:], strict=False):
         where = _place(container, detector, amp)
         end = hdu.fileinfo()["datLoc"] + hdu.size
         if end > len(container.data):
             raise DataError(f"{where}: file is truncated: needs {end} bytes, has {len(container.data)}")
         with _named(where):
-            if not decode.decode_tiles(container.data, hdu, plane):
-                decode.decode_any(container.images[amp.index + 1], plane)
-    return out
+            for card in _read_amp(container, amp, hdu, plane, where):
+                stale.setdefault(card, []).append(amp.name)
+    n_amps = len(detector.amps)
+    why = "accepted" if container.accept_checksum else "but ZDATASUM vouches for the pixels"
+    return out, [
+        f"{card} does not match, {why}: {'all amps' if len(names) == n_amps else ', '.join(names)}"
+        for card, names in stale.items()
+    ]
+
+
+def _read_amp(container: Container, amp: Amp, hdu: Any, out: Int32Array, where: str) -> list[str]:
+    """Decode one amp into ``out``; returns the cards that it does not match although they are accepted.
+
+    The header of an amp says how its pixels are stored, so it counts as they do, unless ``ZDATASUM`` vouches for them.
+    """
+    faults = checksums.check_hdu(container.data, hdu)
+    copied = checksums.is_copy(hdu.header)
+    _refuse(container, where, None if copied else faults.data)
+    decode.check_descriptors(container.data, hdu)
+    if not decode.decode_tiles(container.data, hdu, out):
+        images = container.images
+        with decode.tolerant():
+            decode.decode_any(images[amp.index + 1], out)
+    confirmed = checksums.pixels_match(out, hdu.header)
+    _refuse(container, where, "its pixels do not have the sum ZDATASUM" if confirmed is False else None)
+    _refuse(container, where, None if confirmed else faults.header)
+    wrong = {
+        "DATASUM": faults.data and not (copied and confirmed),
+        "ZDATASUM": confirmed is False,
+        "CHECKSUM": faults.header,
+    }
+    return [card for card, fault in wrong.items() if fault]
+
+
+_REMEDY = "; damaged, get a good copy (if its checksums are known to be of other content: --accept-checksum)"
+
+
+def _refuse(container: Container, where: str, fault: str | None) -> None:
+    if fault and not container.accept_checksum:
+        raise DataError(f"{where}: {fault}{_REMEDY}")
 
 
 def _amp_shape(container: Container, detector: Detector, room: tuple[int, ...]) -> tuple[int, int]:
@@ -279,14 +390,19 @@ def _amp_shape(container: Container, detector: Detector, room: tuple[int, ...]) 
 
     An image that does not hold the data box, or is larger than the cube, cannot be placed (raw_format.md 2.3).
     """
-    shapes = [decode.image_shape(hdu) for hdu in container.hdus[1 : len(detector.amps) + 1]]
-    first = shapes[0]
-    for amp, shape in zip(detector.amps, shapes, strict=True):
+    hdus = container.hdus[1 : len(detector.amps) + 1]
+    shapes = [decode.image_shape(hdu) for hdu in hdus]
+    first, kind = shapes[0], decode.pixel_type(hdus[0])
+    for amp, hdu, shape in zip(detector.amps, hdus, shapes, strict=True):
         where = _place(container, detector, amp)
         if shape is None or first is None:
             raise DataError(f"{where}: holds no two-dimensional image")
         if shape != first:
             raise DataError(f"{where}: is {_size(shape)} pixels, {detector.amps[0].extname} is {_size(first)}")
+        if decode.pixel_type(hdu) != kind:
+            names = "BITPIX, BZERO, BSCALE"
+            first_name = detector.amps[0].extname
+            raise DataError(f"{where}: {names} are {decode.pixel_type(hdu)}, those of {first_name} are {kind}; damaged")
         try:
             amp.fitted(shape[1], shape[0])
         except DataError as error:

@@ -73,11 +73,12 @@ class ExposureRecord:
 
 @dataclass(frozen=True)
 class RawIdentity:
-    """One raw file: its exposure, the detector (slot) and the serial of the sensor in it."""
+    """One raw file: its exposure, the detector (slot), the serial of the sensor in it, and what became unknown."""
 
     record: ExposureRecord
     detector: int
     detector_serial: str
+    remarks: tuple[str, ...] = ()
 
 
 def translate(header: Mapping[str, object], *, file: str = "") -> RawIdentity:
@@ -99,7 +100,8 @@ def translate(header: Mapping[str, object], *, file: str = "") -> RawIdentity:
     Raises
     ------
     DataError
-        If no camera accepts the header, or a needed card is missing or wrong; file and card are named.
+        If no camera accepts the header, or a card that decides on pixels or identity is missing or wrong; file and
+        card are named.  Cards that only describe become unknown, with a remark.
     """
     cards = Cards(header, file)
     camera = choose(cards)
@@ -109,7 +111,8 @@ def translate(header: Mapping[str, object], *, file: str = "") -> RawIdentity:
         repairs.correct(cards, camera.tables)
     camera.repair(cards)
     detector, serial = fields.detector(cards, camera)
-    return RawIdentity(_record(cards, camera), detector, serial)
+    record = _record(cards, camera)
+    return RawIdentity(record, detector, serial, tuple(cards.remarks))
 
 
 def _record(cards: Cards, camera: Camera) -> ExposureRecord:
@@ -119,7 +122,7 @@ def _record(cards: Cards, camera: Camera) -> ExposureRecord:
     kind = fields.observation_type(cards, camera, begin)
     begin_day = fields.day(cards, camera, begin)
     number = fields.numbering(cards, begin_day.day_obs)
-    times = fields.durations(cards, camera)
+    times = fields.durations(cards, camera, kind)
     pointed = fields.pointing_of(cards, camera, kind, begin) if on_mountain else fields.NOWHERE
     return ExposureRecord(
         instrument=camera.name,
@@ -129,8 +132,8 @@ def _record(cards: Cards, camera: Camera) -> ExposureRecord:
         seq_num=number.seq_num,
         seq_start=number.seq_start,
         seq_end=number.seq_end,
-        group=fields.limited(cards, "GROUPID", 64) or str(number.exposure),
-        physical_filter=fields.physical_filter(cards, camera),
+        group=cards.limited("GROUPID", 64) or str(number.exposure),
+        physical_filter=fields.physical_filter(cards, camera, kind),
         exposure_time_s=times.requested_s,
         dark_time_s=times.dark_s,
         observation_type=kind,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
 
-_NAME = re.compile(r"Photodiode_Readings.*\.txt|.*_photodiode\.ecsv|(Electrometer|EM).*\.fits")
-_NUMBERED = re.compile(r"Photodiode_Readings_(\d{8})_(\d+)\.txt")
+_NAME = re.compile(r"Photodiode_Readings.*\.txt|.*_photodiode\.ecsv|(Electrometer|EM).*\.fits", re.IGNORECASE)
+_NUMBERED = re.compile(r"Photodiode_Readings_(\d{8})_(\d+)\.txt", re.IGNORECASE)
 _GROUP = re.compile(r".+#.+")
 _TIMES = ("TIME", "Elapsed Time", "RNUM")
 """Columns that may hold the time; the last one that is there counts."""
@@ -50,7 +50,7 @@ def read_reading(path: str) -> Reading:
         If it cannot be read, lacks a column, or does not say which exposure it belongs to.
     """
     try:
-        if path.endswith(".fits"):
+        if path.lower().endswith(".fits"):
             return _from_fits(path)
         return _from_ecsv(path) if _is_ecsv(path) else _from_columns(path)
     except (OSError, ValueError, KeyError, IndexError) as error:

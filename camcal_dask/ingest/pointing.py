@@ -45,21 +45,23 @@ def tracking(cards: Cards, kind: str, begin: int | None, *, tracked_systems: tup
         return _from_azel(azimuth, elevation, _site(cards), begin)
     frame = (cards.text("RADESYS") or "ICRS").lower()
     for names in (("RASTART", "DECSTART"), ("RA", "DEC")):
-        ra, dec = (cards.number(name) for name in names)
+        ra, dec = (cards.described(name) for name in names)
         if ra is not None and dec is not None:
             if not -90.0 <= dec <= 90.0:
-                raise cards.error(names[1], "a declination in degrees")
+                cards.forget(names[1], "a declination in degrees")
+                return math.nan, math.nan
             return (ra, dec) if frame == "icrs" else _to_icrs(cards, ra, dec, frame)
     return math.nan, math.nan
 
 
 def azel(cards: Cards) -> tuple[float, float]:
     """Azimuth in [0, 360) and elevation at the begin [deg], NaN if the header has them not."""
-    azimuth, elevation = cards.number("AZSTART"), cards.number("ELSTART")
+    azimuth, elevation = cards.described("AZSTART"), cards.described("ELSTART")
     if azimuth is None or elevation is None:
         return math.nan, math.nan
     if not -90.0 <= elevation <= 90.0 + _ZENITH_OVERSHOOT:
-        raise cards.error("ELSTART", "an elevation in degrees")
+        cards.forget("ELSTART", "an elevation in degrees")
+        return math.nan, math.nan
     return azimuth % 360.0, min(elevation, 90.0)
 
 
@@ -70,7 +72,7 @@ def azel_of_simulation(cards: Cards, kind: str) -> tuple[float, float]:
         return azimuth, elevation
     if kind in _NOT_ON_SKY or (cards.text("TRACKSYS") or "").lower() == "local":
         return 0.0, _PLACEHOLDER_ELEVATION
-    airmass = cards.number("AMSTART")
+    airmass = cards.described("AMSTART")
     if airmass is None or airmass < 1.0:
         return math.nan, math.nan
     return 0.0, math.degrees(math.asin(1.0 / airmass))
@@ -80,12 +82,12 @@ def sky_angle(cards: Cards, kind: str) -> float | None:
     """Position angle of the rotator on the sky [deg], for exposures on the sky only."""
     if kind in _NOT_ON_SKY or (cards.text("ROTCOORD") or "").lower() != "sky":
         return None
-    return cards.number("ROTPA", "ROTANGLE")
+    return cards.described("ROTPA", "ROTANGLE")
 
 
 def _site(cards: Cards) -> tuple[float, float, float] | None:
     """Geocentric position of the telescope [m], None if the header does not say."""
-    x, y, z = (cards.number(name) for name in _GEOCENTRIC)
+    x, y, z = (cards.described(name) for name in _GEOCENTRIC)
     return None if x is None or y is None or z is None else (x, y, z)
 
 
@@ -93,7 +95,8 @@ def _to_icrs(cards: Cards, ra: float, dec: float, frame: str) -> tuple[float, fl
     try:
         return _icrs(ra, dec, frame)
     except ValueError:
-        raise cards.error("RADESYS", "a celestial frame such as ICRS, FK5 or FK4") from None
+        cards.forget("RADESYS", "a celestial frame such as ICRS, FK5 or FK4")
+        return math.nan, math.nan
 
 
 @functools.lru_cache(maxsize=1024)

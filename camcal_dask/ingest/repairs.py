@@ -37,6 +37,8 @@ _BLOCK_417_DAYS = {
     *(20250415, 20250416, 20250417, 20250418, 20250421, 20250423, 20250424, 20250425),
     *(20250503, 20250504, 20250512, 20250522, 20250524, 20250826, 20250827, 20250828),
 }
+_MJD_LIMIT = 110_000.0
+"""In the year 2160; exposure ids last until 2999, cameras do not."""
 _CASTS: dict[str, Callable[[str], object]] = {
     "str": str,
     "float": float,
@@ -64,24 +66,39 @@ def correct(cards: Cards, tables: str) -> None:
 def begin_nsec(cards: Cards) -> int | None:
     """Begin of the exposure [TAI ns since 1970], None without a date.
 
-    Always read as TAI, whatever ``TIMESYS`` says, and the MJD form wins (raw_format.md 1.5).
+    Always read as TAI, whatever ``TIMESYS`` says, and the MJD form wins (raw_format.md 1.5).  A card that is no
+    date becomes undefined, with a remark, if another one is.
 
     Raises
     ------
     DataError
-        If a date card is no date.
+        If there are date cards, and none of them is a date.
     """
-    for mjd_card, date_card in (("MJD-BEG", "DATE-BEG"), ("MJD-OBS", "DATE-OBS")):
-        mjd = cards.number(mjd_card)
-        if mjd is not None:
-            return mjd_to_nsec(mjd)
-        text = cards.text(date_card)
-        if text is not None:
-            try:
-                return iso_to_nsec(text)
-            except ValueError:
-                raise cards.error(date_card, "an ISO date and time") from None
+    wrong: list[str] = []
+    for card in ("MJD-BEG", "DATE-BEG", "MJD-OBS", "DATE-OBS"):
+        if cards.text(card) is None:
+            continue
+        try:
+            begin = _moment(cards, card)
+        except (ValueError, DataError):
+            wrong.append(card)
+            continue
+        for name in wrong:
+            cards.forget(name, f"a date and time ({card} is used)")
+        return begin
+    if wrong:
+        raise cards.error(wrong[0], "an ISO date and time" if wrong[0].startswith("DATE") else "a modified Julian date")
     return None
+
+
+def _moment(cards: Cards, card: str) -> int:
+    """Time of a card [TAI ns since 1970]; ValueError or DataError if it is none."""
+    if card.startswith("DATE"):
+        return iso_to_nsec(cards.text(card) or "")
+    mjd = cards.number(card) or 0.0
+    if not 0.0 < mjd < _MJD_LIMIT:
+        raise ValueError(card)
+    return mjd_to_nsec(mjd)
 
 
 def repair_none(_cards: Cards) -> None:
@@ -95,7 +112,7 @@ def repair_lsstcam(cards: Cards) -> None:
     day, seq = cards.integer("DAYOBS") or 0, cards.integer("SEQNUM") or 0
     if day in _MISNAMED_PINHOLE_DAYS and cards.text("FILTER") == "ph_05":
         cards.update({"FILTER": "ph_5"})
-    angle = cards.number("ROTPA") if 20250301 < day <= 20250422 else None
+    angle = cards.described("ROTPA") if 20250301 < day <= 20250422 else None
     if angle is not None and day < 20250422:
         cards.update({"ROTPA": angle - 90.0})
     elif angle is not None and seq < 251:
@@ -152,7 +169,7 @@ def repair_latiss(cards: Cards) -> None:
         cards.drop("DATE-END", "MJD-END")
     if cards.value("SHUTTIME"):
         cards.drop("SHUTTIME")
-    geocentric_z = cards.number("OBSGEO-Z")
+    geocentric_z = cards.described("OBSGEO-Z")
     if geocentric_z is not None and geocentric_z > 0.0:
         cards.update({"OBSGEO-Z": -geocentric_z})
     begin = begin_nsec(cards)
@@ -186,7 +203,7 @@ def _latiss_dated(cards: Cards, begin: int) -> None:
     target = cards.text("OBJECT")
     if target is not None and begin < iso_to_nsec("2022-07-10"):
         cards.update({"OBJECT": target.replace("spec:", "")})
-    angle = cards.number("ROTPA")
+    angle = cards.described("ROTPA")
     if angle is not None and iso_to_nsec("2020-11-19") <= begin <= iso_to_nsec("2021-10-29"):
         cards.update({"ROTPA": angle - 180.0})
 
@@ -212,14 +229,14 @@ def _latiss_pointing(cards: Cards, begin: int) -> None:
     """Bring the pointing cards to ICRS degrees."""
     if begin < iso_to_nsec("2020-01-28T22:00:00"):
         for name in ("RA", "DEC"):
-            angle = cards.number(name)
+            angle = cards.described(name)
             if angle is not None:
                 cards.update({name: math.degrees(angle)})
     if begin < iso_to_nsec("2020-05-01"):
         cards.drop("RASTART", "DECSTART", "RAEND", "DECEND")
         return
     for name in ("RASTART", "RAEND"):
-        angle = cards.number(name)
+        angle = cards.described(name)
         if angle is not None and begin < iso_to_nsec("2021-02-12"):
             hours = begin < iso_to_nsec("2021-02-11T18:45:00")
             # Sidereal time was computed from TAI taken as UTC: 37 s of time in right ascension.

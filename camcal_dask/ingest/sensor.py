@@ -11,14 +11,14 @@ from camcal_dask.instruments.geometry import Detector
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
 
 
-def check_sensor(header: Mapping[str, object], detector: Detector, *, file: str = "") -> None:
+def check_sensor(header: Mapping[str, object], detector: Detector, *, file: str = "") -> list[str]:
     """Refuse a file whose sensor is not of the type that the tables have in its bay.
 
     Engineering rafts of 2019 had ITL sensors in bays that are E2V today; reading them with the
     table's boxes cuts the wrong pixels.  Compares whichever of these cards are defined: ``CCD_MANU``
-    with the vendor, the size of ``DETSIZE`` with the assembled CCD, the size of ``DATASEC`` with the
-    data box of an amp.  Only sizes count: where the boxes start the tables know better (LATISS of
-    2021 wrote ``[1:509,1:2000]``), and wavefront sensors carry the ``DETSIZE`` of a full sensor.
+    with the vendor, the size of ``DETSIZE`` with the assembled CCD, ``DATASEC`` with the data box of an
+    amp.  A ``DATASEC`` that starts at [1, 1] counts from the data box (LATISS of 2021 wrote
+    ``[1:509,1:2000]``), and wavefront sensors carry the ``DETSIZE`` of a full sensor.
 
     Parameters
     ----------
@@ -28,6 +28,11 @@ def check_sensor(header: Mapping[str, object], detector: Detector, *, file: str 
         The detector the header claims to be.
     file : str
         Name of the file, for messages.
+
+    Returns
+    -------
+    list of str
+        Remarks on what differs without harm.
 
     Raises
     ------
@@ -41,16 +46,26 @@ def check_sensor(header: Mapping[str, object], detector: Detector, *, file: str 
     sizes = [(width, height), (width, 2 * height)] if detector.purpose == "WAVEFRONT" else [(width, height)]
     _check_size(header, "DETSIZE", sizes, detector, file)
     data = detector.amps[0].data
-    _check_size(header, "DATASEC", [(data.width, data.height)], detector, file)
+    begin = _check_size(header, "DATASEC", [(data.width, data.height)], detector, file)
+    expected = data.x0 + 1, data.y0 + 1
+    if begin in (None, expected):
+        return []
+    found = f"{header['DATASEC']}, which starts at {list(begin)}"  # type: ignore[arg-type]
+    if begin != (1, 1):
+        raise _conflict("DATASEC", found, f"a start at {list(expected)}", detector, file)
+    return [f"DATASEC is {found}, not {list(expected)}; taken to count from the data box"]
 
 
 def _check_size(
     header: Mapping[str, object], card: str, sizes: list[tuple[int, int]], detector: Detector, file: str
-) -> None:
-    """Compare the (width, height) of a section card [pixel], if it is defined, with the allowed ones."""
+) -> tuple[int, int] | None:
+    """Compare the (width, height) of a section card [pixel], if it is defined, with the allowed ones.
+
+    Returns its first (column, row), as the card counts; None without the card.
+    """
     value = header.get(card)
     if value is None or not str(value).strip():
-        return
+        return None
     match = _SECTION.fullmatch(str(value).strip())
     if match is None:
         raise DataError(f"{file or 'header'}: card {card} is {value!r}, expected a section such as '[1:4072,1:4000]'")
@@ -59,6 +74,7 @@ def _check_size(
     if size not in sizes:
         expected = " or ".join(f"{width} x {height}" for width, height in sizes)
         raise _conflict(card, f"{value} ({size[0]} x {size[1]} pixels)", expected, detector, file)
+    return min(x0, x1), min(y0, y1)
 
 
 def _conflict(card: str, found: str, expected: str, detector: Detector, file: str) -> DataError:

@@ -5,16 +5,17 @@ H. Akima, J. ACM 17, 589 (1970).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from camcal_dask.kernels.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 
 _SAME_SLOPE = 1e-9
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def akima_slopes(x, y):  # type: ignore[no-untyped-def]
     """Derivatives of the classic Akima spline (1970) at its nodes.
 
@@ -85,7 +86,7 @@ def akima_jacobian(nodes: FloatArray, values: FloatArray, r: FloatArray) -> Floa
     return np.asarray(_basis_times(nodes, slopes_jacobian(nodes, values), r))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _slope_derivatives(nodes, values, h):  # type: ignore[no-untyped-def]
     n = values.shape[0]
     out = np.empty((n, n))
@@ -101,7 +102,7 @@ def _slope_derivatives(nodes, values, h):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _hermite(nodes, r):  # type: ignore[no-untyped-def]
     """Piece of a position and the factors on value and slope at its two ends."""
     at = min(max(r, nodes[0]), nodes[-1])
@@ -111,7 +112,7 @@ def _hermite(nodes, r):  # type: ignore[no-untyped-def]
     return k, (1 + 2 * t) * (1 - t) ** 2, t * t * (3 - 2 * t), t * (1 - t) ** 2 * step, t * t * (t - 1) * step
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _evaluate(nodes, values, slopes, r):  # type: ignore[no-untyped-def]
     out = np.empty(r.shape[0])
     for i in range(r.shape[0]):
@@ -120,7 +121,7 @@ def _evaluate(nodes, values, slopes, r):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _basis_times(nodes, matrix, r):  # type: ignore[no-untyped-def]
     n = nodes.shape[0]
     out = np.empty((r.shape[0], matrix.shape[1]))

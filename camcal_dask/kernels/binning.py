@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from camcal_dask.kernels.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 
@@ -45,7 +46,7 @@ def _border(height: int, width: int, size: int, border: int) -> int:
     return min(border, max(0, (min(height, width) - 2 * size) // 2))
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _bin(image, mask, reject, size, out):  # type: ignore[no-untyped-def]
     n_amp, n_y, n_x = out.shape
     for a in range(n_amp):

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.interpolation import UNUSABLE, grow, mask_edges, working_copy
 from camcal_dask.kernels.masks import EDGE
 from camcal_dask.kernels.moments import clipped_mean_stack
@@ -289,7 +289,7 @@ def _checked_kernel(kernel: Float) -> Float:
     return kernel
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _move_boundaries(light, north, east, image, y0, x0, height, width):  # type: ignore[no-untyped-def]
     """Subtract delta of one block from the image; north, east are dN, dE with a margin of 1."""
     ny, nx = light.shape
@@ -309,14 +309,14 @@ def _move_boundaries(light, north, east, image, y0, x0, height, width):  # type:
             target[i] = np.float32(target[i] - delta[i])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _exchange(here, there, shift, sign, delta):  # type: ignore[no-untyped-def]
     """Add what a boundary's shift moves between two rows of pixels, with sign, to ``delta``."""
     for i in range(here.size):
         delta[i] += sign * (np.float64(here[i]) + np.float64(there[i])) * shift[i]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _diverge(state, p, following, y0, x0, height, width, edge):  # type: ignore[no-untyped-def]
     """Add 1/2 div(T grad P) to ``following`` with central differences, outside the frame ``edge``."""
     ny, nx = state.shape
@@ -335,7 +335,7 @@ def _diverge(state, p, following, y0, x0, height, width, edge):  # type: ignore[
             out[i] += 0.125 * gradients + 0.5 * here[i] * laplacian
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _transfer(state, p, following, y0, x0, height, width):  # type: ignore[no-untyped-def]
     """Add to ``following`` what crosses the four boundaries of each pixel of a block."""
     ny, nx = state.shape
@@ -352,7 +352,7 @@ def _transfer(state, p, following, y0, x0, height, width):  # type: ignore[no-un
         _receive(here[first:], left, potential[first:], p[b, first:width], out[first:])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _receive(here, there, p_here, p_there, out):  # type: ignore[no-untyped-def]
     """Add the charge that pixels get across one boundary; the donor is the pixel from which P rises."""
     for i in range(here.size):
@@ -361,7 +361,7 @@ def _receive(here, there, p_here, p_there, out):  # type: ignore[no-untyped-def]
         out[i] += 0.5 * donor * rise
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _sum_of_changes(before, after):  # type: ignore[no-untyped-def]
     total = 0.0
     for y in range(before.shape[0]):
@@ -370,7 +370,7 @@ def _sum_of_changes(before, after):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_difference(image, after, before):  # type: ignore[no-untyped-def]
     """Add after - before to the image (float32), pixel by pixel in float64."""
     for y in range(image.shape[0]):

@@ -6,16 +6,16 @@ any rows may be done by themselves (reference/isr.md 2.3, 2.4, 2.10-2.13).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.masks import BAD, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
 
 NO_DATA_VARIANCE = 1e10
 """Variance of pixels without light."""
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def flag_and_scale(image, mask, saturated, suspect, gain):  # type: ignore[no-untyped-def]
     """Set SAT and SUSPECT where ``image`` [adu] reaches a level, then multiply it by ``gain`` (float32).
 
@@ -33,7 +33,7 @@ def flag_and_scale(image, mask, saturated, suspect, gain):  # type: ignore[no-un
     return n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def subtract_plane(image, plane, scale):  # type: ignore[no-untyped-def]
     """Subtract ``scale`` (float32) times a calibration."""
     for y in range(image.shape[0]):
@@ -42,7 +42,7 @@ def subtract_plane(image, plane, scale):  # type: ignore[no-untyped-def]
             row[x] -= scale * value[x]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def flag_defects(mask, defects, height, width):  # type: ignore[no-untyped-def]
     """Set BAD where any bit of ``defects`` is set, in the first ``height`` rows and ``width`` columns."""
     for y in range(height):
@@ -51,7 +51,7 @@ def flag_defects(mask, defects, height, width):  # type: ignore[no-untyped-def]
             bits[x] |= np.int32(BAD) if found[x] != 0 else np.int32(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def flag_not_finite(values, mask, height, width):  # type: ignore[no-untyped-def]
     """Set UNMASKEDNAN where ``values`` are not finite, in the first ``height`` rows and ``width`` columns."""
     nan, none = np.int32(UNMASKEDNAN), np.int32(0)
@@ -61,7 +61,7 @@ def flag_not_finite(values, mask, height, width):  # type: ignore[no-untyped-def
             bits[x] |= none if abs(row[x]) < np.inf else nan
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def divide_flat(image, mask, flat, flags, scale, height, width):  # type: ignore[no-untyped-def]
     """Divide the first rows and columns by ``scale * flat`` and OR the flat's mask; 0 where it says NO_DATA.
 
@@ -80,7 +80,7 @@ def divide_flat(image, mask, flat, flags, scale, height, width):  # type: ignore
             bits[x] |= more[x] | (np.int32(0) if good | dark else bad)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def variance(image, noise, bias, dark, dark_scale, flat, flat_variance, flags, flat_scale, out):  # type: ignore[no-untyped-def]
     """Variance of the corrected image, from the image itself (isr.md 2.12 with G = 1, then 0.3 for the flat).
 

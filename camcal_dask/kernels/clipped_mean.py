@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.moments import IQR_TO_SIGMA, ClippedMean, clip_statistics
 
 FloatArray = NDArray[np.float64]
@@ -91,7 +91,7 @@ def _quartiles(flat: NDArray[np.float32]) -> tuple[FloatArray, int] | None:
     return value[:, 0] + (at - np.floor(at)) * (value[:, 1] - value[:, 0]), total
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def histogram(flat, low, scale):  # type: ignore[no-untyped-def]
     """Count the finite values in `_BINS` bins of width 1 / scale from ``low``; the outer ones hold all beyond."""
     counts = np.zeros((4, _BINS + 1), np.int32)  # four, so that equal neighbours need not wait for each other
@@ -107,7 +107,7 @@ def histogram(flat, low, scale):  # type: ignore[no-untyped-def]
     return counts.sum(axis=0)[:_BINS]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def gather(flat, low, scale, ranges, size):  # type: ignore[no-untyped-def]
     """Collect the ``size`` values in three ranges of bins of `histogram`, float32 (3, 2), outer ones excepted."""
     out = np.empty(size, np.float32)
@@ -124,7 +124,7 @@ def gather(flat, low, scale, ranges, size):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _within(position, ranges):  # type: ignore[no-untyped-def]
     first = (position >= ranges[0, 0]) & (position < ranges[0, 1])
     second = (position >= ranges[1, 0]) & (position < ranges[1, 1])
@@ -132,7 +132,7 @@ def _within(position, ranges):  # type: ignore[no-untyped-def]
     return first | second | third
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def selection_sums(flat, center, half):  # type: ignore[no-untyped-def]
     """Number of values within ``center +- half``, sums of their deviations and squares; extremes of all values."""
     n, first, second = 0, 0.0, 0.0

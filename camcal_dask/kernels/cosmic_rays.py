@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.masks import BAD, INTRP, NO_DATA, SAT
 
 PSF_SIGMA_PIXEL = 3.0 / 2.3548200450309493
@@ -113,7 +113,7 @@ def find_cosmic_rays(
     return CosmicRays(pixel[order], repaired[order], n_hit, overflow)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _find(frame, seeds, numbers, passes):  # type: ignore[no-untyped-def]
     """Search, grow and repair; see `find_cosmic_rays`.
 
@@ -136,7 +136,7 @@ def _find(frame, seeds, numbers, passes):  # type: ignore[no-untyped-def]
     return pixel, repaired
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _site(frame, y, x):  # type: ignore[no-untyped-def]
     """(amp, row, column) of a framed CCD position, positions outside reflected; amp -1 where there is none."""
     layout, grid, tall, wide = frame[4], frame[5], frame[6], frame[7]
@@ -151,7 +151,7 @@ def _site(frame, y, x):  # type: ignore[no-untyped-def]
     return amp, row, column
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _pixel(frame, y, x):  # type: ignore[no-untyped-def]
     """(value above background, variance, mask) of a framed CCD position; NaN for an unusable pixel."""
     amp, row, column = _site(frame, y, x)
@@ -162,7 +162,7 @@ def _pixel(frame, y, x):  # type: ignore[no-untyped-def]
     return np.float32(np.nan) if bits & _UNUSABLE else value, frame[1][amp, row, column], bits
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _mended(frame, hits, mended, y, x, stride):  # type: ignore[no-untyped-def]
     """Value and variance of a pixel, as replaced so far: ``hits`` are the sorted positions of replaced pixels."""
     value, variance, _ = _pixel(frame, y, x)
@@ -179,7 +179,7 @@ def _mended(frame, hits, mended, y, x, stride):  # type: ignore[no-untyped-def]
     return value, variance
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _seeds(frame, stride, max_fraction, overflow):  # type: ignore[no-untyped-def]
     """Framed positions of usable pixels above SEED_SIGMA; an amp with too many overflows and has none."""
     image, variance, _mask, background, layout, _grid, tall, wide = frame
@@ -210,7 +210,7 @@ def _seeds(frame, stride, max_fraction, overflow):  # type: ignore[no-untyped-de
     return seeds[:n_seed]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _test(frame, hits, mended, y, x, stride, numbers, min_sigma, cond3):  # type: ignore[no-untyped-def]
     """Mean of the opposite neighbours that unmasks the pixel as a hit, or NaN if it is none."""
     values, variances = np.empty(9, np.float32), np.empty(9, np.float32)
@@ -228,7 +228,7 @@ def _test(frame, hits, mended, y, x, stride, numbers, min_sigma, cond3):  # type
     return found if exceeds else np.float32(np.nan)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _beside_interpolated(frame, y, x):  # type: ignore[no-untyped-def]
     found = False
     for v in range(y - 1, y + 2):
@@ -237,7 +237,7 @@ def _beside_interpolated(frame, y, x):  # type: ignore[no-untyped-def]
     return found
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _scan(frame, state, seeds, numbers):  # type: ignore[no-untyped-def]
     """First pass in raster order: a hit is replaced at once, so that the next pixel sees it mended."""
     stride = state.shape[1]
@@ -255,7 +255,7 @@ def _scan(frame, state, seeds, numbers):  # type: ignore[no-untyped-def]
     return hits, n
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _tracks(frame, state, hits, min_sum):  # type: ignore[no-untyped-def]
     """Merge hits into 8-connected tracks and keep those whose sum reaches ``min_sum``."""
     stride = state.shape[1]
@@ -285,7 +285,7 @@ def _tracks(frame, state, hits, min_sum):  # type: ignore[no-untyped-def]
     return kept, n_kept
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _grow(frame, state, tracks, n_kept, numbers, passes):  # type: ignore[no-untyped-def]
     """Add neighbours of tracks that exceed 3 sigma, pass by pass."""
     stride = state.shape[1]
@@ -315,7 +315,7 @@ def _grow(frame, state, tracks, n_kept, numbers, passes):  # type: ignore[no-unt
     return tracks, n_kept
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _reach(frame, state, y, x, dy, dx):  # type: ignore[no-untyped-def]
     """Distance and value of the nearest usable pixel in one direction; distance 0 if there is none."""
     for distance in range(1, 100):
@@ -328,7 +328,7 @@ def _reach(frame, state, y, x, dy, dx):  # type: ignore[no-untyped-def]
     return 0, np.float32(np.nan)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _interpolate(frame, state, y, x):  # type: ignore[no-untyped-def]
     """Linear interpolation across the shorter of the row and column gaps; NaN if nothing is near."""
     best, value = 1000, np.nan

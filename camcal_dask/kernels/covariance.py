@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from camcal_dask.kernels.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 
@@ -97,7 +98,7 @@ def _rows_above(lags: int) -> int:
     return -(-(lags - 1) // 3) * 3 + 1
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_REDUCE)
+@compiled(fastmath=_REDUCE)
 def _mean(image, good):  # type: ignore[no-untyped-def]
     total, count = 0.0, 0
     for y in range(image.shape[0]):
@@ -108,7 +109,7 @@ def _mean(image, good):  # type: ignore[no-untyped-def]
     return total / max(count, 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _lay_out(image, good, center, lags, padded):  # type: ignore[no-untyped-def]
     """Write deviations of good pixels into ``padded`` (rows, stride), with zeros beyond the image.
 
@@ -151,7 +152,7 @@ def _lay_out(image, good, center, lags, padded):  # type: ignore[no-untyped-def]
     return sums, square
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _find_bad(good):  # type: ignore[no-untyped-def]
     """Number of bad pixels of each row, the first of them and the one after the last; (width, 0) if there is none."""
     height, width = good.shape
@@ -167,7 +168,7 @@ def _find_bad(good):  # type: ignore[no-untyped-def]
     return n, start, stop
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_REDUCE)
+@compiled(fastmath=_REDUCE)
 def _deviations(row, good, center, out):  # type: ignore[no-untyped-def]
     """Deviations from the center, 0 where not good or beyond the row; returns their sum and that of their squares."""
     total, square = 0.0, 0.0
@@ -180,7 +181,7 @@ def _deviations(row, good, center, out):  # type: ignore[no-untyped-def]
     return total, square
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_REDUCE)
+@compiled(fastmath=_REDUCE)
 def _all_deviations(row, center, out):  # type: ignore[no-untyped-def]
     """As `_deviations`, of a row without bad pixels: most rows, in a third of the time."""
     total, square = 0.0, 0.0
@@ -193,7 +194,7 @@ def _all_deviations(row, center, out):  # type: ignore[no-untyped-def]
     return total, square
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _strips(good, values, count, total, out):  # type: ignore[no-untyped-def]
     """Pairs and sum of one row without the columns that have no partner at each distance, (2, 2 reach + 1)."""
     reach, width = out.shape[1] // 2, good.size
@@ -209,7 +210,7 @@ def _strips(good, values, count, total, out):  # type: ignore[no-untyped-def]
         out[0, reach + s], out[1, reach + s] = count - left_n, total - left
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_border(strips, y, height, sums):  # type: ignore[no-untyped-def]
     """Add a row near an end of the image, which has a partner at some distances only."""
     for j in range(sums.shape[1]):
@@ -219,7 +220,7 @@ def _add_border(strips, y, height, sums):  # type: ignore[no-untyped-def]
             sums[2, j] += strips[1]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _bad_runs(good, edges):  # type: ignore[no-untyped-def]
     """Starts and ends of the runs of bad pixels; returns how many of both."""
     n, before = 0, True
@@ -233,7 +234,7 @@ def _bad_runs(good, edges):  # type: ignore[no-untyped-def]
     return n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _running_sums(good, values, reach, start, stop, run_w, run_z):  # type: ignore[no-untyped-def]
     """Number and sum of good pixels before positions ``start`` .. ``stop`` - 1, from there on; 0 is ``reach`` ahead."""
     w, z = 0.0, 0.0
@@ -245,7 +246,7 @@ def _running_sums(good, values, reach, start, stop, run_w, run_z):  # type: igno
             z += np.float64(values[x])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _take_bad(y, lags, edges, n_edge, runs, sums):  # type: ignore[no-untyped-def]
     """Take away the pairs of row ``y`` and those above it of which one member is bad."""
     here = y % lags
@@ -259,7 +260,7 @@ def _take_bad(y, lags, edges, n_edge, runs, sums):  # type: ignore[no-untyped-de
             _take(sums[2, j], runs[1, here], edges[other, e], edges[other, e + 1])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _take(total, run, start, end):  # type: ignore[no-untyped-def]
     """Subtract the sum over a run of pixels, shifted to all distances."""
     low, high = run[start : start + total.size], run[end : end + total.size]
@@ -267,7 +268,7 @@ def _take(total, run, start, end):  # type: ignore[no-untyped-def]
         total[k] -= high[k] - low[k]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _products(flat, start, stride, segments, size, lags):  # type: ignore[no-untyped-def]
     """Sums of products at every lag, (lags, 2 lags - 1) float64; ``flat`` as laid out by `lag_sums`."""
     reach = lags - 1
@@ -287,7 +288,7 @@ def _products(flat, start, stride, segments, size, lags):  # type: ignore[no-unt
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_REDUCE)
+@compiled(fastmath=_REDUCE)
 def _twelve(flat, a, back, b, size, out):  # type: ignore[no-untyped-def]
     """Add to out[k, i] the sum over ``size`` floats of those from ``a - k back`` times those from ``b + i``."""
     p, q, r = flat[a : a + size], flat[a - back : a - back + size], flat[a - 2 * back : a - 2 * back + size]

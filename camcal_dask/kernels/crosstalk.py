@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.masks import CROSSTALK
 
 SECOND_PASS_ABOVE = 1e-3
@@ -306,7 +306,7 @@ def _run(
     )
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _accumulate(rows, source, count, c, q, squares, total):  # type: ignore[no-untyped-def]
     """Sum of c b + q b^2 over the sources, in rising order; four sources a sweep save loads of ``total``."""
     n = total.shape[0]
@@ -334,7 +334,7 @@ def _accumulate(rows, source, count, c, q, squares, total):  # type: ignore[no-u
         k += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _flag_row(bits, total, in_data, level, minimum, x0, x1):  # type: ignore[no-untyped-def]
     bit = np.int32(CROSSTALK)
     for x in range(total.shape[0]):
@@ -342,7 +342,7 @@ def _flag_row(bits, total, in_data, level, minimum, x0, x1):  # type: ignore[no-
         bits[x] |= bit if abs(total[x] - p) >= minimum else np.int32(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _correct_sources(image, rows, source, count, c, q, squares, total):  # type: ignore[no-untyped-def]
     """First correction of the sources: afterwards ``rows`` is corrected and ``image`` as it was."""
     n_amp, n_x = rows.shape
@@ -355,7 +355,7 @@ def _correct_sources(image, rows, source, count, c, q, squares, total):  # type:
             rows[a, x], image[a, x] = image[a, x], rows[a, x]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _crosstalk(  # type: ignore[no-untyped-def]
     image, source, count, c, q, squares, iterations, keep, mask, level, minimum, box
 ):

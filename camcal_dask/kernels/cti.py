@@ -23,11 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camcal_dask.errors import DataError, nearest
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.linearity import Pieces, evaluate_pieces, linear_pieces
 
 OFFSET_WINDOW, TRAP_WINDOW = 15, 6
@@ -204,7 +204,7 @@ def correct(
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _shifted_max(m, n, shift, weight, result):  # type: ignore[no-untyped-def]
     """result(n) = max(m(n), weight m(n - shift)); no term before the start of the row."""
     for x in range(shift):
@@ -215,7 +215,7 @@ def _shifted_max(m, n, shift, weight, result):  # type: ignore[no-untyped-def]
         late[x] = here[x] if here[x] > old else old
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _window15(m, r, other):  # type: ignore[no-untyped-def]
     """Max of m(n-j) r^j, j = 0..14, into ``m``."""
     n = m.shape[0]
@@ -227,7 +227,7 @@ def _window15(m, r, other):  # type: ignore[no-untyped-def]
     _shifted_max(other, n, 7, r4 * r2 * r, m)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _window6(m, r, other, result):  # type: ignore[no-untyped-def]
     """Max of m(n-j) r^j, j = 0..5, into ``result``; ``m`` is kept."""
     n = m.shape[0]
@@ -237,7 +237,7 @@ def _window6(m, r, other, result):  # type: ignore[no-untyped-def]
     _shifted_max(other, n, 2, r2, result)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _capture(s, trap, table, f, i):  # type: ignore[no-untyped-def]
     """Captured charge of each packet of a row of s >= 0; returns the table piece to try next."""
     kind, size, k, k2 = trap[0], trap[1], trap[3], trap[4]
@@ -253,20 +253,20 @@ def _capture(s, trap, table, f, i):  # type: ignore[no-untyped-def]
     return i
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _scale(row, factor):  # type: ignore[no-untyped-def]
     for x in range(row.shape[0]):
         row[x] *= factor
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _positive(row, result):  # type: ignore[no-untyped-def]
     """max(0, row); NaN gives 0."""
     for x in range(row.shape[0]):
         result[x] = row[x] if row[x] > np.float32(0.0) else np.float32(0.0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _correct(image, gain, offset, trap, table):  # type: ignore[no-untyped-def]
     n_y, n_x = image.shape
     one, zero = np.float32(1.0), np.float32(0.0)
@@ -294,7 +294,7 @@ def _correct(image, gain, offset, trap, table):  # type: ignore[no-untyped-def]
             _scale(row, per_gain)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _exchange(row, f, held, r, factor):  # type: ignore[no-untyped-def]
     """out(n) = s(n) - (1 - b) (R - C), with O(n) = held(n - 1) the charge in the trap as packet n arrives."""
     one, zero = np.float32(1.0), np.float32(0.0)

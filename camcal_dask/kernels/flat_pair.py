@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from camcal_dask.kernels.clipped_mean import clip_many
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.covariance import lag_covariance
 
 Image = NDArray[np.float32]
@@ -245,7 +245,7 @@ def unvignetted(
     return np.asarray(light > floor)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def bad_pixels(mask1, mask2, reject):  # type: ignore[no-untyped-def]
     """Pixels (y, x) with a mask bit of ``reject`` in either of two masks, int32; bool."""
     out = np.empty(mask1.shape, np.bool_)
@@ -256,7 +256,7 @@ def bad_pixels(mask1, mask2, reject):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _select(image1, image2, bad, pair):  # type: ignore[no-untyped-def]
     """Copy the pixels that are good in both images, NaN the others; their number, mean of (I1 - I2)^2 / (I1 + I2)."""
     total, n = 0.0, 0
@@ -273,7 +273,7 @@ def _select(image1, image2, bad, pair):  # type: ignore[no-untyped-def]
     return n, total / n
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
+@compiled(fastmath={"reassoc", "contract"}, error_model="numpy")
 def _add_ratios(a, b):  # type: ignore[no-untyped-def]
     total, n = 0.0, 0
     for x in range(a.size):
@@ -285,7 +285,7 @@ def _add_ratios(a, b):  # type: ignore[no-untyped-def]
     return total, n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _subtract(pair, m1, m2, reciprocal, out):  # type: ignore[no-untyped-def]
     """Weighted difference in the precision of the means; operations neither fused nor reordered."""
     for y in range(out.shape[0]):
@@ -294,7 +294,7 @@ def _subtract(pair, m1, m2, reciprocal, out):  # type: ignore[no-untyped-def]
             row[x] = (m2 * a[x] - m1 * b[x]) * reciprocal
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _accept(difference, center, bound, good, row_mean):  # type: ignore[no-untyped-def]
     """Mark pixels within ``center +- bound``; mean of all finite ones of each row; returns the number marked."""
     n_good = 0
@@ -304,7 +304,7 @@ def _accept(difference, center, bound, good, row_mean):  # type: ignore[no-untyp
     return n_good
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
+@compiled(fastmath={"reassoc", "contract"}, error_model="numpy")
 def _accept_row(row, center, bound, good):  # type: ignore[no-untyped-def]
     n_good, n, total = 0, 0, 0.0
     for x in range(row.size):

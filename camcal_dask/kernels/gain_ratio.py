@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
+from camcal_dask.kernels.linearity_fit import mad_sigma
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
@@ -117,7 +119,7 @@ def fit_gain_ratios(
     model = _Model(np.array(medians), np.ones(radial.shape[1]), np.zeros(field.shape[1]))
     for _ in range(_ROUNDS):
         model, residual = _fit(model, values[used], amp[used], radial[used], field[used])
-        spread = 1.4826 * np.median(np.abs(residual - np.median(residual)))
+        spread = mad_sigma(residual)
         keep = np.abs(residual) <= max(n_sigma * spread, 1e-12)
         if keep.all():
             break

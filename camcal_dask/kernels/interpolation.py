@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.masks import BAD, INTRP, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
 from camcal_dask.kernels.moments import clip_statistics, median
 
@@ -201,7 +201,7 @@ def grow(mask: Mask, planes: int, radius: int = 1) -> None:
         _grow_once(mask, np.int32(planes))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _grow_once(mask, planes):  # type: ignore[no-untyped-def]
     """OR the planes of the four neighbours (as they were) into every pixel."""
     ny, nx = mask.shape
@@ -223,12 +223,12 @@ def _grow_once(mask, planes):  # type: ignore[no-untyped-def]
         above, here = here, above
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _flagged(value, bits, planes):  # type: ignore[no-untyped-def]
     return (bits & planes) != 0 or not abs(value) < np.inf
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _row_is_clean(row, flags, planes):  # type: ignore[no-untyped-def]
     """Whether a row needs nothing; no branches, so that the loop is vectorised."""
     any_bits, finite = np.int32(0), True
@@ -238,7 +238,7 @@ def _row_is_clean(row, flags, planes):  # type: ignore[no-untyped-def]
     return finite and any_bits == 0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _needs_fallback(image, mask, planes):  # type: ignore[no-untyped-def]
     """Whether any row has a flagged run longer than SIDE_RUN at a side of the chip."""
     ny, nx = mask.shape
@@ -253,7 +253,7 @@ def _needs_fallback(image, mask, planes):  # type: ignore[no-untyped-def]
     return False
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _fill_rows(image, variance, mask, planes, table, fallback, fallback_variance):  # type: ignore[no-untyped-def]
     """Interpolate all runs of all rows; an empty ``variance`` is left out.  Returns the number of pixels."""
     ny, nx = image.shape
@@ -287,7 +287,7 @@ def _fill_rows(image, variance, mask, planes, table, fallback, fallback_variance
     return done
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _fill_run(row, variance, start, stop, left, right, table, fallback, fallback_variance):  # type: ignore[no-untyped-def]
     """Estimate row[start:stop] from ``left`` and ``right`` good pixels beside it."""
     n_variance = variance.size
@@ -318,7 +318,7 @@ def _fill_run(row, variance, start, stop, left, right, table, fallback, fallback
     _apply_weights(row, variance, n_variance, start, stop, values, variances, table[left, right])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _apply_weights(row, variance, n_variance, start, stop, values, variances, weights):  # type: ignore[no-untyped-def]
     n = stop - start
     length = min(n, _LONGEST)

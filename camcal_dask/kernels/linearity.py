@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camcal_dask.errors import DataError, nearest
 from camcal_dask.kernels.akima import akima_slopes
+from camcal_dask.kernels.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 
@@ -308,7 +308,7 @@ def correct_signals(kind: str, row: FloatArray, signals: FloatArray, table: Arra
     return linearize(image, make_linearity([kind], row[None], table=table))[0].ravel().astype(np.float64)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _find(t, node, first, low, per_bucket, passes):  # type: ignore[no-untyped-def]
     """Index of the piece of a clipped value: its bucket, then bisection without branches."""
     b = np.int32((t - low) * per_bucket)
@@ -320,7 +320,7 @@ def _find(t, node, first, low, per_bucket, passes):  # type: ignore[no-untyped-d
     return i
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _piece(v, value, low, high, start, end, c0, c1, c2, c3, only):  # type: ignore[no-untyped-def]
     """Evaluate one piece (``only`` where it holds); count the values below it, plus (_RUN + 1) those above."""
     outside = np.int32(0)
@@ -336,7 +336,7 @@ def _piece(v, value, low, high, start, end, c0, c1, c2, c3, only):  # type: igno
     return outside
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _search_each(v, value, pieces):  # type: ignore[no-untyped-def]
     node, c = pieces.node, pieces.c
     for x in range(value.shape[0]):
@@ -347,7 +347,7 @@ def _search_each(v, value, pieces):  # type: ignore[no-untyped-def]
         value[x] = c[0, i] + d * (c[1, i] + d * (c[2, i] + d * c[3, i]))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _evaluate_run(v, pieces, value, i):  # type: ignore[no-untyped-def]
     """One run: the piece of its first value, then its neighbours as long as values lie there."""
     node, c = pieces.node, pieces.c
@@ -374,7 +374,7 @@ def _evaluate_run(v, pieces, value, i):  # type: ignore[no-untyped-def]
             return i
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def evaluate_pieces(v, pieces, value, i):  # type: ignore[no-untyped-def]
     """Values of ``pieces`` at one row.
 
@@ -399,7 +399,7 @@ def evaluate_pieces(v, pieces, value, i):  # type: ignore[no-untyped-def]
     return i
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _subtract_pieces(image, pieces):  # type: ignore[no-untyped-def]
     n_y, n_x = image.shape
     value = np.empty(n_x, np.float32)
@@ -411,7 +411,7 @@ def _subtract_pieces(image, pieces):  # type: ignore[no-untyped-def]
             row[x] -= value[x]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_polynomial(image, c):  # type: ignore[no-untyped-def]
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -422,7 +422,7 @@ def _add_polynomial(image, c):  # type: ignore[no-untyped-def]
             image[y, x] = v + total * v
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_table(image, table, offset, to_calibration):  # type: ignore[no-untyped-def]
     outside, top = 0, table.shape[0] - 1
     for y in range(image.shape[0]):

@@ -63,9 +63,17 @@ def find_levels(abscissa: FloatArray, group: IntArray, good: BoolArray) -> IntAr
     return label
 
 
+def level_medians(values: FloatArray, label: IntArray) -> FloatArray:
+    """Median (level,) of each level in the order of their labels."""
+    good = label >= 0
+    order = np.lexsort((values[good], label[good]))
+    rising, (_, start, n) = values[good][order], np.unique(label[good][order], return_index=True, return_counts=True)
+    return np.asarray((rising[start + (n - 1) // 2] + rising[start + n // 2]) / 2)
+
+
 def level_signals(signal: FloatArray, label: IntArray) -> FloatArray:
     """Median signal (level,) [adu] of each level, rising; levels of several groups at one signal count once."""
-    found = np.sort([np.median(signal[label == k]) for k in np.unique(label[label >= 0])])
+    found = np.sort(level_medians(signal, label))
     distinct: list[float] = []
     for value in found.tolist():
         if not distinct or value > distinct[-1] * (1 + SAME_LEVEL):
@@ -86,9 +94,9 @@ def wild_levels(ratio: FloatArray, signal: FloatArray, label: IntArray, n_sigma:
     n_sigma : departure in units of its usual scatter, beside `WILD`, that is too much
     """
     names = np.unique(label[label >= 0])
-    middle = np.array([[np.median(v[label == k]) for k in names] for v in (np.log(signal), ratio)]).reshape(2, -1)
-    order = np.argsort(middle[0])
-    names, (x, y) = names[order], middle[:, order]
+    x, y = np.log(level_medians(signal, label)), level_medians(ratio, label)
+    order = np.argsort(x)
+    names, x, y = names[order], x[order], y[order]
     wild: list[int] = []
     most = len(names) // 6
     off = _from_neighbours(x, y)

@@ -116,8 +116,8 @@ class SplineFit(NamedTuple):
         return np.asarray(ramp.abscissa * known / np.nanmean(self.slopes))
 
     def parameters(self, terms: SplineTerms) -> FloatArray:
-        """Slopes, then offset, w0, w1, alpha, beta as far as they are fitted (w0 always)."""
-        optional = [(terms.offset, self.offset), (True, self.weight[0]), (terms.weights, self.weight[1])]
+        """Slopes, then offset, w0, w1, alpha, beta as far as they are fitted."""
+        optional = [(terms.offset, self.offset), *((terms.weights, w) for w in self.weight)]
         optional += [(terms.temperature, self.temperature), (terms.temporal, self.temporal)]
         return np.concatenate([self.slopes, [value for fitted, value in optional if fitted]])
 

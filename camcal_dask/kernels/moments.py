@@ -12,9 +12,10 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from camcal_dask.kernels.compiled import compiled
 
 IQR_TO_SIGMA = 0.741301109252802
 """Standard deviation of a Gaussian in units of its interquartile range."""
@@ -162,7 +163,7 @@ def compare_halves(stack: NDArray[np.float32], amp: tuple[int, int] | None = Non
     return out
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _compare_halves(stack, height, width, every, difference, variance):  # type: ignore[no-untyped-def]
     a, to = np.empty((stack.shape[0], STACK_WIDTH), np.float32), 0
     for row in range(stack.shape[1] // width):
@@ -174,7 +175,7 @@ def _compare_halves(stack, height, width, every, difference, variance):  # type:
                 to += m
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _halves_of_block(a, difference, variance):  # type: ignore[no-untyped-def]
     mean, count, square = np.zeros((2, STACK_WIDTH)), np.zeros((2, STACK_WIDTH)), np.zeros(STACK_WIDTH)
     for e in range(a.shape[0]):
@@ -211,7 +212,7 @@ def compare_amp(halves: Halves, n: float) -> tuple[float, float, float, int]:
     return clipped.mean, clipped.stdev, float(expected), clipped.n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def accept(values: NDArray[np.float32], mask: NDArray[np.int32], reject: np.int32, planes: NDArray[np.int32]) -> int:
     """Prepare one exposure of a stack: what is rejected becomes NaN, the planes of the rest are gathered.
 
@@ -251,7 +252,7 @@ def sorting_network(n: int) -> NDArray[np.int32]:
     return np.array(pairs, np.int32).reshape(-1, 2)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def sort_columns(a: NDArray[np.float32], pairs: NDArray[np.int32]) -> None:
     """Sort ``a`` (n, m) float32, C order, along axis 0 in place; no NaN (use +inf for "absent").
 
@@ -267,7 +268,7 @@ def sort_columns(a: NDArray[np.float32], pairs: NDArray[np.int32]) -> None:
     _flip_negative(keys)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _flip_negative(bits):  # type: ignore[no-untyped-def]
     """Turn the bits of float32 numbers into integers of the same order, and back."""
     for e in range(bits.shape[0]):
@@ -276,7 +277,7 @@ def _flip_negative(bits):  # type: ignore[no-untyped-def]
             row[i] ^= (row[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def column_quantile(a: NDArray[np.float32], n: NDArray[np.int32], fraction: float, out: NDArray[np.float64]) -> None:
     """Quantile of the first ``n[i]`` of the sorted values of each column of ``a`` (k, m) float32; out (m,) float64."""
     total = a.shape[0]
@@ -321,7 +322,7 @@ def _quantiles(x: NDArray[np.float32], fractions: NDArray[np.float64]) -> NDArra
     return np.asarray(low + (at - below) * (high - low))
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _update(centre, n, s1, s2):  # type: ignore[no-untyped-def]
     """New centre and sample variance from count, sum and sum of squares relative to the old centre."""
     variance = (s2 - s1 * s1 / n) / (n - 1)
@@ -329,7 +330,7 @@ def _update(centre, n, s1, s2):  # type: ignore[no-untyped-def]
     return centre + s1 / n, variance if n > 1 else np.nan
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _clip_sorted(x, centre, half, sigma, iterations):  # type: ignore[no-untyped-def]
     """Run the selections on sorted values; the sums are in ascending order, wherever the values came from."""
     variance, n = np.nan, 0
@@ -348,7 +349,7 @@ def _clip_sorted(x, centre, half, sigma, iterations):  # type: ignore[no-untyped
     return centre, variance, n
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _clip_stack(stack, variance, pairs, sigma, iterations, mean, var, count):  # type: ignore[no-untyped-def]
     n_exp, n_pix = stack.shape
     a = np.empty((n_exp, STACK_WIDTH), np.float32)
@@ -367,7 +368,7 @@ def _clip_stack(stack, variance, pairs, sigma, iterations, mean, var, count):  #
             var[i0 + i] = v[i] / n[i] if n[i] > 0 else np.nan
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def gather(stack, i0, m, a):  # type: ignore[no-untyped-def]
     """Copy m columns of (n, N) to ``a`` (n, STACK_WIDTH), zeros beyond, +inf for what is not finite.
 
@@ -387,7 +388,7 @@ def gather(stack, i0, m, a):  # type: ignore[no-untyped-def]
     return good
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _start(a, good, sigma):  # type: ignore[no-untyped-def]
     """Accumulator rows (centre, half-width, n, s1, s2) with the first window: median and scaled IQR."""
     acc = np.zeros((5, STACK_WIDTH))
@@ -399,7 +400,7 @@ def _start(a, good, sigma):  # type: ignore[no-untyped-def]
     return acc
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _select(a, acc, sigma, iterations):  # type: ignore[no-untyped-def]
     """Run the selections; rows of ``acc`` become mean, sample variance and count.
 
@@ -430,7 +431,7 @@ def _select(a, acc, sigma, iterations):  # type: ignore[no-untyped-def]
     return window
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _input_variance(stack, variance, i0, m, window, n, v):  # type: ignore[no-untyped-def]
     """Replace the sample variance by sum_S V / |S|, so that v / |S| is sum_S V / |S|^2."""
     for i in range(m):

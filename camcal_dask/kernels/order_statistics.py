@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.moments import IQR_TO_SIGMA, _quantiles
 
 FloatArray = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ def sorted_moments(
     )
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _first_above(x, centre, limit, inclusive):  # type: ignore[no-untyped-def]
     """Index of the first sorted value with ``value - centre > limit`` (``>=`` if inclusive)."""
     low, high = 0, x.size
@@ -87,13 +87,13 @@ def _first_above(x, centre, limit, inclusive):  # type: ignore[no-untyped-def]
     return low
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def count_beyond(x, centre, half):  # type: ignore[no-untyped-def]
     """Sorted values farther than ``half`` from ``centre``."""
     return x.size - _first_above(x, centre, half, False) + _first_above(x, centre, -half, True)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def moment_sums(values, shift):  # type: ignore[no-untyped-def]
     """Sums of ``value - shift`` and of its square, float64."""
     total = 0.0
@@ -105,7 +105,7 @@ def moment_sums(values, shift):  # type: ignore[no-untyped-def]
     return total, square
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _between(x, start, stop, shift):  # type: ignore[no-untyped-def]
     """Sums over ``x[start:stop]``, negative if the order is reversed."""
     if start <= stop:
@@ -114,7 +114,7 @@ def _between(x, start, stop, shift):  # type: ignore[no-untyped-def]
     return -total, -square
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _clip_slices(x, median, half, sigma, iterations):  # type: ignore[no-untyped-def]
     """(total, square) of all, mean and variance of the last selection and its size; sums relative to the median."""
     centre, variance = median, np.nan
@@ -139,7 +139,7 @@ def _clip_slices(x, median, half, sigma, iterations):  # type: ignore[no-untyped
     return total, square, centre, variance, n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def merge_sorted(a, b):  # type: ignore[no-untyped-def]
     """Merge two ascending arrays; fast if ``b`` is short."""
     out = np.empty(a.size + b.size, a.dtype)

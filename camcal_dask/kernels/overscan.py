@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.masks import BAD, SAT
 from camcal_dask.kernels.moments import (
     STACK_WIDTH,
@@ -41,7 +41,7 @@ class LineFit(NamedTuple):
     bad: NDArray[np.bool_]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def correct_pixels(  # noqa: PLR0913 - one pass over the pixels needs them all
     raw: NDArray[np.int32],
     origin: tuple[int, int],
@@ -248,7 +248,7 @@ def _sorted_lines(
     return ordered, count, quartiles
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _sort_lines(pixels, pairs, ordered, count, quartiles):  # type: ignore[no-untyped-def]
     n_pixel, n_line = pixels.shape
     block = np.empty((n_pixel, STACK_WIDTH), np.float32)
@@ -267,7 +267,7 @@ def _sort_lines(pixels, pairs, ordered, count, quartiles):  # type: ignore[no-un
                 count[i0 + i] = good[i]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _survivors(pixels, flags, masked, ordered, count, centre, limit, use_mean, out):  # type: ignore[no-untyped-def]
     """Level of every line; without masked pixels the survivors are a range of the sorted ones."""
     values = np.empty(pixels.shape[0])

@@ -1,10 +1,10 @@
-"""Fit of the full covariance model (Astier+19 Eq. 20) to the covariances of one amp.
+"""Fit of the full covariance model (Astier+19 Eq. 20, or more of its terms) to the covariances of one amp.
 
 The model is, at every lag, a polynomial of degree 4 in the mean, so the data of a lag act on chi2 only through the QR
-decomposition of its weighted powers: hundreds of flat pairs become five numbers a lag, exactly.  The first of them is
-always matched by the free constant n_ij / g^2, which removes the noise plane from the search.  What is left, 4 r^2
-residuals for a, c and g, goes to the minimum by Levenberg-Marquardt with analytic derivatives: upstream's minimum (6e-8
-in g, 2e-6 in a00; reference/ptc_linearity.md section 7), some fifty times faster.
+decomposition of its weighted powers: hundreds of flat pairs become five numbers a lag (more for more terms), exactly.
+The first of them is always matched by the free constant n_ij / g^2, which removes the noise plane from the search.
+What is left, 4 r^2 residuals for a, c and g, goes to the minimum by Levenberg-Marquardt with analytic derivatives:
+upstream's minimum (6e-8 in g, 2e-6 in a00; reference/ptc_linearity.md section 7), some fifty times faster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from camcal_dask.kernels.ptc_models import POWERS, LagPlanes, Polynomials, polynomials
+from camcal_dask.kernels.ptc_models import EQ_20, LagPlanes, Polynomials, polynomials
 
 FloatArray = NDArray[np.float64]
 
@@ -43,11 +43,15 @@ class _Reduced(NamedTuple):
     rest: float
     n_values: int
 
+    def model(self, planes: LagPlanes) -> Polynomials:
+        """Model of as many powers as the data were reduced to."""
+        return polynomials(planes, len(self.unit) - 2)
+
 
 def fit_covariances(
-    mean: FloatArray, covariance: FloatArray, weight: FloatArray, *, with_b: bool
+    mean: FloatArray, covariance: FloatArray, weight: FloatArray, *, with_b: bool, order: int = EQ_20
 ) -> CovarianceFit | None:
-    """Fit Eq. 20, minimising sum [weight (model - covariance)]^2.
+    """Fit Eq. 20 (or a model of higher order), minimising sum [weight (model - covariance)]^2.
 
     Parameters
     ----------
@@ -55,20 +59,21 @@ def fit_covariances(
     covariance : (n, r, r) float64 [adu^2], index (serial, parallel); a value that is not finite has no weight
     weight : (n, r, r) float64 [1/adu^2]; 0 where not finite
     with_b : whether b is free; else 0 everywhere (FULLCOVARIANCE_NO_B)
+    order : highest power of mu g, see `ptc_models.polynomials`
 
     Returns
     -------
     None if there are fewer data than parameters, or no minimum with a positive gain is found.
     """
     side = covariance.shape[1]
-    data = _reduce(mean, covariance.reshape(len(mean), -1), weight.reshape(len(mean), -1))
+    data = _reduce(mean, covariance.reshape(len(mean), -1), weight.reshape(len(mean), -1), order)
     freedom = data.n_values - (3 if with_b else 2) * side**2 - 1
     if freedom < 0:
         return None
     planes = _search(_first_guess(data, side), data, with_b)
     if planes is None:
         return None
-    poly = polynomials(planes)
+    poly = data.model(planes)
     residual = _residual(poly, data)
     chi2 = (float(residual @ residual) + data.rest) / freedom if freedom else np.nan
     jacobian = _jacobian(poly, data, with_b)
@@ -86,18 +91,19 @@ def fit_covariances(
     return CovarianceFit(planes._replace(noise=noise.reshape(side, side)), a_err, float(errors[-1]), noise00_err, chi2)
 
 
-def _reduce(mean: FloatArray, covariance: FloatArray, weight: FloatArray) -> _Reduced:
+def _reduce(mean: FloatArray, covariance: FloatArray, weight: FloatArray, order: int) -> _Reduced:
     """Decompose the weighted powers of every lag; (n,), (n, lag), (n, lag)."""
     usable = np.isfinite(covariance) & np.isfinite(weight) & (weight > 0)
+    powers = order + 2
     weight = np.where(usable, weight, 0.0).T
     scale = float(np.abs(mean).max())
-    augmented = np.zeros((covariance.shape[1], max(len(mean), POWERS + 1), POWERS + 1))
-    augmented[:, : len(mean), :POWERS] = weight[:, :, None] * np.vander(mean / scale, POWERS, increasing=True)
-    augmented[:, : len(mean), POWERS] = weight * np.where(usable, covariance, 0.0).T
+    augmented = np.zeros((covariance.shape[1], max(len(mean), powers + 1), powers + 1))
+    augmented[:, : len(mean), :powers] = weight[:, :, None] * np.vander(mean / scale, powers, increasing=True)
+    augmented[:, : len(mean), powers] = weight * np.where(usable, covariance, 0.0).T
     r = np.asarray(np.linalg.qr(augmented, mode="r"))
-    rest = float(np.sum(r[:, POWERS, POWERS] ** 2))
-    unit = scale ** np.arange(float(POWERS))
-    return _Reduced(r[:, :POWERS, :POWERS], r[:, :POWERS, POWERS], unit, rest, int(usable.sum()))
+    rest = float(np.sum(r[:, powers, powers] ** 2))
+    unit = scale ** np.arange(float(powers))
+    return _Reduced(r[:, :powers, :powers], r[:, :powers, powers], unit, rest, int(usable.sum()))
 
 
 def _all_rows(poly: Polynomials, data: _Reduced) -> FloatArray:
@@ -147,7 +153,7 @@ def _lag0(poly: Polynomials) -> Polynomials:
 
 def _search(planes: LagPlanes, data: _Reduced, with_b: bool) -> LagPlanes | None:
     """Levenberg-Marquardt in a, c and g from a first guess; the noise plane is left alone."""
-    poly = polynomials(planes)
+    poly = data.model(planes)
     residual = _residual(poly, data)
     chi2, damping = float(residual @ residual), 1e-4
     for _ in range(_MAX_STEPS):
@@ -160,7 +166,7 @@ def _search(planes: LagPlanes, data: _Reduced, with_b: bool) -> LagPlanes | None
         while damping < 1e8:
             step = _solve(normal, damping, gradient)
             trial = _moved(planes, -step / norm, with_b)
-            trial_poly = polynomials(trial)
+            trial_poly = data.model(trial)
             residual = _residual(trial_poly, data)
             new = float(residual @ residual)
             if new < chi2 and trial.gain > 0:
@@ -197,7 +203,7 @@ def _first_guess(data: _Reduced, side: int) -> LagPlanes:
     zero = np.zeros((side, side))
     planes, least = LagPlanes(zero, zero, zero, 1.0), np.inf
     for _ in range(_ROUNDS_OF_START):
-        rows = _all_rows(polynomials(planes), data)
+        rows = _all_rows(data.model(planes), data)
         chi2 = float(np.sum(rows**2))
         if not chi2 < least:
             break

@@ -8,11 +8,11 @@ with the weights 1/|residual| lead to the same minimum in a few milliseconds.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from camcal_dask.kernels.akima import akima_slopes, slopes_jacobian, spline_basis
+from camcal_dask.kernels.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 
@@ -147,7 +147,7 @@ def _range_of_radius(affine: FloatArray, height: int, width: int) -> tuple[float
     return float(_radius(affine, near_x, near_y)[0]), float(_radius(affine, x, y).max())
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _mean_of_bins(image, size, out):  # type: ignore[no-untyped-def]
     """Mean of the pixels of each bin within 10 % of the plain mean of its finite ones; NaN without any.
 
@@ -168,7 +168,7 @@ def _mean_of_bins(image, size, out):  # type: ignore[no-untyped-def]
             out[j, i] = centre
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _divide(image, affine, first, step, coefficients, floor, out):  # type: ignore[no-untyped-def]
     """Divide by the cubics in (r - node) / step of equally spaced nodes; NaN where they are below the floor."""
     last = coefficients.shape[0] - 1

@@ -6,9 +6,10 @@ before: any slab, chunk or number of workers gives the same pixels the same numb
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from camcal_dask.kernels.compiled import compiled
 
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
@@ -16,7 +17,7 @@ _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     """One Philox 4x32-10 block; all words are 32-bit values held in uint64."""
     for _ in range(10):
@@ -26,7 +27,7 @@ def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def philox_words(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the four 32-bit words of one counter under one key.
 
@@ -44,7 +45,7 @@ def philox_words(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArra
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def uniform_row(
     out: NDArray[np.float32], x0: int, address: NDArray[np.uint64], key: NDArray[np.uint64], low: float
 ) -> None:

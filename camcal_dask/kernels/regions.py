@@ -6,11 +6,11 @@ x0..x0+width-1 and rows y0..y0+height-1.  The set of pixels is what matters, not
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.compiled import compiled
 
 Boxes = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
@@ -80,7 +80,7 @@ def as_boxes(boxes: ArrayLike) -> Boxes:
     return values.astype(np.int32)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _column_boxes(mask):  # type: ignore[no-untyped-def]
     """Boxes in the order in which their last rows end; one pass along the rows, as the memory lies."""
     height, width = mask.shape

@@ -18,6 +18,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from camcal_dask.kernels.compiled import compiled
+
 BLOCK = 32
 """Pixels that share one k (BLOCKSIZE)."""
 
@@ -121,7 +123,7 @@ def _coded(heap, row, start, end, k, value, word, have, position, stop):  # type
     return value, word, have, position
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def decode_rows(heap, offsets, sizes, out):  # type: ignore[no-untyped-def]
     """Decode the RICE_1 rows of one image (BYTEPIX 4, BLOCKSIZE 32).
 

@@ -7,9 +7,10 @@ row a tile, which is what the camera writes.  About seven times faster than astr
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from camcal_dask.kernels.compiled import compiled
 
 BLOCK_SIZE = 32
 """Pixels that share one split position."""
@@ -19,7 +20,7 @@ _FS_MAX = 25
 _PIXEL_BITS = 32
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _put(out, at, bits, n_bits, value, width):  # type: ignore[no-untyped-def]  # numba infers
     """Append the low ``width`` (<= 48) bits of ``value`` to the bit buffer; flush whole bytes."""
     bits = (bits << np.uint64(width)) | value
@@ -31,7 +32,7 @@ def _put(out, at, bits, n_bits, value, width):  # type: ignore[no-untyped-def]  
     return at, bits, n_bits
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _split_position(total, n):  # type: ignore[no-untyped-def]  # numba infers
     """Low bits stored as they are: about log2 of half the mean mapped difference, as cfitsio chooses it."""
     mean = (total - n // 2 - 1) / n
@@ -43,7 +44,7 @@ def _split_position(total, n):  # type: ignore[no-untyped-def]  # numba infers
     return fs
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _put_block(out, at, bits, n_bits, mapped, n, total):  # type: ignore[no-untyped-def]  # numba infers
     """Append one block of ``n`` mapped differences whose sum is ``total``."""
     fs = _split_position(total, n)
@@ -66,7 +67,7 @@ def _put_block(out, at, bits, n_bits, mapped, n, total):  # type: ignore[no-unty
     return at, bits, n_bits
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def rice_encode_rows(image, out, lengths):  # type: ignore[no-untyped-def]  # numba infers
     """Encode each row of ``image`` as one tile; tiles lie one behind the other in ``out``.
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.masks import BAD, ITL_DIP, SAT, SUSPECT
 from camcal_dask.kernels.moments import median
 
@@ -266,7 +266,7 @@ def _counts(runs: NDArray[np.int32], x0: int, width: int) -> NDArray[np.int64]:
     return np.cumsum(steps)[:width]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count_runs(mask, planes, counts):  # type: ignore[no-untyped-def]
     """Number of runs that start in each row."""
     for y in range(mask.shape[0]):
@@ -277,7 +277,7 @@ def _count_runs(mask, planes, counts):  # type: ignore[no-untyped-def]
         counts[y] = n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _find_runs(mask, planes):  # type: ignore[no-untyped-def]
     """Horizontal runs of flagged pixels, (n, 4) int32: 0, y, start, stop."""
     counts = np.zeros(mask.shape[0], np.int32)
@@ -301,7 +301,7 @@ def _find_runs(mask, planes):  # type: ignore[no-untyped-def]
     return runs
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _root(parent, k):  # type: ignore[no-untyped-def]
     while parent[k] != k:
         parent[k] = parent[parent[k]]
@@ -309,7 +309,7 @@ def _root(parent, k):  # type: ignore[no-untyped-def]
     return k
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _connect(runs):  # type: ignore[no-untyped-def]
     """Write labels 0..n-1 of the 8-connected components into runs[:, 0]; returns n."""
     n_runs = runs.shape[0]
@@ -335,7 +335,7 @@ def _connect(runs):  # type: ignore[no-untyped-def]
     return n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _measure(runs, n):  # type: ignore[no-untyped-def]
     """Area, box (x0, y0, width, height) and centroid x, y of each label."""
     area, box = np.zeros(n, np.int64), np.zeros((n, 4), np.int32)

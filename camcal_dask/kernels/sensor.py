@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from camcal_dask.kernels.compiled import compiled
 
 EXACT_BELOW = 30.0
 """Mean [electron] below which Poisson numbers come from the exact inverse of the distribution."""
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _poisson_small(mean, zero_term, z):  # type: ignore[no-untyped-def]  # numba infers
     """Smallest k whose Poisson(mean) distribution function reaches that of a standard normal at ``z``."""
     wanted = 0.5 * math.erfc(-z * 0.7071067811865476)
@@ -27,7 +28,7 @@ def _poisson_small(mean, zero_term, z):  # type: ignore[no-untyped-def]  # numba
     return k
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def poisson_from_normals(mean, z):  # type: ignore[no-untyped-def]  # numba infers
     """Poisson numbers from standard normals, one normal each.
 
@@ -58,7 +59,7 @@ def poisson_from_normals(mean, z):  # type: ignore[no-untyped-def]  # numba infe
                 mean[y, x] = 0
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _convolve_row(total, taps, row):  # type: ignore[no-untyped-def]  # numba infers
     """Add to ``total[x]`` the sum over k of ``taps[k] * row[x + n - 1 - k]``, four taps a sweep."""
     n = taps.shape[0]
@@ -74,7 +75,7 @@ def _convolve_row(total, taps, row):  # type: ignore[no-untyped-def]  # numba in
             total[x] += factor * fa[x]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _hand_over(moved, light, light_beyond, gains, loses):  # type: ignore[no-untyped-def]  # numba infers
     """Give each pixel the light between its boundary's old and new place, and take it from its neighbour."""
     for x in range(light.shape[0]):
@@ -83,7 +84,7 @@ def _hand_over(moved, light, light_beyond, gains, loses):  # type: ignore[no-unt
         loses[x] -= flow
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def area_flow(source, light, shift_e, shift_n, out):  # type: ignore[no-untyped-def]  # numba infers
     """Charge that changes its pixel because ``source`` has moved the pixel boundaries.
 
@@ -131,7 +132,7 @@ def area_flow(source, light, shift_e, shift_n, out):  # type: ignore[no-untyped-
         _hand_over(moved, light[y], light[y + 1], out[y], out[y + 1])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _fill(column, excess, full_well, carry, upwards):  # type: ignore[no-untyped-def]  # numba infers
     """Move ``excess`` along a column into the room that pixels have; return what leaves at the end."""
     n = column.shape[0]
@@ -143,7 +144,7 @@ def _fill(column, excess, full_well, carry, upwards):  # type: ignore[no-untyped
     return carry
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def bloom(columns, full_well):  # type: ignore[no-untyped-def]  # numba infers
     """Spill what exceeds the full well along the column, half each way.
 
@@ -182,7 +183,7 @@ def bloom(columns, full_well):  # type: ignore[no-untyped-def]  # numba infers
     return lost
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def serial_cti(frame, n_register, traps):  # type: ignore[no-untyped-def]  # numba infers
     """Deferred charge of the serial register, forward (Snyder+21; inverse: isr.md 2.7).
 
@@ -221,7 +222,7 @@ def serial_cti(frame, n_register, traps):  # type: ignore[no-untyped-def]  # num
             frame[y, x] = charge + offset
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_crosstalk(signal, linear, quadratic):  # type: ignore[no-untyped-def]  # numba infers
     """Add to each amp ``sum_s c[s, t] B_s + q[s, t] B_s^2`` of all others at equal readout position.
 

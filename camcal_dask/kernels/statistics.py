@@ -10,9 +10,10 @@ import functools
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from camcal_dask.kernels.compiled import compiled
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,7 +25,7 @@ SHIFT_CUTOFF = 1.0 / 15.0
 """Cut-off of the high-pass filter, in units of the Nyquist frequency: 1/30 cycles a row."""
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def select_good(image, mask, bad_bits, height, width):  # type: ignore[no-untyped-def]
     """Collect the good pixels of one amp and count the masked ones.
 
@@ -76,7 +77,7 @@ def select_good(image, mask, bad_bits, height, width):  # type: ignore[no-untype
     return values[:n_good], excluded[:n_excluded], n_masked, planes
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def project(image, mask, bad_bits, height, width, low, high, side):  # type: ignore[no-untyped-def]
     """Means of rows, columns and square bins over the good pixels inside a window of values.
 
@@ -119,7 +120,7 @@ def project(image, mask, bad_bits, height, width, low, high, side):  # type: ign
     return rows, columns, bins
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _add_row(image, mask, bad_bits, low, high, sums, counts):  # type: ignore[no-untyped-def]
     """Add one row to the column sums; return its mean."""
     total = 0.0
@@ -134,7 +135,7 @@ def _add_row(image, mask, bad_bits, low, high, sums, counts):  # type: ignore[no
     return total / count if count else np.nan
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def box_mean(image, mask, bad_bits, height, width):  # type: ignore[no-untyped-def]
     """Mean of the good pixels of ``[:height, :width]``; NaN if there is none."""
     total = 0.0
@@ -148,7 +149,7 @@ def box_mean(image, mask, bad_bits, height, width):  # type: ignore[no-untyped-d
     return total / count if count else np.nan
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _add_products(row, products):  # type: ignore[no-untyped-def]
     for a in range(row.shape[0]):
         for b in range(a + 1):
@@ -196,7 +197,7 @@ def amp_correlation(
     return result
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _sum_products(image, mask, bad_bits, center, half_width, live):  # type: ignore[no-untyped-def]
     """Sums of products (lower half) and values about ``center`` over the pixels that count in all live amps."""
     n_amp, height, width = image.shape
@@ -255,7 +256,7 @@ def highpass_sections(cutoff: float, order: int = 5) -> FloatArray:
     return sections
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _filter(values, sections):  # type: ignore[no-untyped-def]
     """Run the sections over ``values`` in place, starting in the steady state of the first value."""
     for k in range(sections.shape[0]):
@@ -270,7 +271,7 @@ def _filter(values, sections):  # type: ignore[no-untyped-def]
             values[i] = y
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def zero_phase(values, sections, pad):  # type: ignore[no-untyped-def]
     """Filter forwards and backwards (amplitude response squared, no phase), ends extended oddly by ``pad``."""
     n = values.size
@@ -288,7 +289,7 @@ def zero_phase(values, sections, pad):  # type: ignore[no-untyped-def]
     return long[pad : pad + n]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _slope(values):  # type: ignore[no-untyped-def]
     middle = 0.5 * (values.size - 1)
     above = 0.0
@@ -299,7 +300,7 @@ def _slope(values):  # type: ignore[no-untyped-def]
     return above / below
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _step_response(rows, half):  # type: ignore[no-untyped-def]
     """Triangle-weighted mean after minus before each row: a clean step of height h peaks at h in its first row."""
     n = rows.size
@@ -314,7 +315,7 @@ def _step_response(rows, half):  # type: ignore[no-untyped-def]
     return response
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _shifts(rows, noise, half, sigma):  # type: ignore[no-untyped-def]
     response = _step_response(rows, half)
     n = rows.size - half // 2  # nearer to the end a step rests on too few rows

@@ -12,7 +12,10 @@ The rules that make locks unnecessary:
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -31,6 +34,7 @@ from camcal_dask.repo.products import (
     create_product,
     finished,
     finished_detectors,
+    forget_opened,
     open_dataset,
     open_product,
     open_products,
@@ -43,6 +47,7 @@ from camcal_dask.repo.shards import (
     Selection,
     check_format,
     create_array,
+    cube_exists,
     cube_kind,
     lazy_variable,
     opened,
@@ -51,6 +56,7 @@ from camcal_dask.repo.shards import (
     read_into,
     shard_path,
     span,
+    write_metadata,
     write_shard,
 )
 
@@ -61,6 +67,7 @@ __all__ = [
     "RawCubeArray",
     "check_whole",
     "create_product",
+    "cube_exists",
     "cube_kind",
     "ensure_raw_cube",
     "finished",
@@ -73,9 +80,12 @@ __all__ = [
     "product_record",
     "raw_cube_uri",
     "raw_damage",
+    "raw_manifest_uri",
+    "raw_shard_uri",
     "raw_slot",
     "read_raw",
     "read_raw_manifest",
+    "renew_metadata",
     "write_dataset",
     "write_product",
     "write_raw",
@@ -120,16 +130,10 @@ def ensure_raw_cube(uri: str, instrument: Instrument) -> None:
         If a cube of another layout is in the way.
     """
     shape = (N_SLOTS, *instrument.raw_shape)
-    if not files.exists(files.join(uri, "raw", "zarr.json")):
-        files.sweep(uri)
+    _sweep_once(uri)
+    if not cube_exists(uri):
         with files.staging(uri) as stage:
-            group = zarr.create_group(
-                LocalStore(stage / "cube"),
-                attributes={"camcal_kind": "raw", "camcal_format": FORMAT, "instrument": instrument.name},
-            )
-            create_array(
-                group, "raw", RAW_DIMS, shape, np.dtype("i4"), {"units": "adu"}, leading=2, compressor=RAW_COMPRESSOR
-            )
+            _lay_out(stage / "cube", instrument)
             publish(stage / "cube", uri)
     attributes, found = check_format(uri, "raw"), opened(files.join(uri, "raw")).shape
     if attributes.get("instrument") != instrument.name or found != shape:
@@ -137,6 +141,28 @@ def ensure_raw_cube(uri: str, instrument: Instrument) -> None:
             f"{uri}: holds {attributes.get('instrument')} with shape {found}, "
             f"{instrument.name} needs {shape}; ingest into another repository"
         )
+
+
+@functools.cache
+def _sweep_once(uri: str) -> None:
+    files.sweep(uri)
+
+
+def _lay_out(path: Path, instrument: Instrument) -> None:
+    attributes = {"camcal_kind": "raw", "camcal_format": FORMAT, "instrument": instrument.name}
+    group = zarr.create_group(LocalStore(path), attributes=attributes)
+    shape, units = (N_SLOTS, *instrument.raw_shape), {"units": "adu"}
+    create_array(group, "raw", RAW_DIMS, shape, np.dtype("i4"), units, leading=2, compressor=RAW_COMPRESSOR)
+
+
+def renew_metadata(uri: str, instrument: Instrument) -> None:
+    """Write the metadata of a day's cube again; the shards stay, and their checksums say whether it fits them."""
+    with files.staging(uri) as stage:
+        _lay_out(stage, instrument)
+        for name in ("raw", ""):
+            document = json.loads((stage / name / "zarr.json").read_text())
+            write_metadata(files.join(uri, name).rstrip("/"), document)
+    forget_opened()
 
 
 def write_raw(uri: str, slot: int, detector: int, amps: Int32Array) -> None:
@@ -217,21 +243,27 @@ def raw_damage(uri: str, slot: int, detector: int) -> str:
 
 def has_raw(uri: str, slot: int, detector: int) -> bool:
     """Whether pixels were written there (the manifest and the Butler say whether they are complete)."""
-    return files.exists(shard_path(files.join(uri, "raw"), (slot, detector, 0, 0, 0)))
+    return files.exists(raw_shard_uri(uri, slot, detector))
 
 
-def _manifest_uri(uri: str, slot: int, detector: int) -> str:
+def raw_shard_uri(uri: str, slot: int, detector: int) -> str:
+    """File of the pixels of a detector of an exposure."""
+    return shard_path(files.join(uri, "raw"), (slot, detector, 0, 0, 0))
+
+
+def raw_manifest_uri(uri: str, slot: int, detector: int) -> str:
+    """File that says where the pixels of a detector of an exposure came from."""
     return files.join(uri.removesuffix(".zarr") + ".manifest", str(slot), f"{detector}.json")
 
 
 def write_raw_manifest(uri: str, slot: int, detector: int, manifest: Mapping[str, Any]) -> None:
     """Record where pixels came from (``content_hash``, ``file``, ``header`` ...); after the pixels, atomically."""
-    files.write_json(_manifest_uri(uri, slot, detector), manifest)
+    files.write_json(raw_manifest_uri(uri, slot, detector), manifest)
 
 
 def read_raw_manifest(uri: str, slot: int, detector: int) -> dict[str, Any] | None:
     """Read what `write_raw_manifest` wrote; None if the pixels were never completely written."""
-    return files.read_json(_manifest_uri(uri, slot, detector))
+    return files.read_json(raw_manifest_uri(uri, slot, detector))
 
 
 class RawCubeArray(BackendArray):

@@ -31,7 +31,7 @@ Moment = Any
 _EARLIEST, _LATEST = Time("1970-01-01", scale="tai"), Time("2100-01-01", scale="tai")
 """Between them lie the times that the registry can tell from unbounded."""
 ChainMode = Literal["redefine", "extend", "remove", "prepend", "pop"]
-USER_ERRORS = (ButlerUserError, RegistryError, MissingCollectionError, MissingDatasetTypeError)
+USER_ERRORS = (ButlerUserError, RegistryError, MissingCollectionError, MissingDatasetTypeError, OverflowError)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,14 @@ from camcal_dask.repo import objects
 
 SEAL = "camcal_crc32"
 """Key under which a JSON document holds the CRC-32 of its own text."""
-_BLANK = b"%08x" % 0
+BLANK = "0" * 8
+"""Value of `SEAL` before there is one."""
 _SEAL = re.compile(rb'"camcal_crc32": "([0-9a-f]{8})"')
 _TRACES = (b'"camcal_c', b'rc32": "')  # one flipped bit leaves one of them
+_roots: set[Path] = set()
+"""Local repositories that this process works on (`guard`)."""
+SCRATCH_S = 86400.0
+"""Scratch that is older is nobody's any more."""
 _SCRATCH = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
@@ -58,6 +63,38 @@ def absolute(uri: str | os.PathLike[str]) -> str:
 def join(uri: str, *parts: str) -> str:
     """Append path components to a URI."""
     return "/".join([uri.rstrip("/"), *parts])
+
+
+def guard(root: str) -> None:
+    """Never make this repository's folder again: without it, it is not mounted, and what is written there is lost."""
+    if not objects.is_object(root):
+        _roots.add(local_path(root))
+
+
+def check_there(root: str) -> None:
+    """Refuse to go on without the repository.
+
+    Raises
+    ------
+    OSError
+        ENODEV, if its folder or ``butler.yaml`` has gone.
+    """
+    if not objects.is_object(root) and not (local_path(root) / "butler.yaml").exists():
+        raise OSError(errno.ENODEV, "the repository is not there any more; was it unmounted?", root)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, if need be; but nothing in the place of a repository that has gone."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    except FileNotFoundError:
+        for root in _roots:
+            if path.is_relative_to(root):
+                check_there(str(root))
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def parent(uri: str) -> str:
@@ -148,7 +185,7 @@ def read_json(uri: str) -> dict[str, Any] | None:
 
 def write_json(uri: str, value: Mapping[str, Any]) -> None:
     """Write a JSON object, sealed, so that readers see the old file, the new one, or none: never a part."""
-    write_bytes(uri, sealed({**value, SEAL: _BLANK.decode()}))
+    write_bytes(uri, sealed({**value, SEAL: BLANK}))
 
 
 def sealed(document: Mapping[str, Any]) -> bytes:
@@ -157,7 +194,8 @@ def sealed(document: Mapping[str, Any]) -> bytes:
     Text rather than values: no flipped bit is without effect, so none can hide.
     """
     text = json.dumps(document).encode()
-    return text.replace(b'"camcal_crc32": "%b"' % _BLANK, b'"camcal_crc32": "%08x"' % zlib.crc32(text), 1)
+    blank, seal = (f'"{SEAL}": "{value}"'.encode() for value in (BLANK, f"{zlib.crc32(text):08x}"))
+    return text.replace(blank, seal, 1)
 
 
 def is_sealed(content: bytes) -> bool:
@@ -174,7 +212,7 @@ def is_sealed(content: bytes) -> bool:
             raise ValueError("its checksum is illegible")
         return False
     begin, end = found.span(1)
-    if zlib.crc32(content[:begin] + _BLANK + content[end:]) != int(found[1], 16):
+    if zlib.crc32(content[:begin] + BLANK.encode() + content[end:]) != int(found[1], 16):
         raise ValueError("its checksum is not that of its text")
     return True
 
@@ -196,27 +234,27 @@ def move_in(path: Path, uri: str) -> None:
         objects.write(uri, path)
         return
     target = local_path(uri)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     path.replace(target)
 
 
 @contextlib.contextmanager
-def staging(uri: str) -> Iterator[Path]:
+def staging(uri: str | os.PathLike[str]) -> Iterator[Path]:
     """Private scratch folder, removed afterwards; on the file system of ``uri`` (its sibling) if that is local."""
-    if objects.is_object(uri):
+    if objects.is_object(os.fspath(uri)):
         with tempfile.TemporaryDirectory(prefix="camcal-") as name:
             yield Path(name)
         return
     target = local_path(uri)
     stage = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    stage.mkdir(parents=True)
+    make_folder(stage)
     try:
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def sweep(uri: str, older_than_s: float = 86400.0) -> None:
+def sweep(uri: str, older_than_s: float = SCRATCH_S) -> None:
     """Remove scratch folders that killed processes left beside ``uri``."""
     if objects.is_object(uri):
         return
@@ -225,10 +263,42 @@ def sweep(uri: str, older_than_s: float = 86400.0) -> None:
         return
     now = _server_time(folder)
     for name in names(str(folder)):
-        path = folder / name
         with contextlib.suppress(FileNotFoundError):
-            if _SCRATCH.fullmatch(name) and now - path.stat().st_mtime > older_than_s:
-                shutil.rmtree(path, ignore_errors=True)
+            if _SCRATCH.fullmatch(name) and now - (folder / name).lstat().st_mtime > older_than_s:
+                discard_scratch(str(folder / name))
+
+
+def discard_scratch(uri: str) -> None:
+    """Remove a scratch folder or file."""
+    path = local_path(uri)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def walk(uri: str) -> Iterator[str]:
+    """URIs of all files below a folder, without scratch."""
+    if objects.is_object(uri):
+        yield from objects.below(uri)
+        return
+    for folder, inner, found in os.walk(local_path(uri)):
+        inner[:] = sorted(name for name in inner if not _SCRATCH.fullmatch(name))
+        yield from (join(folder, name) for name in sorted(found) if not _SCRATCH.fullmatch(name))
+
+
+def scratch(uri: str) -> list[tuple[str, float]]:
+    """Scratch below a folder: of processes at work, or left by killed ones; with its age [s]."""
+    if objects.is_object(uri) or not exists(uri):
+        return []
+    now, left = _server_time(local_path(uri)), []
+    for folder, inner, found in os.walk(local_path(uri)):
+        here = [name for name in (*inner, *found) if _SCRATCH.fullmatch(name)]
+        inner[:] = [name for name in inner if name not in here]
+        for path in (Path(folder, name) for name in here):
+            with contextlib.suppress(FileNotFoundError):  # its owner was at work, and is done
+                left.append((str(path), now - path.lstat().st_mtime))
+    return left
 
 
 def _server_time(folder: Path) -> float:
@@ -277,7 +347,7 @@ def claim(uri: str, text: str) -> bool:
     if objects.is_object(uri):
         return objects.write(uri, text.encode(), new=True)
     path = local_path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         path.symlink_to(text)
     except FileExistsError:
@@ -306,7 +376,7 @@ def seize(uri: str, text: str) -> None:
         objects.write(uri, text.encode())
         return
     path = local_path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     scratch.symlink_to(text)
     scratch.replace(path)

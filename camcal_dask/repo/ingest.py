@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dask.system import CPU_COUNT
@@ -99,13 +98,20 @@ class IngestSummary:
         if self.readings:
             counts = ", ".join(f"{n} {status}" for status, n in sorted(self.readings.items()))
             lines.append(f"{self.readings.total()} photodiode readings: {counts}")
-        lines += [f"failed: {reason}" for _, reason in sorted(self.failed.items())]
-        lines += [f"remark: {path}: {'; '.join(remarks)}" for path, remarks in sorted(self.remarks.items())]
+        lines += [_line(f"failed: {reason}") for _, reason in sorted(self.failed.items())]
+        lines += [_line(f"remark: {path}: {'; '.join(remarks)}") for path, remarks in sorted(self.remarks.items())]
         return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    """One line that grep finds, whatever line breaks or undecodable bytes a file name or a library's message holds."""
+    return "\\n".join(text.splitlines()).encode(errors="backslashreplace").decode()
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Raw files and photodiode readings among files, folders (searched to the bottom) and glob patterns.
+
+    Symbolic links to folders are followed, each folder once; ``~`` is the home directory.
 
     Returns
     -------
@@ -123,7 +129,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     for given in paths:
         path = os.fspath(given)
         names = _expand(path)
-        if not names and not path.endswith(GUIDER):
+        if not names and not _is_guider(path):
             empty.append(path)
         found |= dict.fromkeys(names)
     if empty:
@@ -134,18 +140,48 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
 def _expand(path: str) -> list[str]:
     if "://" in path:  # of another repository (`camcal_dask.repo.foreign`)
         return [path]
-    if Path(path).is_dir():
-        names = [os.path.join(folder, n) for folder, _, names in os.walk(path) for n in names if _is_ours(n)]  # noqa: PTH118
-    elif glob.has_magic(path) and not Path(path).exists():
-        names = [n for n in glob.glob(path, recursive=True) if _is_ours(n)]  # noqa: PTH207 -- absolute too
+    path = os.path.expanduser(path)  # noqa: PTH111 -- leaves "~unknown" as it is
+    if os.path.isdir(path):  # noqa: PTH112 -- False, not an error, where it may not be looked at
+        names = list(_walk(path, set()))
+    elif glob.has_magic(path) and not os.path.exists(path):  # noqa: PTH110
+        names = []
+        for name in glob.glob(path, recursive=True):  # noqa: PTH207 -- absolute too
+            names += _walk(name, set()) if os.path.isdir(name) else [name] if _is_ours(name) else []  # noqa: PTH112
     else:
         names = [path]
     # Not resolve(): a site's symbolic links are the names people know.
-    return [os.path.abspath(n) for n in sorted(names) if GUIDER not in n]  # noqa: PTH100
+    return [os.path.abspath(n) for n in sorted(names) if not _is_guider(n)]  # noqa: PTH100
+
+
+def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Files of ours in a folder and below; ``seen`` (device, inode) ends the circles that links can make.
+
+    A folder that may not be read stands for its files: the ingest then says of it why, as of a file.
+    """
+    try:
+        status = os.stat(folder)  # noqa: PTH116
+        if (place := (status.st_dev, status.st_ino)) in seen:
+            return
+        seen.add(place)
+        with os.scandir(folder) as scan:
+            # The real name of a folder before those that link to it.
+            entries = sorted(scan, key=lambda entry: (entry.is_symlink(), entry.name))
+    except OSError:
+        yield folder
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry.path, seen)
+        elif _is_ours(entry.name):
+            yield entry.path
+
+
+def _is_guider(name: str) -> bool:
+    return GUIDER in name.lower()
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith(SUFFIXES) or is_reading(name)
+    return name.lower().endswith(SUFFIXES) or is_reading(name)
 
 
 # ---------------------------------------------------------------------------- on the client
@@ -157,6 +193,7 @@ def ingest(
     *,
     client: Client | None = None,
     replace: bool = False,
+    accept_checksum: bool = False,
     progress: Progress | None = None,
 ) -> IngestSummary:
     """Ingest raw files, then photodiode readings; may be repeated, interrupted, and run by several processes at once.
@@ -171,6 +208,8 @@ def ingest(
         Where the work is done; default: a thread a core in this process.
     replace : bool
         Let other content replace what earlier calls ingested under the same exposure and detector.
+    accept_checksum : bool
+        Take files that do not match their ``DATASUM``, ``ZDATASUM`` or ``CHECKSUM``, with a remark.
     progress : callable, optional
         Called on the client with the `FileResult` of every file.
 
@@ -193,7 +232,8 @@ def ingest(
     summary, registrar, call = IngestSummary(), _Registrar(repo), uuid.uuid4().hex
     instruments = repo.instruments
     readings = [path for path in found if is_reading(path)]
-    tasks = ((repo.root, instruments, path, replace, call) for path in found if not is_reading(path))
+    raws = [path for path in found if not is_reading(path)]
+    tasks = ((repo.root, instruments, path, replace, call, accept_checksum) for path in raws)
     with _executor(client) as (executor, threads):
         for answer in _run(executor, tasks, _TASKS_PER_THREAD * threads):
             result = registrar.settle(answer)

@@ -7,7 +7,8 @@ For one file the order is
 3. write the manifest: which content the pixels are,
 4. release the claim.
 
-(The client registers the reference later.)  A file whose content the manifest has is skipped after hash and header.
+(The client registers the reference later.)  A file whose content the manifest has is skipped after hash and header, and
+a look at the pixels: damaged or lost ones are written again.
 Killed before 3, the manifest does not vouch for the pixels; before 4, the claim makes the manifest doubtful:
 either way they are written again.  Two processes with the same file write the same bytes.  Other content
 under an identity that is taken is refused unless ``replace``; then too a reader sees the old pixels or the new,
@@ -20,12 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from camcal_dask.errors import CamcalError, DataError
+from camcal_dask.errors import CamcalError, DataError, RepoError
 from camcal_dask.ingest.fits import Container, RawFile, unpack
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes, foreign
+from camcal_dask.repo import cubes, files, foreign
 from camcal_dask.repo.claims import Claim, raw_claim
+from camcal_dask.repo.shards import has_checksums
 
 Status = Literal["ingested", "skipped", "replaced", "failed"]
 
@@ -43,7 +45,9 @@ class FileResult:
     remarks: tuple[str, ...] = ()
 
 
-def ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool, call: str) -> FileResult:
+def ingest_file(
+    root: str, instruments: Sequence[str], path: str, replace: bool, call: str, accept_checksum: bool = False
+) -> FileResult:
     """Bring one file into its cube; what is wrong with it is the result, not an exception.
 
     Parameters
@@ -58,27 +62,33 @@ def ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool,
         Whether other content may replace what was ingested before this call.
     call : str
         Identifies the call of `ingest`: two files of one call never replace each other.
+    accept_checksum : bool
+        Whether pixels that do not match their checksums are taken, with a remark.
     """
+    files.guard(root)
     try:
-        return _ingest_file(root, instruments, path, replace, call)
+        return _ingest_file(root, instruments, path, replace, call, accept_checksum)
     except CamcalError as error:
         return FileResult(path, "failed", str(error))
     except OSError as error:
         return FileResult(path, "failed", f"{path}: cannot be written into {root}: {error}")
 
 
-def _ingest_file(root: str, instruments: Sequence[str], path: str, replace: bool, call: str) -> FileResult:
-    container = Container(path, foreign.fetch(path) if "://" in path else None)
+def _ingest_file(
+    root: str, instruments: Sequence[str], path: str, replace: bool, call: str, accept_checksum: bool
+) -> FileResult:
+    container = Container(path, foreign.fetch(path) if "://" in path else None, accept_checksum=accept_checksum)
     record, detector = container.identity.record, container.identity.detector
     if record.instrument not in instruments:
         raise DataError(
             f"{path}: is a file of {record.instrument}, the repository is for {', '.join(instruments)}; "
             f"add the camera with: camcal create {root} --instrument {record.instrument}"
         )
+    assert container.remarks is not None  # an identity that contradicts itself is refused before its place is looked at
     target = _Target(root, record, detector, path, container.content_hash, replace, call)
     before = target.manifest()
     there = before is not None and before["content_hash"] == target.content_hash and target.claim.holder() is None
-    if before is not None and there and (not replace or target.keep()):
+    if before is not None and there and target.whole() and (not replace or target.keep()):
         remarks = tuple(before.get("remarks", ()))
         return FileResult(path, "skipped", record=record, detector=detector, remarks=remarks)
     target.check(before)
@@ -131,7 +141,19 @@ class _Target:
         return _Holder(self.content_hash, self.call, self.path)
 
     def manifest(self) -> dict[str, Any] | None:
-        return cubes.read_raw_manifest(self.uri, self.slot, self.detector)
+        """Manifest of what stands; a damaged one stands for content that nobody knows any more."""
+        try:
+            return cubes.read_raw_manifest(self.uri, self.slot, self.detector)
+        except RepoError as error:
+            if self.replace:
+                return None
+            raise DataError(f"{self.path}: what it would replace is unknown: {error}, or use --replace") from error
+
+    def whole(self) -> bool:
+        """Whether the pixels are as they were written; with ``replace``, what has no checksum does not pass for it."""
+        if self.replace and not has_checksums(files.join(self.uri, "raw")):
+            return False
+        return not cubes.raw_damage(self.uri, self.slot, self.detector)
 
     def check(self, manifest: dict[str, Any] | None) -> None:
         """Refuse if other content stands there and may not be replaced."""

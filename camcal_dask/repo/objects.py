@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from zarr.storage import ObjectStore
@@ -23,11 +24,14 @@ from camcal_dask.errors import RepoError
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
+T = TypeVar("T")
 # zarrs reads by itself and says that it opens connections of its own; every read would say so.
 warnings.filterwarnings("ignore", message="Successfully reconstructed a store", category=RuntimeWarning)
 
 LAST = "zarr.json"
 """What makes a cube visible: uploaded last."""
+TRIES, PAUSE_S = 5, 0.2
+"""Of an exclusive PUT or a DELETE, and the first pause [s]; everything else the library tries again by itself."""
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL")
 
 
@@ -120,15 +124,48 @@ def read(uri: str) -> bytes | None:
 
 def write(uri: str, content: bytes | Path, *, new: bool = False) -> bool:
     """Put an object; with ``new`` only if there is none, and return whether it was put."""
+    store, key = _place(uri)
+    if new:
+        return _put_new(uri, content.read_bytes() if isinstance(content, Path) else content)
+    with _named(uri):
+        store.put(key, content)
+    return True
+
+
+def _put_new(uri: str, content: bytes) -> bool:
+    """Put an object unless there is one.
+
+    An answer that was lost says nothing about the object: it may have been put.  So the next try asks whether what
+    is there is what was to be put.
+    """
     from obstore.exceptions import AlreadyExistsError
 
     store, key = _place(uri)
-    with _named(uri):
+    tries = 0
+
+    def put() -> bool:
+        nonlocal tries
+        tries += 1
         try:
-            store.put(key, content, mode="create" if new else "overwrite", use_multipart=False if new else None)
+            store.put(key, content, mode="create", use_multipart=False)
         except AlreadyExistsError:
-            return False
-    return True
+            return tries > 1 and read(uri) == content
+        return True
+
+    with _named(uri):
+        return _patiently(put)
+
+
+def _patiently(request: Callable[[], T]) -> T:
+    """Ask again when the connection breaks, which the library does not do where a repetition is no repetition to S3."""
+    from obstore.exceptions import GenericError
+
+    for attempt in range(TRIES - 1):
+        try:
+            return request()
+        except GenericError:  # of the connection or the server, not a refusal
+            time.sleep(PAUSE_S * 2**attempt)
+    return request()
 
 
 def exists(uri: str) -> bool:
@@ -161,11 +198,19 @@ def names(uri: str) -> list[str]:
     return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
 
+def below(uri: str) -> Iterator[str]:
+    """URIs of all objects below a URI, sorted."""
+    store, key = _place(uri)
+    with _named(uri):
+        paths = [entry["path"] for batch in store.list(f"{key}/") for entry in batch]
+    yield from (f"s3://{urlsplit(uri).netloc}/{path}" for path in sorted(paths))
+
+
 def remove(uri: str) -> None:
     """Delete an object, if it is there."""
     store, key = _place(uri)
     with _named(uri), contextlib.suppress(FileNotFoundError):
-        store.delete(key)
+        _patiently(lambda: store.delete(key))
 
 
 def remove_tree(uri: str) -> None:
@@ -174,7 +219,8 @@ def remove_tree(uri: str) -> None:
     remove(f"{uri}/{LAST}")
     with _named(uri):
         for batch in store.list(f"{key}/"):
-            store.delete([entry["path"] for entry in batch])
+            paths = [entry["path"] for entry in batch]
+            _patiently(functools.partial(store.delete, paths))
 
 
 def upload(folder: Path, uri: str, *, new: bool) -> bool:

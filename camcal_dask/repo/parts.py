@@ -10,12 +10,14 @@ import json
 import math
 import time
 import uuid
+import zlib
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from camcal_dask.errors import DataError
 from camcal_dask.repo import files
 from camcal_dask.repo.shards import plain
 
@@ -55,8 +57,13 @@ class Parts:
         """Parts that were kept, packed."""
         for name in files.names(self.uri):
             if name.endswith(".parts") and not name.startswith("."):
-                content = files.read_bytes(files.join(self.uri, name))
-                yield from unbind(content) if content else ()
+                uri = files.join(self.uri, name)
+                content = files.read_bytes(uri)
+                try:
+                    parts = list(unbind(content, uri)) if content else []
+                except DataError:  # not worth more than the time to make them again
+                    continue
+                yield from parts
 
     def clear(self) -> None:
         """Remove all: the product is whole."""
@@ -95,14 +102,29 @@ def unpack(packed: bytes) -> xr.Dataset:
 
 def bind(parts: Mapping[Key, bytes]) -> bytes:
     """Write packed parts one behind the other, after a line that says which and how long they are."""
-    index = [[key, len(part)] for key, part in parts.items()]
-    return b"".join([json.dumps(index).encode(), b"\n", *parts.values()])
+    index = [[key, len(part), zlib.crc32(part)] for key, part in parts.items()]
+    return b"".join([files.sealed({"parts": index, files.SEAL: files.BLANK}), b"\n", *parts.values()])
 
 
-def unbind(content: bytes) -> Iterator[tuple[Key, bytes]]:
-    """Read what `bind` wrote."""
-    line, parts = content.split(b"\n", 1)
+def unbind(content: bytes, what: str) -> Iterator[tuple[Key, bytes]]:
+    """Read what `bind` wrote.
+
+    Raises
+    ------
+    DataError
+        Naming ``what``, if it is damaged.
+    """
+    line, _, parts = content.partition(b"\n")
+    try:
+        if not files.is_sealed(line):
+            raise ValueError("written by an older version, without checksums")
+        index = json.loads(line)["parts"]
+    except ValueError as error:
+        raise DataError(f"{what}: damaged ({error}); remove it and repeat the run") from error
     at = 0
-    for key, length in json.loads(line):
-        yield tuple(key), parts[at : at + length]
+    for key, length, checksum in index:
+        part = parts[at : at + length]
+        if zlib.crc32(part) != checksum:
+            raise DataError(f"{what}: damaged (the part of {' '.join(key)}); remove it and repeat the run")
+        yield tuple(key), part
         at += length

@@ -31,9 +31,11 @@ from camcal_dask.repo.shards import (
     FORMAT,
     REMEDY,
     Selection,
+    arrays_of,
     check_chunks,
     check_format,
     create_array,
+    cube_exists,
     cube_kind,
     every_chunk_written,
     lazy_variable,
@@ -133,8 +135,8 @@ def create_product(uri: str, template: xr.Dataset) -> None:
     """
     if "detector" not in template.coords:
         raise RepoError(f"{uri}: a product needs a 'detector' coordinate, got {list(template.coords)}")
-    if not files.exists(uri):
-        files.sweep(uri)
+    files.sweep(uri)
+    if not cube_exists(uri):
         with files.staging(uri) as stage:
             _lay_out(stage / "cube", template)
             publish(stage / "cube", uri)
@@ -316,8 +318,18 @@ def finished(uri: str) -> list[int]:
 
 def finished_detectors(uri: str) -> list[int]:
     """Ids of the detectors that are completely written."""
-    ids = _base_once(uri)["detector"].values.tolist()
+    ids = product_detectors(uri)
     return [ids[index] for index in finished(uri)]
+
+
+def product_detectors(uri: str) -> list[int]:
+    """Ids of all detectors of a product, finished or not."""
+    return [int(d) for d in _base_once(uri)["detector"].values]
+
+
+def variables(uri: str) -> list[str]:
+    """Names of the variables of a product that are written detector by detector."""
+    return [str(name) for name in check_format(uri, "product")["camcal_sharded"]]
 
 
 def product_record(uri: str, detector_index: int) -> dict[str, Any] | None:
@@ -527,11 +539,11 @@ def _from_zarr(uri: str, drop: Sequence[str] = ()) -> xr.Dataset:
     DataError
         If one is damaged or lost.
     """
+    names = [name for name in arrays_of(uri) if name not in drop]
     try:
         dataset = xr.open_zarr(
             zarr_store(uri, read_only=True), chunks=None, consolidated=False, zarr_format=3, drop_variables=list(drop)
         )
-        names = [str(name) for name in dataset.variables]
         dataset = dataset.load()
     except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
         raise DataError(f"{uri}: cannot be read ({error}): damaged; {REMEDY}") from error

@@ -194,6 +194,7 @@ class Repo(Curation):
 
     def __init__(self, root: str, butler: Butler, writeable: bool) -> None:
         self.root = root
+        files.guard(root)
         self.butler = butler
         self.writeable = writeable
 
@@ -462,6 +463,7 @@ class Repo(Curation):
         if not self.writeable:
             raise RepoError(f"{self.root}: opened for reading; {what} needs open_repo(root, writeable=True)")
         for attempt in range(_ATTEMPTS):
+            files.check_there(self.root)  # SQLite would begin an empty registry there
             try:
                 return action()
             except (ConflictingDefinitionError, DBAPIError) as error:

@@ -38,6 +38,8 @@ ROWS_MAX = 288
 Measured on a full-size bias: 128 rows compress 1 % worse, whole amps make a slab read 6 times slower."""
 FORMAT = 1
 """Version of the layout; raised when an old reader would misread it."""
+_ARRAYS = "camcal_arrays"
+"""Attribute of a cube: the names of its arrays."""
 CHECKSUM = Crc32cCodec()
 """Last codec of every chunk.  zarrs verifies it when it decodes a chunk whole, and only then (`read_into`)."""
 REMEDY = "camcal check REPO --repair clears it away, then repeat the run that made it"
@@ -103,6 +105,11 @@ def opened(uri: str) -> zarr.Array:
         raise RepoError(f"{uri}/zarr.json: damaged ({type(error).__name__}: {error})") from error
 
 
+def cube_exists(uri: str) -> bool:
+    """Whether a cube is visible; what lies there without its ``zarr.json``, which comes last, was interrupted."""
+    return files.exists(files.join(uri, objects.LAST))
+
+
 def check_format(uri: str, kind: str) -> dict[str, Any]:
     """Attributes of a cube's group, if it is one that this version can read."""
     document = files.read_json(files.join(uri, "zarr.json"))
@@ -117,6 +124,24 @@ def check_format(uri: str, kind: str) -> dict[str, Any]:
             f"format {FORMAT}; use the version that wrote it or make the cube again"
         )
     return attributes
+
+
+def arrays_of(uri: str) -> list[str]:
+    """Names of the arrays of a cube, as it was written, whose metadata is verified.
+
+    Raises
+    ------
+    RepoError
+        If there is no cube, or the metadata of one is damaged or gone.
+    """
+    document = files.read_json(files.join(uri, "zarr.json"))
+    if document is None:
+        raise RepoError(f"{uri}: no such cube")
+    there = [name for name in files.names(uri) if files.exists(files.join(uri, name, "zarr.json"))]
+    names = document.get("attributes", {}).get(_ARRAYS, there)
+    for name in names:
+        metadata_text(files.join(uri, name))
+    return list(names)
 
 
 def cube_kind(uri: str) -> str:
@@ -169,8 +194,12 @@ def write_shard(array_uri: str, index: Sequence[int], block: npt.NDArray[Any]) -
 
 def publish(stage: Path, uri: str, *, overwrite: bool = False) -> bool:
     """Give a cube its name (`files.publish`), its metadata sealed, and forget what was open under it."""
+    arrays = sorted(path.parent.name for path in stage.glob("*/zarr.json"))
     for path in stage.rglob("zarr.json"):
-        path.write_bytes(_sealed(json.loads(path.read_text())))
+        document = json.loads(path.read_text())
+        if path.parent == stage:
+            document["attributes"] = {**document.get("attributes", {}), _ARRAYS: arrays}
+        path.write_bytes(_sealed(document))
     done = files.publish(stage, uri, overwrite=overwrite)
     opened.cache_clear()
     metadata_text.cache_clear()
@@ -183,7 +212,7 @@ def write_metadata(uri: str, document: Mapping[str, Any]) -> None:
 
 
 def _sealed(document: Mapping[str, Any]) -> bytes:
-    attributes = {**document.get("attributes", {}), files.SEAL: "00000000"}
+    attributes = {**document.get("attributes", {}), files.SEAL: files.BLANK}
     return files.sealed({**document, "attributes": attributes})
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from camcal_dask.errors import ConfigError, RepoError
+from camcal_dask.errors import ConfigError, RepoError, RunError
 from camcal_dask.instruments import Detector
+from camcal_dask.repo import files
 from camcal_dask.repo.naming import check_collection
 from camcal_dask.repo.registry import Repo
 from camcal_dask.report import curves, images
@@ -27,6 +28,7 @@ from camcal_dask.report.quantities import nan_median, quantities
 from camcal_dask.report.subject import Subject, load_subject
 
 _ASSETS = ("report.css", "report.js")
+_PARTS = ("assets", "detectors", "rafts", "images")
 _MOST_EXPOSURES = 6
 """Exposures that get a residual mosaic of their own."""
 
@@ -57,6 +59,8 @@ def write_report(
     ------
     ConfigError
         If ``folder`` holds something else.
+    RunError
+        If it cannot be written.
     RepoError
         If the RUN holds nothing to report on.
     """
@@ -65,8 +69,29 @@ def write_report(
 
 
 def write_pages(subject: Subject, folder: Path) -> Path:
-    """Write the pages about a subject; see `write_report`."""
-    _prepare(folder)
+    """Write the pages about a subject, aside first: a report that fails leaves what was there; see `write_report`."""
+    new = not folder.exists()
+    there = [] if new else [path for path in folder.iterdir() if not path.name.startswith(".report.")]
+    if there and not (folder / "assets" / _ASSETS[1]).exists():
+        raise ConfigError(f"{folder} is not empty and holds no report; name another folder with -o")
+    try:
+        with files.staging(folder / "report") as stage:
+            _write_pages(subject, stage)
+            for part in _PARTS:
+                shutil.rmtree(folder / part, ignore_errors=True)
+            for made in list(stage.iterdir()):
+                made.replace(folder / made.name)
+    except OSError as error:
+        raise RunError(f"{folder}: the report cannot be written ({error}); mend that, or name another -o") from error
+    finally:
+        if new and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+    return folder / "index.html"
+
+
+def _write_pages(subject: Subject, folder: Path) -> None:
+    for part in _PARTS:
+        (folder / part).mkdir()
     camera = subject.instrument
     unknown = [d for d in subject.detectors if d not in camera.detectors]
     if unknown:
@@ -88,18 +113,7 @@ def write_pages(subject: Subject, folder: Path) -> Path:
         (folder / "detectors" / f"{detector.full_name}.html").write_text(page)
     for raft in report.rafts:
         (folder / "rafts" / f"{raft}.html").write_text(raft_page(report, raft))
-    index = folder / "index.html"
-    index.write_text(index_page(report))
-    return index
-
-
-def _prepare(folder: Path) -> None:
-    parts = ("assets", "detectors", "rafts", "images")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "assets" / _ASSETS[1]).exists():
-        raise ConfigError(f"{folder} is not empty and holds no report; name another folder with -o")
-    for part in parts:
-        shutil.rmtree(folder / part, ignore_errors=True)
-        (folder / part).mkdir(parents=True)
+    (folder / "index.html").write_text(index_page(report))
 
 
 # ---------------------------------------------------------------------------- pictures

@@ -9,7 +9,7 @@ import numpy as np
 from camcal_dask.instruments import Detector
 from camcal_dask.report.failures import BadPlace
 from camcal_dask.report.markup import Markup, join, link, number, tag
-from camcal_dask.report.pages import Report, card, explorer, frame, places_table, section, shots
+from camcal_dask.report.pages import Report, card, explorer, frame, places_table, section, shots, unusable_table
 from camcal_dask.report.quantities import Quantity, usual_range
 
 _COLUMNS = 10
@@ -65,9 +65,11 @@ def _places(report: Report, places: Sequence[BadPlace]) -> Markup:
 
 def _failures_of(report: Report, name: str) -> list[Markup]:
     found = report.found
+    table = unusable_table(report, [d for d in report.detectors if d.full_name == name], root="../")
+    unusable = [] if table is None else [table]
     if found is None:
-        return [_places(report, ())]
-    parts = [_places(report, [p for p in found.blocking if p.detector == name])]
+        return [*unusable, _places(report, ())]
+    parts = [*unusable, _places(report, [p for p in found.blocking if p.detector == name])]
     if found.exposures:
         count = "exposure is" if len(found.exposures) == 1 else "exposures are"
         words = f"{len(found.exposures)} {count} bad as a whole and not listed here: "

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from camcal_dask.verify.judge import bad_exposures, failures
+from camcal_dask.verify.judge import failures, set_aside, shown_apart
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Worst:
 
 @dataclass(frozen=True)
 class BadExposure:
-    """An exposure in which most amps fail."""
+    """An exposure in which most amps fail, or some fail and it does not count."""
 
     exposure: int
     first_in_set: bool
     n_amp: int
     worst: Sequence[Worst]
+    counts: bool = True
+    """Whether the verdict rests on it."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,11 @@ class Found:
 def find(verdict: xr.Dataset) -> Found:
     """Sort the failures of a verdict."""
     table = failures(verdict)
-    bad = bad_exposures(verdict)
+    bad, aside = shown_apart(verdict), set_aside(verdict)
     ids = verdict["exposure"].values
     bad_ids = set(ids[bad].tolist())
     exposures = [
-        _exposure(int(e), bool(verdict["first_in_set"].values[i]), table)
+        _exposure(int(e), bool(verdict["first_in_set"].values[i]), table, counts=not aside[i])
         for i, e in enumerate(ids)
         if int(e) in bad_ids
     ]
@@ -84,10 +86,10 @@ def find(verdict: xr.Dataset) -> Found:
     )
 
 
-def _exposure(exposure: int, first: bool, table: pd.DataFrame) -> BadExposure:
+def _exposure(exposure: int, first: bool, table: pd.DataFrame, *, counts: bool) -> BadExposure:
     rows = table[(table["exposure"] == exposure) & table["required"] & ~table["known_bad"]]
     n = len(rows[rows["amp"] != ""][["detector", "amp"]].drop_duplicates())
-    return BadExposure(exposure, first, n, worst(rows))
+    return BadExposure(exposure, first, n, worst(rows), counts)
 
 
 def _places(rows: pd.DataFrame, n_good: int) -> list[BadPlace]:

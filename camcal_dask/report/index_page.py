@@ -6,9 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from camcal_dask.report.failures import Found
+from camcal_dask.report.failures import BadExposure, Found
 from camcal_dask.report.markup import Markup, join, link, number, table, tag
-from camcal_dask.report.pages import Report, cards, explorer, frame, legend, places_table, section, shots
+from camcal_dask.report.pages import (
+    Report,
+    cards,
+    explorer,
+    frame,
+    legend,
+    places_table,
+    section,
+    shots,
+    unusable_table,
+)
 from camcal_dask.report.subject import Subject
 
 
@@ -18,7 +28,7 @@ def index_page(report: Report) -> str:
     body = [
         _header(report),
         _tiles(report),
-        section("failures", "What failed", *_failures(report.found, subject)),
+        section("failures", "What failed", unusable_table(report, report.detectors), *_failures(report.found, subject)),
         section("map", "Focal plane", explorer(report)),
         section("rafts", "Rafts and detectors", *_rafts(report)),
         _matrix_section(report),
@@ -85,6 +95,11 @@ def _state(subject: Subject) -> str:
     return "verified" if subject.verdict is not None else "made"
 
 
+def _of_exposure(exposure: BadExposure) -> str:
+    first = " (first of its set)" if exposure.first_in_set else ""
+    return first if exposure.counts else f"{first}: shown, the verdict does not rest on it"
+
+
 def _failures(found: Found | None, subject: Subject) -> list[Markup]:
     if found is None:
         words = "No verification tested this calibration: run one, and this page shows its verdict."
@@ -93,14 +108,14 @@ def _failures(found: Found | None, subject: Subject) -> list[Markup]:
     if found.exposures:
         rows = [
             (
-                tag("td", tag("code", e.exposure), " (first of its set)" if e.first_in_set else ""),
+                tag("td", tag("code", e.exposure), _of_exposure(e)),
                 tag("td", e.n_amp, class_="num"),
                 tag("td", "; ".join(f"{w.name} {number(w.value)} (limit {number(w.limit)})" for w in e.worst)),
             )
             for e in found.exposures
         ]
         parts += [
-            tag("h3", "Bad exposures: more than half of the amps fail"),
+            tag("h3", "Bad exposures: more than half of the amps fail, or first of their set"),
             table(("exposure", "amps", "worst"), rows),
         ]
     if found.blocking:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from camcal_dask.instruments import Detector
+from camcal_dask.repo import usable
 from camcal_dask.report.failures import BadPlace, Found, Worst
 from camcal_dask.report.layout import Layout
 from camcal_dask.report.markup import Markup, join, link, number, table, tag
@@ -176,6 +177,19 @@ def worst_cells(worst: Sequence[Worst]) -> tuple[Markup, ...]:
         tag("td", number(first.limit), class_="num"),
         tag("td", ", ".join(w.name for w in others), class_="small"),
     )
+
+
+def unusable_table(report: Report, detectors: Sequence[Detector], *, root: str = "") -> Markup | None:
+    """Return a table of the amps that the calibration is no use for, with the reasons; None without any."""
+    rows = [
+        (link(f"{d.full_name} {amp}", *([".."] if root else []), "detectors", f"{d.full_name}.html", fragment=amp), why)
+        for d in detectors
+        for amp, why in report.subject.unusable.get(d.id, {}).items()
+    ]
+    if not rows:
+        return None
+    words = f"{usable.counted(len(rows))} that the calibration is no use for"
+    return join([tag("h3", words), table(("amp", "reason"), rows)])
 
 
 def shots(pictures: dict[str, str], root: str = "") -> Markup:

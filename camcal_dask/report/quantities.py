@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from camcal_dask.kernels.linearity_fit import mad_sigma
 from camcal_dask.verify.judge import bad_exposures
 
 FloatArray = NDArray[np.float64]
@@ -59,7 +60,7 @@ def usual_range(values: FloatArray) -> tuple[float, float]:
         return np.nan, np.nan
     low, high = float(known.min()), float(known.max())
     median = float(np.median(known))
-    sigma = 1.4826 * float(np.median(np.abs(known - median)))
+    sigma = mad_sigma(known)
     if sigma <= _SAME * abs(median):
         return low, high
     return max(low, median - _WIDTH_SIGMA * sigma), min(high, median + _WIDTH_SIGMA * sigma)

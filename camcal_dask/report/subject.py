@@ -10,7 +10,7 @@ import xarray as xr
 
 from camcal_dask.errors import RepoError, nearest
 from camcal_dask.instruments import Instrument
-from camcal_dask.repo import files
+from camcal_dask.repo import files, usable
 from camcal_dask.repo.registry import Repo
 from camcal_dask.repo.signoff import Certification, SignOff, Verification, certifications, sign_offs, verifications
 
@@ -36,6 +36,8 @@ class Subject:
     certifications: Sequence[Certification] = ()
     others: Sequence[Verification] = ()
     """All verifications of the product."""
+    unusable: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    """Amps that the calibration is no use for, and why: by detector and amp."""
 
     @property
     def main(self) -> xr.Dataset:
@@ -110,6 +112,7 @@ def _of_product(repo: Repo, run: str, dataset_type: str, instrument: str | None)
         sign_offs=sign_offs(repo, run),
         certifications=certifications(repo, run),
         others=found,
+        unusable=_unusable(repo, [run], dataset_type),
     )
 
 
@@ -128,6 +131,7 @@ def _of_verification(repo: Repo, run: str, dataset_type: str, instrument: str | 
         sign_offs=[act for one in runs for act in sign_offs(repo, one)],
         certifications=[one for name in runs for one in certifications(repo, name)],
         others=[v for name in runs for v in verifications(repo, name)],
+        unusable={d: r for t in verdict.attrs.get("candidate", ()) for d, r in _unusable(repo, runs, t).items()},
     )
 
 
@@ -146,6 +150,18 @@ def _candidate(repo: Repo, attrs: Mapping[Any, Any]) -> xr.Dataset | None:
     runs = _candidates(repo, attrs)
     kinds = [name for name in attrs.get("candidate", ()) if runs and name in repo.types_in(runs[0])]
     return repo.open(kinds[0], run=runs[0]) if len(runs) == 1 and kinds else None
+
+
+def _unusable(repo: Repo, runs: Sequence[str], dataset_type: str) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    parts: dict[str, list[int]] = {}
+    for run in runs:
+        if dataset_type in repo.types_in(run):
+            for ref in repo.datasets(dataset_type, run):
+                parts.setdefault(ref.uri, []).extend([] if ref.detector is None else [ref.detector])
+    for uri, detectors in parts.items():
+        found |= usable.unusable(uri, detectors)
+    return found
 
 
 def _record(repo: Repo, run: str, dataset_type: str) -> Mapping[str, Any]:

@@ -73,7 +73,8 @@ def judge(
         (test, exposure, detector, amp); the same named ``detector_*``, ``exposure_*`` and ``run_*`` for tests of
         these levels (`camcal_dask.verify.criterion.LEVEL_DIMS`).
         ``amp_success``, ``detector_success``, ``exposure_success``, ``run_success`` bool: no required test failed
-        there or below, known-bad amps left out above the amp.  ``n_failed`` (exposure, detector) amps.  ``margin``
+        there or below, known-bad amps left out above the amp.  ``n_failed`` (exposure, detector) amps.  ``decisive``
+        (exposure): whether ``run_success`` and tests of the run rest on the exposure, see `decisive`.  ``margin``
         is the signed distance to the limit in units of the limit, negative when failed.  The references of
         `camcal_dask.verify.references.complete`, which were compared with.  Attributes: the
         criteria, their hash, and the automatic verdicts ``policy_rubin`` and ``policy_majority``.
@@ -86,11 +87,13 @@ def judge(
     statistics = complete(statistics.compute().assign_coords(coordinates))
     exists = statistics["n_pixel"] > 0 if "n_pixel" in statistics else None
     bad = _known_bad(statistics, known_bad)
-    verdict = xr.Dataset(coords=coordinates)
+    verdict = xr.Dataset({"decisive": decisive(statistics)}, coordinates)
     for level in LEVEL_DIMS:
         rows = tuple(c for c in criteria if c.level == level)
         if rows or level == "amp":
             judged = statistics if "amp" in LEVEL_DIMS[level] else _counted(statistics, exists, bad)
+            if level == "run":
+                judged = judged.isel(exposure=np.flatnonzero(verdict["decisive"]))
             verdict = verdict.merge(_judge_level(judged, rows, level, exists))
     verdict["known_bad"] = bad
     verdict = verdict.assign(_success(verdict))
@@ -120,6 +123,19 @@ def _coordinates(
         first = set(first_in_set or ())
         found["first_in_set"] = xr.Variable("exposure", [e in first for e in exposures])
     return found
+
+
+def decisive(statistics: xr.Dataset) -> xr.DataArray:
+    """Say of each exposure whether the verdict on the calibration rests on it.
+
+    It does not on the first exposure of a set that did not make the calibration (``role`` verification): the detector
+    was not flushed yet, and such exposures are left out of every calibration (reference/construction.md 19).  They are
+    judged and shown.  If there are no others, the verdict rests on them.
+    """
+    first = statistics["first_in_set"].values.astype(bool)
+    role = statistics["role"].values if "role" in statistics.coords else np.full(first.shape, "")
+    aside = first & (role == "verification")
+    return xr.DataArray(~aside | aside.all(), dims="exposure", attrs={"long_name": "the verdict rests on the exposure"})
 
 
 def _counted(statistics: xr.Dataset, exists: xr.DataArray | None, known_bad: xr.DataArray) -> xr.Dataset:
@@ -228,7 +244,7 @@ def _required_failures(verdict: xr.Dataset, level: Level) -> xr.DataArray:
 
 
 def _success(verdict: xr.Dataset) -> dict[str, xr.DataArray]:
-    """AND over tests and levels; a failure at any level fails all above it."""
+    """AND over tests and levels; a failure at any level fails all above it, the run by its decisive exposures."""
     amp = _required_failures(verdict, "amp")
     counted = amp & ~verdict["known_bad"]
     detector = counted.any("amp") | _required_failures(verdict, "detector")
@@ -237,7 +253,9 @@ def _success(verdict: xr.Dataset) -> dict[str, xr.DataArray]:
         "amp_success": ~amp,
         "detector_success": ~detector,
         "exposure_success": ~exposure,
-        "run_success": ~(exposure.any() | (_required_failures(verdict, "run") & ~verdict["known_bad"]).any()),
+        "run_success": ~(
+            (exposure & verdict["decisive"]).any() | (_required_failures(verdict, "run") & ~verdict["known_bad"]).any()
+        ),
         "n_failed": counted.sum("amp"),
     }
     return {name: array.drop_vars([c for c in array.coords if c not in array.dims]) for name, array in found.items()}
@@ -299,7 +317,8 @@ def rubin(verdict: xr.Dataset) -> Policy:
 
 
 def majority(verdict: xr.Dataset) -> Policy:
-    """Stricter rule: reject if a required test fails in over half the amps of over half the detectors and exposures."""
+    """Stricter rule: a required test fails in over half the amps of over half the detectors and decisive exposures."""
+    verdict = verdict.isel(exposure=np.flatnonzero(verdict["decisive"]))
     judged = ~verdict["known_bad"] & (verdict["status"] != NOT_EVALUATED)
     failed = (verdict["status"] == FAIL) & judged & verdict["test_required"]
     detectors = failed.sum("amp") > 0.5 * judged.sum("amp")
@@ -366,11 +385,11 @@ def _failures_of_level(verdict: xr.Dataset, level: Level) -> pd.DataFrame:
 def summary(verdict: xr.Dataset, *, max_lines: int = 12) -> str:
     """Say in a few lines what failed, in the order in which it is looked at (reference 4.2).
 
-    Bad exposures first (over half the judged amps fail), then amps that fail in every other exposure, then the
-    rest, then advice.  ``max_lines`` is the number of lines of each part.
+    Bad exposures first (over half the judged amps fail), and those that do not count (`decisive`); then amps that fail
+    in every other exposure, then the rest, then advice.  ``max_lines`` is the number of lines of each part.
     """
     failed = _required_failures(verdict, "amp") & ~verdict["known_bad"]
-    bad = bad_exposures(verdict)
+    bad = shown_apart(verdict)
     n_good = int((~bad).sum())
     permanent = failed.isel(exposure=~bad).all("exposure").values & (n_good > 0)
     table = failures(verdict)
@@ -401,8 +420,22 @@ def bad_exposures(verdict: xr.Dataset) -> npt.NDArray[np.bool_]:
     return np.asarray(bad.transpose("exposure").values, bool)
 
 
+def shown_apart(verdict: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Return which exposures an account names as a whole, (exposure,): bad ones, and failing ones that do not count."""
+    failed = ~verdict["exposure_success"].values.astype(bool)
+    return bad_exposures(verdict) | (failed & set_aside(verdict))
+
+
+def set_aside(verdict: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Return which exposures do not count in the verdict of the run, (exposure,); none in verdicts of old."""
+    if "decisive" not in verdict:
+        return np.zeros(verdict.sizes["exposure"], np.bool_)
+    return ~verdict["decisive"].values.astype(bool)
+
+
 def _headline(verdict: xr.Dataset, failed: xr.DataArray) -> str:
-    sizes = verdict.sizes
+    counted = ~set_aside(verdict)
+    failed, sizes = failed.isel(exposure=counted), verdict.isel(exposure=counted).sizes
     outcome = "passed" if bool(verdict["run_success"]) else "FAILED"
     return (
         f"verification of {verdict.attrs['calibration'] or 'calibration'} {outcome}: "
@@ -417,7 +450,8 @@ def _exposure_line(verdict: xr.Dataset, failed: xr.DataArray, table: pd.DataFram
     rows = table[(table["exposure"] == exposure) & table["required"] & ~table["known_bad"]]
     first = " (first of its set)" if bool(verdict["first_in_set"].values[e]) else ""
     n = int(failed.isel(exposure=e).sum())
-    return f"  bad exposure {exposure}{first}: {n} amps fail: {_worst_by_test(rows)}"
+    aside = "; judged, but the verdict does not rest on it" if set_aside(verdict)[e] else ""
+    return f"  bad exposure {exposure}{first}: {n} amps fail: {_worst_by_test(rows)}{aside}"
 
 
 def _worst_by_test(rows: pd.DataFrame) -> str:

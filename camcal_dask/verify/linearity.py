@@ -15,7 +15,7 @@ import xarray as xr
 from camcal_dask.errors import DataError
 from camcal_dask.kernels.akima import akima_spline
 from camcal_dask.kernels.linearity import TYPES, correct_signals
-from camcal_dask.kernels.linearity_nodes import find_levels, level_signals, measure_shape
+from camcal_dask.kernels.linearity_nodes import find_levels, level_medians, level_signals, measure_shape
 from camcal_dask.kernels.linearity_spline import Ramp, SplineTerms, fit_spline, uniform_nodes
 from camcal_dask.kernels.proportionality import LINEAR_RANGE, proportionality
 from camcal_dask.verify.criterion import Criterion
@@ -181,7 +181,7 @@ def _left_out(one: xr.Dataset) -> tuple[float, float]:
         return np.nan, np.nan
     asked = np.isfinite(one["left_out"].values) & (one["ordinate"] * one["input_gain"] > LINEAR_RANGE[0]).values
     label = find_levels(one["abscissa"].values, one["group"].values, asked)
-    each = np.array([np.median(one["left_out"].values[label == k]) for k in range(label.max(initial=-1) + 1)])
+    each = level_medians(one["left_out"].values, label)
     return (float(np.abs(each).max()), float(np.sqrt(np.mean(each**2)))) if each.size else (np.nan, np.nan)
 
 

@@ -30,6 +30,16 @@ def test_an_exposure_without_light_is_named():
         solve(levels, [11, 12, 13], ["C00", "C01"], LevelConfig())
 
 
+@pytest.mark.parametrize("value", [0.14, 4.9, -2.0])
+def test_an_exposure_whose_level_is_noise_is_refused_by_name(value):
+    """Beside 5900 adu, a level of 0.14 adu is no scale, and its pixels scatter by 1 adu."""
+    levels = {4: [level(5900.0), level(value), level(5910.0)]}
+    with pytest.raises(DataError, match=r"exposures \[12\] have no l"):
+        solve(levels, [11, 12, 13], ["C00", "C01"], LevelConfig())
+    levels[7] = [level(5900.0), level(6.0), level(5910.0)]
+    assert solve(levels, [11, 12, 13], ["C00", "C01"], LevelConfig())["exposure_scale"].shape == (3,)
+
+
 def test_vignetted_pixels_have_no_value():
     detector = get_instrument("TinyCam").detectors[1]  # on the axis: 2.88 x 1 mm
     shape = (16, 50, 36)

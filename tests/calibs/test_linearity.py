@@ -108,7 +108,7 @@ def test_bad_amps_have_no_linearity_and_say_why(plain):
     table["used"][0, 2] = False
     made = fit(table, LinearityConfig(), ratios=ratios)
     assert (made["type"].values[0] == [TYPES.index(t) for t in ("DoubleSpline", "None", "None", "DoubleSpline")]).all()
-    assert failures(made) == {94: {"C01": "bad in the PTC", "C02": "the PTC used no flat"}}
+    assert failures(made) == {94: {"C01": "bad in the PTC", "C02": "the PTC used no flat whose light is known"}}
     assert (made["coefficients"][0, 1] == 0).all()
 
 

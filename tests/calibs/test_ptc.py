@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from camcal_dask.calibs.ptc import EXTRACTED, PtcExtractConfig, extract
+from camcal_dask.calibs.ptc_solve import reasons_of, solve
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
@@ -142,6 +143,26 @@ def test_whole_ccd_steps_and_all_corrections(raw):
     loaded = extract(corrected.compute(scheduler="sync"), pairs_of(raw), CONFIG).compute(scheduler="sync")
     xr.testing.assert_identical(found, loaded)
     assert found["amp_offset"].notnull().all()
+
+
+def test_default_edges_leave_something_of_a_tiny_amp(raw):
+    """20 pixels of every side are nothing left of 36: a tenth of the shorter side goes, of an LSSTCam amp all 20."""
+    found = extract(isr(raw), pairs_of(raw), PtcExtractConfig(lags=3, min_pixels=200)).compute(scheduler="sync")
+    np.testing.assert_array_equal(found["n_pixel"].values[0, :, 5], [44 * 30, 43 * 29])
+    assert found["valid"].all()
+    for detector in (94, 23):
+        amp = get_instrument("LSSTCam").detectors[detector].amps[0].data
+        assert PtcExtractConfig().edge_of(amp.height, amp.width) == 20
+
+
+def test_what_the_defaults_leave_out_is_told(raw):
+    """Of a tiny amp no 10 000 pixels remain: the curve says so, and which setting to change."""
+    found = extract(isr(raw), pairs_of(raw)).compute(scheduler="sync")
+    reason = reasons_of(solve(found), DETECTORS[0])["C15"]
+    assert reason == (
+        "0 of 3 pairs can be used: at most 1320 good pixels inside extract.edge_pixel = 20, fewer than "
+        "extract.min_pixels = 10000"
+    )
 
 
 def test_photodiode_and_header_values(raw):

@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from camcal_dask.calibs.ptc_solve import SOLVED, PtcSolveConfig, gain_from_flat_pairs, replace_invalid, solve
+from camcal_dask.calibs.ptc_solve import (
+    SOLVED,
+    BadReason,
+    PtcSolveConfig,
+    gain_from_flat_pairs,
+    reasons_of,
+    replace_invalid,
+    solve,
+)
 from camcal_dask.errors import DataError
-from camcal_dask.kernels.ptc_models import exp_variance
+from camcal_dask.kernels.ptc_models import LagPlanes, exp_variance
+from camcal_dask.simulate.brighter_fatter import area_coefficients, plane
+from camcal_dask.simulate.config import BrighterFatter
 from tests.calibs.ptc_curves import means, partial, truth
 
 TYPES = ("EXPAPPROXIMATION", "FULLCOVARIANCE", "FULLCOVARIANCE_NO_B", "POLYNOMIAL")
@@ -43,6 +53,30 @@ def test_exact_exponential_is_recovered():
         np.testing.assert_allclose([out["a00"], out["gain"], out["noise"]], [-2.1e-6, 0.75, 8.0], rtol=1e-7)
         assert out["used"].all()
         assert float(out["turnoff"]) == mean.max()
+
+
+def test_light_knows_no_truncated_series():
+    """Covariances of the closed form (exp(2 a mu) - 1) / (2 a): Eq. 20 is 0.8 % off in a_00, order 8 is right."""
+    a = area_coefficients(BrighterFatter())
+    mean, n, r = np.append(np.geomspace(60, 100_000, 14), 108_000), 64, 5
+    waves = np.exp(2j * np.pi * np.outer(np.arange(n) / n, np.arange(1 - len(a), len(a))))
+    x = 2 * (waves @ plane(a) @ waves.T).real * mean[:, None, None]
+    grown = mean[:, None, None] * np.where(np.abs(x) < 1e-12, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x))
+    exact = np.fft.ifft2(grown).real[:, :r, :r]
+    p = LagPlanes(a[:r, :r], 0 * a[:r, :r], np.diag([36.0, 0, 0, 0, 0]), 1.5)
+    data = partial([p], mean, np.random.default_rng(0), scale=0)
+    values = (exact + p.noise) / p.gain**2
+    relative = data["covariance_sqrt_weight"].values[:, 0, 0] * data["covariance"].values[:, 0, 0, :1, :1]
+    data["covariance"][:, 0, 0] = values
+    data["covariance_sqrt_weight"][:, 0, 0] = relative / values[:, :1, :1]
+    data["raw_var"][:, 0, 0] = values[:, 0, 0]
+    published, full = (
+        solve(data, PtcSolveConfig(fit_type="FULLCOVARIANCE", order=order)).squeeze() for order in (3, 8)
+    )
+    assert float(published["a00"]) / a[0, 0] - 1 == pytest.approx(8.4e-3, abs=3e-4)
+    np.testing.assert_allclose(full["a_matrix"], a[:r, :r], atol=1e-5 * abs(a[0, 0]))
+    np.testing.assert_allclose(full["gain"], 1.5, rtol=1e-7)
+    np.testing.assert_allclose(full["noise"], 6.0, rtol=1e-5)
 
 
 def test_covariance_truth_is_recovered_without_noise():
@@ -87,8 +121,8 @@ def test_an_amp_without_a_curve_is_bad_alone(pairs, caplog):
     np.testing.assert_array_equal(out["bad"], [[True, False]])
     assert "detector 94, amp C10 is bad: " in caplog.text
     for name, variable in SOLVED.items():
-        if variable.dtype == "?":
-            assert name == "bad" or not out[name][0, 0].any()
+        if variable.dtype != "f8":
+            assert name in ("bad", "bad_reason") or not out[name][0, 0].any()
         else:
             assert np.isnan(out[name][0, 0]).all()
 
@@ -131,6 +165,65 @@ def test_fewer_lags_may_be_fitted(pairs):
     assert np.isfinite(out["a_matrix"][..., :2, :2]).all()
     assert np.isnan(out["a_matrix"][..., 2:]).all()
     assert np.isnan(out["covariance_model"][..., 2:, :]).all()
+
+
+def test_lags_follow_the_pairs():
+    """13 pairs, of which 9 can be used, and 10 x 10 lags: 9 x 9 are fitted."""
+    data = partial([truth(side=10), truth(side=10, gain=1.2)], means(13, gain=1.0), np.random.default_rng(7))
+    data["valid"][9:] = False
+    out = solve(data, PtcSolveConfig(fit_type="FULLCOVARIANCE")).squeeze()
+    assert not out["bad"].any()
+    np.testing.assert_array_equal(out["used"].sum("pair"), 9)
+    np.testing.assert_array_equal(out["lags"], 9)
+    assert np.isfinite(out["a_matrix"][:, :9, :9]).all()
+    assert np.isnan(out["a_matrix"][:, 9:]).all()
+    pulls = (out["gain"] - [1.5, 1.2]) / out["gain_err"]
+    assert np.abs(pulls).max() < 4
+    enough = solve(data.isel(pair=slice(9)), PtcSolveConfig(fit_type="FULLCOVARIANCE", covariance_lags=3)).squeeze()
+    np.testing.assert_array_equal(enough["lags"], 3)
+    insisted = solve(data, PtcSolveConfig(fit_type="FULLCOVARIANCE", covariance_lags=10)).squeeze()
+    assert (insisted["bad_reason"] == BadReason.FEW_FOR_LAGS).all()
+    assert reasons_of(insisted, 94)["C10"] == ("9 usable pairs for 10 x 10 lags, which solve.covariance_lags asks for")
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_a_handful_of_pairs_still_has_a_gain(n):
+    data = partial([truth(side=10)] * 4, np.geomspace(1000, 60000, n), np.random.default_rng(n))
+    out = solve(data, PtcSolveConfig(fit_type="FULLCOVARIANCE")).squeeze()
+    assert not out["bad"].any()
+    np.testing.assert_array_equal(out["lags"], n)
+    np.testing.assert_allclose(out["gain"].mean(), 1.5, rtol=0.02)
+
+
+WILD = np.geomspace(1e9, 1, 60)
+
+
+def damaged(name, value):
+    def damage(pairs):
+        pairs[name][:, 0, 0] = value
+        return pairs
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "words"),
+    [
+        (damaged("raw_mean", np.nan), BadReason.NO_PAIRS, "0 of 60 pairs can be used: it has no mean in any"),
+        (damaged("raw_var", np.nan), BadReason.NO_PAIRS, "good pixels inside extract.edge_pixel = 20, fewer than"),
+        (damaged("raw_mean", 2e6), BadReason.NO_PAIRS, "all are outside solve.min_mean, solve.max_mean"),
+        (damaged("raw_var", WILD), BadReason.FEW_PAIRS, "are left for 3 parameters; the outlier rule (solve.n"),
+        (lambda pairs: pairs.isel(pair=slice(2)), BadReason.FEW_PAIRS, "2 of 2 usable pairs are left for 3 parameters"),
+        (lambda pairs: pairs.isel(pair=[1, 30, 50]), BadReason.FEW_PAIRS, "3 x 3 lags fits its 3 pairs"),
+    ],
+)  # fmt: skip
+def test_every_bad_amp_has_a_reason(pairs, damage, reason, words):
+    pairs.attrs["extract_config"] = '{"edge_pixel": 20, "min_pixels": 10000}'
+    out = solve(damage(pairs), PtcSolveConfig(fit_type="FULLCOVARIANCE"))
+    assert int(out["bad_reason"][0, 0]) == reason
+    assert words in reasons_of(out, 94)["C10"]
+    np.testing.assert_array_equal(out["bad"], out["bad_reason"] != BadReason.NONE)
+    np.testing.assert_array_equal(out["gain"].isnull(), out["bad"])
 
 
 def test_long_range_covariances_are_subtracted():

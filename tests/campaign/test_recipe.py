@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from camcal_dask.campaign.recipe import StackRecipe, VerifyRecipe, load_recipe
+from camcal_dask.campaign.recipe import StackRecipe, VerifyRecipe, _read, load_recipe
 from camcal_dask.campaign.shipped import shipped
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments import get_instrument
@@ -28,6 +28,25 @@ def test_imports_are_overridden_key_by_key():
     recipe = load_recipe("LSSTCam/bias.yaml")
     assert recipe.isr.gains == "ptc"
     assert recipe.combine.reject_mask == ("DETECTED", "INTRP")
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.glob("LATISS/*.yaml")), ids=lambda p: p.stem)
+def test_latiss_has_its_own_overscan_and_saturation(path):
+    """isr.md 2.21; what saturates is left to the curves where their turnoff is looked for (ptc_linearity.md 2)."""
+    isr = load_recipe(str(path)).isr
+    assert (isr.parallel_overscan.two_sided, isr.parallel_overscan.smoothing) == (True, 0)
+    assert isr.parallel_overscan.max_deviation_adu == 100.0
+    light = {"flat", "flatBootstrap", "verifyFlat", "verifyGain", "eoFlat", "eoPersistence"}
+    assert isr.saturation.saturated_adu == ({"*": 120_000.0} if path.stem in light else {})
+    other = load_recipe(f"LSSTCam/{path.name}").isr
+    assert (other.parallel_overscan.two_sided, other.parallel_overscan.smoothing) == (False, 5)
+    assert other.saturation.saturated_adu == {}
+
+
+def test_of_several_imports_the_last_wins(tmp_path):
+    for name, text in {"a": "{x: 1, y: {p: 1, q: 1}}", "b": "{y: {q: 2}, z: 2}", "c": "{import: [a, b], z: 3}"}.items():
+        (tmp_path / name).write_text(text)
+    assert _read(tmp_path / "c") == {"x": 1, "y": {"p": 1, "q": 2}, "z": 3}
 
 
 def test_overrides_reach_nested_keys():

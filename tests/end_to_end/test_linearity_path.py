@@ -17,10 +17,8 @@ DAY = 20260812
 DETECTORS = (0, 2)
 TIMES = np.random.default_rng(4).permutation(np.geomspace(0.5, 48.0, 15)).round(3).tolist()
 WITHOUT_DEFECTS = ("-c", "isr.defects=false", "-c", "calibs={}")
-DOUBLE = (
-    "type=DoubleSpline", "double.low_node=5000", "double.middle_node=30000", "double.absolute_node=20000",
-    "double.first_absolute_node=20000", "double.bin_size=4", "double.border=2", "normalization.rounds=1",
-)  # fmt: skip
+DOUBLE = ("type=DoubleSpline", "double.bin_size=4", "double.border=2", "normalization.rounds=1")
+"""Amps are small; the nodes are those of the cameras, 37 on dense flats, as far as 15 levels support them."""
 
 
 def camcal(*arguments):
@@ -107,3 +105,27 @@ def test_the_linearizer_is_verified(folder, repo):
 def test_a_repeated_run_does_nothing_again(folder):
     again = run(folder / "repo", "linearizer", "u/curves,TinyCam/raw/all", "u/spline", *WITHOUT_DEFECTS)
     assert "2 skipped" in again
+
+
+def test_a_detector_without_linear_amp_is_no_success(folder, repo):
+    arguments = ["run", "-b", folder / "repo", "-p", "TinyCam/linearizer.yaml", "-i", "u/curves,TinyCam/raw/all"]
+    arguments += ["-o", "u/none", "--cluster", "threads", *WITHOUT_DEFECTS, "-c", "linearity.min_photodiode_charge=1"]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code != 0
+    words = " ".join(result.output.split())
+    assert "2 failed" in words
+    assert "none of its 16 amps can be used: " in words
+    assert ": the PTC used no flat whose light is known" in words
+    assert "linearizer" not in repo.types_in("u/none")
+
+
+def test_curves_without_content_are_no_success(folder, repo):
+    """Two pairs make no curve of three parameters."""
+    arguments = ["run", "-b", folder / "repo", "-p", "TinyCam/linearizerPtc.yaml", "-i", "TinyCam/raw/all"]
+    arguments += ["-o", "u/few", "--cluster", "threads", *WITHOUT_DEFECTS, "-d", "exposure.seq_num < 5"]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code != 0
+    words = " ".join(result.output.split())
+    assert "2 failed" in words
+    assert "none of its 16 amps can be used: " in words
+    assert "linearizerPtc" not in repo.types_in("u/few")

@@ -69,6 +69,29 @@ def test_layout_is_the_one_listed(tmp_path):
         assert {key: header[key] for key in cards} == cards
 
 
+def test_amps_without_linearity_hold_zeros_and_no_reference_one_character(tmp_path):
+    linearizer = made("Spline")
+    assert linearizer.sizes["parameter"] == 1  # one slope; no weight was fitted
+    write_linearizer(tmp_path / "one.fits", linearizer, DETECTOR)
+    with fits.open(tmp_path / "one.fits") as hdus:
+        table = hdus[1].data
+        for name in (
+            "COEFFS",
+            "FIT_PARAMS",
+            "FIT_PARAMS_ERR",
+            "FIT_RES",
+            "FIT_RES_UNMASKED",
+            "FIT_RES_MODEL",
+            "LIN_FIT",
+        ):
+            assert not table[name][5].any()
+            assert np.isnan(table[name][4]).sum() == (~table["INP_MASK"][4]).sum() * (name == "FIT_RES")
+        assert not table["INP_MASK"][5].any()
+        assert hdus[1].columns["ABS_REF_AMP"].format == "1A"
+        assert set(table["ABS_REF_AMP"]) == {""}
+        np.testing.assert_array_equal(table["FIT_PARAMS"][4], linearizer["fit_params"][0, 4])
+
+
 def test_lookup_values_are_a_second_table(tmp_path):
     linearizer = made("LookupTable")
     write_linearizer(tmp_path / "one.fits", linearizer, DETECTOR)

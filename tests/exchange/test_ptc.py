@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from astropy.io import fits
+from scipy.stats import norm
 
 from camcal_dask.calibs.ptc_solve import PtcSolveConfig, solve
 from camcal_dask.errors import DataError
@@ -14,7 +15,7 @@ from tests.calibs.ptc_curves import PAIR, means, partial, truth
 LSSTCAM = get_instrument("LSSTCam")
 DETECTOR = LSSTCAM.detectors[94]
 FIRST = ["AMPLIFIER_NAME", "PTC_FIT_TYPE", "COV_MATRIX_SIDE", "COV_MATRIX_SIDE_FULL_COV_FIT", "INPUT_EXP_ID_PAIRS"]
-NOT_IN_THE_LAYOUT = {"a_matrix_err"}
+NOT_IN_THE_LAYOUT = {"a_matrix_err", "bad_reason", "lags"}
 
 
 @pytest.fixture
@@ -59,6 +60,15 @@ def test_back_without_loss(tmp_path, pairs, fit_type):
     # Once more, header and all.
     write_ptc(tmp_path / "again.fits", read, DETECTOR, read.attrs["cards"])
     assert (tmp_path / "again.fits").read_bytes() == (tmp_path / "ptc.fits").read_bytes()
+
+
+def test_the_file_has_no_lags_that_no_amp_could_fit(tmp_path, pairs):
+    """The product was laid out for three lags, the pairs of every amp allowed two."""
+    solved = solve(pairs, PtcSolveConfig(fit_type="FULLCOVARIANCE", covariance_lags=2))
+    write_ptc(tmp_path / "ptc.fits", solved.assign_attrs(covariance_lags=3), DETECTOR)
+    read = read_ptc(tmp_path / "ptc.fits")
+    assert read.attrs["covariance_lags"] == 2
+    same(read, solved)
 
 
 def test_partial_pairs_come_back_and_can_be_solved(tmp_path, pairs):
@@ -127,6 +137,23 @@ def test_no_bad_amp_is_an_empty_column(tmp_path, pairs):
         assert hdus[1].columns["BAD_AMPS"].dim == "(3,0)"
         assert hdus[1].columns["PTC_FIT_PARS"].format == "3D"
     assert not read_ptc(tmp_path / "ptc.fits")["bad"].any()
+
+
+def test_overscan_of_the_amps(tmp_path, pairs):
+    """Scatter of a normal distribution from the median absolute deviation; zeros where there is nothing."""
+    pairs = pairs.assign(overscan_median=(PAIR, np.random.default_rng(1).normal(2e4, 3, pairs["raw_mean"].shape)))
+    solved = solve(pairs)
+    write_ptc(tmp_path / "ptc.fits", solved, DETECTOR)
+    with fits.open(tmp_path / "ptc.fits") as hdus:
+        table = hdus[1].data
+        used = table["OVERSCAN_MEDIAN_LIST"][2][table["EXP_ID_MASK"][2]]
+        assert table["OVERSCAN_MEDIAN"][2] == np.median(used)
+        expected = np.median(np.abs(used - np.median(used))) / norm.ppf(0.75)
+        np.testing.assert_allclose(table["OVERSCAN_MEDIAN_SIGMA"][2], expected, rtol=1e-12)
+        assert table["OVERSCAN_MEDIAN"][5] == table["OVERSCAN_MEDIAN_SIGMA"][5] == 0
+    read = read_ptc(tmp_path / "ptc.fits")
+    assert np.isnan(read["overscan_median_level"][0, 5])
+    same(read, solved)
 
 
 def test_pairs_are_sorted_by_mean(tmp_path, pairs):

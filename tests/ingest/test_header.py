@@ -296,7 +296,6 @@ def test_without_any_date_the_timespan_is_unknown() -> None:
         ({"DATE-END": "2025-13-01T00:00:00"}, ["DATE-END", "2025-13"]),
         ({"TIMESYS": "LOCAL"}, ["DATE-END", "TIMESYS", "LOCAL"]),
         ({"OBSID": None}, ["OBSID", "missing"]),
-        ({"GROUPID": "g" * 65}, ["GROUPID", "64 characters"]),
         ({"IMGTYPE": "a_very_long_image_type"}, ["IMGTYPE", "16 characters"]),
         ({"RAFTBAY": "R23", "CCDSLOT": "S33"}, ["RAFTBAY", "CCDSLOT", "R23_S33"]),
         ({"RAFTBAY": None}, ["RAFTBAY", "LSSTCam"]),
@@ -304,9 +303,13 @@ def test_without_any_date_the_timespan_is_unknown() -> None:
         ({"INSTRUME": None}, ["INSTRUME"]),
         ({"INSTRUME": "ComCam", "TELESCOP": "Subaru"}, ["'ComCam'", "'Subaru'"]),
         ({"CALIB_ID": "detector=0"}, ["CALIB_ID", "calibration"]),
-        (TRACKED | {"DECSTART": -91.0}, ["DECSTART", "-91.0"]),
-        (TRACKED | {"RADESYS": "GAPPT"}, ["RADESYS", "GAPPT"]),
-        ({"AZSTART": 0.0, "ELSTART": 120.0}, ["ELSTART", "120.0"]),
+        ({"SEQNUM": None}, ["SEQNUM", "missing"]),
+        ({"EXPTIME": -1.0}, ["EXPTIME", "-1.0"]),
+        ({"EXPTIME": 1e9}, ["EXPTIME", "1000000000.0"]),
+        ({"IMGTYPE": "DARK", "DARKTIME": -5.0}, ["DARKTIME", "-5.0"]),
+        ({"IMGTYPE": "FLAT", "DARKTIME": "NaN"}, ["DARKTIME", "'NaN'"]),
+        ({"DATE-BEG": None, "MJD-BEG": 1e9}, ["MJD-BEG", "1000000000.0"]),
+        ({"IMGTYPE": "FLAT", "FILTER": "f" * 33}, ["FILTER", "32 characters"]),
     ],
 )
 def test_wrong_cards_are_named(cards: dict[str, object], named: list[str]) -> None:
@@ -315,6 +318,55 @@ def test_wrong_cards_are_named(cards: dict[str, object], named: list[str]) -> No
     message = str(caught.value)
     assert "MC_O_20250901_000012_R22_S11.fits" in message
     assert all(part in message for part in named), message
+
+
+@pytest.mark.parametrize(
+    ("cards", "field", "named"),
+    [
+        (TRACKED | {"DECSTART": -91.0}, "tracking_dec_deg", "DECSTART is -91.0"),
+        (TRACKED | {"RASTART": "NaN"}, "tracking_ra_deg", "RASTART is 'NaN'"),
+        (TRACKED | {"RADESYS": "junk"}, "tracking_ra_deg", "RADESYS is 'junk'"),
+        (TRACKED | {"ROTPA": "junk", "ROTCOORD": "sky"}, "sky_angle_deg", "ROTPA is 'junk'"),
+        ({"AZSTART": 0.0, "ELSTART": 92.0}, "zenith_angle_deg", "ELSTART is 92.0"),
+        ({"AZSTART": "NaN", "ELSTART": 80.0}, "azimuth_deg", "AZSTART is 'NaN'"),
+        ({"AZSTART": float("inf"), "ELSTART": 80.0}, "azimuth_deg", "AZSTART is inf"),
+    ],
+)
+def test_cards_that_only_describe_become_unknown(cards: dict[str, object], field: str, named: str) -> None:
+    found = translate(summit_header() | cards)
+    assert getattr(found.record, field) is None
+    assert len(found.remarks) == 1
+    assert named in found.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("cards", "field", "value", "named"),
+    [
+        ({"GROUPID": "g" * 65}, "group", "2025090100012", "GROUPID"),
+        ({"OBJECT": "o" * 65}, "target_name", "UNKNOWN", "OBJECT"),
+        ({"PROGRAM": "p" * 65}, "science_program", "unknown", "PROGRAM"),
+        ({"REASON": "r" * 69, "TESTTYPE": None}, "observation_reason", "unknown", "REASON"),
+        ({"FILTER": "f" * 33}, "physical_filter", "unknown", "FILTER"),
+        ({"CURINDEX": "second"}, "seq_start", 12, "CURINDEX"),
+        ({"SHUTTIME": "short"}, "exposure_time_s", 0.0, "SHUTTIME"),
+        ({"DARKTIME": -5.0}, "dark_time_s", 0.0, "DARKTIME"),
+        ({"DARKTIME": "NaN"}, "dark_time_s", 0.0, "DARKTIME"),
+        ({"IMGTYPE": "DARK", "EXPTIME": 30.0, "DARKTIME": None}, "dark_time_s", 30.0, "no DARKTIME"),
+        ({"IMGTYPE": "DARK", "EXPTIME": 30.0, "DARKTIME": 1469.57}, "dark_time_s", 1469.57, "DARKTIME is 1469.57"),
+        ({"IMGTYPE": "DARK", "EXPTIME": 30.0, "DARKTIME": 0.0}, "dark_time_s", 0.0, "DARKTIME is 0 s"),
+        ({"MJD-BEG": "soon"}, "begin_tai_nsec", 1_756_756_803_500_000_000, "MJD-BEG is 'soon'"),
+        ({"MJD-BEG": 1e9}, "begin_tai_nsec", 1_756_756_803_500_000_000, "MJD-BEG"),
+    ],
+)
+def test_what_a_bias_does_without_is_a_remark(cards: dict[str, object], field: str, value: object, named: str) -> None:
+    found = translate(summit_header() | cards)
+    assert getattr(found.record, field) == value
+    assert len(found.remarks) == 1
+    assert named in found.remarks[0]
+
+
+def test_a_clean_header_has_no_remarks() -> None:
+    assert translate(summit_header() | TRACKED | TURNED).remarks == ()
 
 
 def latiss_header(**cards: object) -> dict[str, object]:
@@ -333,6 +385,12 @@ def latiss_header(**cards: object) -> dict[str, object]:
     [
         ({}, "physical_filter", "empty~empty"),
         ({"FILTER": None, "GRATING": ""}, "physical_filter", "unknown~empty"),
+        ({"FILTER": "EMPTY_1", "GRATING": "EMPTY_1"}, "physical_filter", "empty~empty"),
+        ({"FILTER": "empty1", "GRATING": "empty1"}, "physical_filter", "empty~empty"),
+        ({"FILTER": "Empty", "GRATING": "Empty"}, "physical_filter", "empty~empty"),
+        ({"FILTER": "empty_12"}, "physical_filter", "empty~empty"),
+        ({"FILTER": "empty_frame"}, "physical_filter", "empty_frame~empty"),
+        ({"FILTER": "emptyish"}, "physical_filter", "emptyish~empty"),
         ({"FILTER": "SDSSr_65mm", "GRATING": "holo4_003"}, "physical_filter", "SDSSr_65mm~holo4_003"),
         ({"DARKTIME": 0.0}, "dark_time_s", 10.0),
         ({"DARKTIME": 10.2}, "dark_time_s", 10.2),

@@ -1,5 +1,7 @@
 """Spline linearity on ramps of known truth: groups, offset, temperature, drift, outliers, weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,9 @@ def test_spline_toy_of_the_reference():
     assert mad_sigma(residual) < 1.2e-4
     assert abs(akima_spline(fit.nodes, fit.values, np.linspace(0, TURNOFF, 100)).mean()) < 1e-3
     assert fit.values[0] == 0
-    assert len(fit.parameters(terms)) == 4 + 1 + 1 + 1
+    assert fit.parameters(terms).tolist() == [*fit.slopes, fit.offset, fit.temperature]  # no weight: none was fitted
+    weighted = fit.parameters(replace(terms, weights=True))
+    assert weighted.tolist() == [*fit.slopes, fit.offset, 1.0, 0.0, fit.temperature]
 
 
 def test_offset_without_noise():

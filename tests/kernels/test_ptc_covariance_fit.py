@@ -59,6 +59,18 @@ def test_it_is_the_minimum_of_the_plain_problem(with_b):
     assert (fit.planes.c == 0).all() or with_b
 
 
+def test_higher_orders_are_fitted_too():
+    p = truth(side=3)
+    covariance = covariances(p, MEAN, 8)
+    weight = 1 / (1e-3 * covariance[:, :1, :1] * np.ones((3, 3)))
+    fit = fit_covariances(MEAN, covariance, weight, with_b=True, order=8)
+    np.testing.assert_allclose(fit.planes.gain, p.gain, rtol=1e-8)
+    np.testing.assert_allclose(fit.planes.a, p.a, rtol=1e-6)
+    np.testing.assert_allclose(fit.planes.b, p.b, rtol=1e-4)
+    published = fit_covariances(MEAN, covariance, weight, with_b=True)
+    assert published.planes.a[0, 0] / p.a[0, 0] - 1 > 1e-3
+
+
 def test_holes_in_the_data_have_no_weight():
     p = truth(side=2)
     covariance, weight = noisy(p, MEAN, np.random.default_rng(1))

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from click.testing import CliRunner
 
+from camcal_dask.cli import main
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.repo import cubes, ingest_file
 from camcal_dask.repo.claims import Claim
 from camcal_dask.repo.ingest import find_files, ingest
 from camcal_dask.repo.registry import create_repo, open_repo
-from tests.raw_files import pixels, primary, write_raw_file
+from tests.raw_files import hdu_list, pixels, primary, write_raw_file
 
 EXPOSURE = 2026081200001
 
@@ -69,6 +72,43 @@ def test_folders_patterns_and_names_are_found_once_without_guider_files(tmp_path
     found = find_files([tmp_path, f"{tmp_path}/*.fits", f"{tmp_path}/**/c*", tmp_path / "a.fits"])
     assert [os.path.relpath(f, tmp_path) for f in found] == ["a.fits", "b.fits.fz", "sub/c.fits.gz"]
     assert find_files([tmp_path / "none.fits"]) == [str(tmp_path / "none.fits")]
+
+
+def test_links_capitals_and_the_home_directory(tmp_path, monkeypatch):
+    """Sites link the nights of several disks into one folder; a link back ends nowhere."""
+    disk, site = tmp_path / "disk", tmp_path / "home/site"
+    for folder in (disk / "night1", site):
+        folder.mkdir(parents=True)
+    for path in (disk / "night1/a.FITS", disk / "b.Fits.FZ", disk / "c_GUIDER.FITS", site / "d.fits.GZ"):
+        path.touch()
+    (site / "linked").symlink_to(disk)
+    (disk / "night1/back").symlink_to(site)
+    (site / "e.fits").symlink_to(disk / "b.Fits.FZ")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    expected = ["d.fits.GZ", "e.fits", "linked/b.Fits.FZ", "linked/night1/a.FITS"]
+    for given in ("~/site", site, f"{tmp_path}/home/si*"):
+        assert [os.path.relpath(f, site) for f in find_files([given])] == expected
+    assert find_files(["~/site/d.fits.GZ"]) == [str(site / "d.fits.GZ")]
+
+
+def test_a_folder_that_may_not_be_read_fails_as_a_file_does(repo, tmp_path, monkeypatch):
+    """root may read everything, so the refusal is put in."""
+    good, locked = raw_file(tmp_path / "raws"), tmp_path / "raws/locked"
+    locked.mkdir()
+    scandir, read_bytes = os.scandir, Path.read_bytes
+
+    def refuse(function, path):
+        if path in (locked, str(locked)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return function(path)
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": refuse(scandir, path))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(read_bytes, path))
+    summary = ingest(repo, [tmp_path / "raws"])
+    assert counts(summary) == (1, 0, 0, 1)
+    assert summary.failed == {str(locked): f"{locked}: cannot be read: Permission denied"}
+    assert registered(repo) == {(EXPOSURE, 0)}
+    assert str(good) not in summary.text()
 
 
 def test_nothing_found_is_said_with_every_name(tmp_path):
@@ -213,6 +253,48 @@ def test_bad_files_are_named_and_leave_no_reference(repo, tmp_path):
     assert all(path in reason and path in summary.text() for path, reason in summary.failed.items())
     assert "is a file of LSSTCam, the repository is for TinyCam" in summary.failed[str(tmp_path / "bad/camera.fits")]
     assert registered(repo, EXPOSURE, EXPOSURE + 1, EXPOSURE + 2) == {(EXPOSURE, 0)}
+
+
+ODD_NAMES = ("b].fits", "[b] :b: [red].fits", "two\nlines.fits")
+
+
+def test_failures_and_remarks_are_one_line_each_and_say_names_as_they_are(repo, tmp_path, monkeypatch):
+    folder = tmp_path / "["  # so that a path holds "[/b]"
+    folder.mkdir()
+    for name in ODD_NAMES:
+        (folder / name).write_bytes(b"not pixels")
+    raw_file(folder, name="[i]good.fits", FILTER="q_99", OBJECT="o" * 99)
+    monkeypatch.setenv("COLUMNS", "40")
+    found = CliRunner().invoke(main, ["ingest", repo.root, str(folder), "--cluster", "threads"])
+    assert found.exit_code == 1
+    lines = found.output.splitlines()
+    failed = [line for line in lines if line.startswith("failed: ")]
+    assert [line.removeprefix(f"failed: {folder}/").partition(": is not")[0] for line in failed] == sorted(
+        name.replace("\n", "\\n") for name in ODD_NAMES
+    )
+    (remark,) = [line for line in lines if line.startswith("remark: ")]
+    assert remark.startswith(f"remark: {folder}/[i]good.fits: card OBJECT is")
+    assert "filter 'q_99'" in remark
+
+
+def test_stale_checksums_are_accepted_only_when_asked(repo, tmp_path):
+    path = tmp_path / "a.fits"
+    hdu_list(pixels(), how="plain", cards=primary()).writeto(path, checksum=True)
+    with fits.open(path) as hdus:
+        place = hdus[3].fileinfo()["datLoc"]
+    data = bytearray(path.read_bytes())
+    data[place + 503] ^= 1  # the last byte of a pixel
+    path.write_bytes(data)
+    command = ["ingest", repo.root, str(path), "--cluster", "threads"]
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 1
+    assert f"failed: {path}: detector 0 (R22_S00), amp C12 (HDU 3): its data sum to" in refused.output
+    assert registered(repo) == set()
+    accepted = CliRunner().invoke(main, [*command, "--accept-checksum"])
+    assert accepted.exit_code == 0, accepted.output
+    assert f"remark: {path}: DATASUM does not match, accepted: C12" in accepted.output
+    assert manifest(repo)["remarks"] == ["DATASUM does not match, accepted: C12"]
+    assert registered(repo) == {(EXPOSURE, 0)}
 
 
 def test_unexpected_faults_belong_to_their_file(repo, tmp_path, monkeypatch):

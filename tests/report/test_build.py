@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 from html.parser import HTMLParser
@@ -9,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from camcal_dask.cli import main
-from camcal_dask.errors import ConfigError, RepoError
+from camcal_dask.errors import ConfigError, RepoError, RunError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.registry import open_repo
+from camcal_dask.report import build
 from camcal_dask.report.build import write_pages, write_report
 from camcal_dask.report.data import script
 from camcal_dask.report.subject import Subject
@@ -130,6 +132,24 @@ def test_mistakes(root, tmp_path):
         with pytest.raises(RepoError, match="holds no 'dark'"):
             write_report(repo, "u/good", tmp_path / "x", "dark")
     assert (tmp_path / "precious.txt").exists()
+
+
+def test_a_full_disk_leaves_no_folder_and_no_half_report(root, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_repo(root) as repo:
+        with monkeypatch.context() as broken:
+            broken.setattr(build, "index_page", full)
+            with pytest.raises(RunError, match=r"r: the report cannot be written .*No space left"):
+                write_report(repo, "u/good", tmp_path / "r")
+            assert not (tmp_path / "r").exists()
+        write_report(repo, "u/good", tmp_path / "r")
+        before = {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()}
+        monkeypatch.setattr(build, "index_page", full)
+        with pytest.raises(RunError):
+            write_report(repo, "u/good", tmp_path / "r")
+        assert before == {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()}
 
 
 def test_data_cannot_end_the_script():

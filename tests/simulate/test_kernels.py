@@ -15,9 +15,9 @@ from camcal_dask.kernels.sensor import (
 from camcal_dask.simulate.brighter_fatter import (
     area_coefficients,
     boundary_shifts,
-    n_terms,
     plane,
     redistribute,
+    series,
     shifts_of,
 )
 from camcal_dask.simulate.config import BrighterFatter
@@ -223,4 +223,23 @@ def test_covariances_of_flats_follow_the_area_coefficients(mu):
 
 def test_terms_of_the_series_grow_with_light():
     a = area_coefficients(BrighterFatter())
-    assert [n_terms(a, light) for light in (0.0, 100.0, 2000.0, 20000.0, 100000.0)] == [0, 0, 1, 2, 3]
+    assert [len(series(a, light)) for light in (0.0, 10.0, 2000.0, 20000.0, 100000.0, 200000.0)] == [0, 0, 1, 2, 3, 4]
+    taylor = np.array([1 / 2, 5 / 24, 1 / 16])
+    np.testing.assert_allclose(series(a, 100_000.0), taylor, rtol=0.2)
+
+
+@pytest.mark.parametrize("mu", [60.0, 300.0, 3000.0, 11_000.0, 40_000.0, 100_000.0, 130_000.0, 200_000.0])
+def test_power_of_a_flat_is_the_closed_form(mu):
+    """White light becomes coloured by |response|^2: at every wavelength (exp(2 u) - 1) / (2 u), without any noise."""
+    a, n, r = area_coefficients(BrighterFatter()), 64, 6
+    point = np.zeros((n, n), np.float32)
+    point[n // 2, n // 2] = 1000.0
+    before = point.copy()
+    redistribute(point, np.full((n, n), mu, np.float32), a, shifts_of(BrighterFatter()))
+    power = np.abs(np.fft.fft2(point) / np.fft.fft2(before)) ** 2
+    lags = np.arange(-r, r + 1)
+    wave = np.exp(2j * np.pi * np.outer(np.arange(n) / n, lags))
+    x = 2 * mu * (wave @ plane(a).T @ wave.T).real  # images are (y, x), planes (serial, parallel)
+    expected = np.where(np.abs(x) < 1e-12, 1.0, np.expm1(x) / np.where(x == 0, 1, x))
+    assert np.abs(power / expected - 1).max() < 2e-4
+    assert np.mean(power / expected) == pytest.approx(1, abs=5e-5)

@@ -12,6 +12,7 @@ from camcal_dask.verify.criterion import digest, evaluate, names, with_threshold
 from camcal_dask.verify.product import PRODUCT
 from camcal_dask.verify.readout import READOUT
 from camcal_dask.verify.references import DERIVED
+from camcal_dask.verify.response import RESPONSE
 from camcal_dask.verify.series import SERIES
 from camcal_dask.verify.statistics import STATISTICS
 
@@ -62,7 +63,7 @@ def test_rows_are_unique_and_read_declared_statistics(criteria):
     assert len({c.id for c in criteria}) == len({c.name for c in criteria}) == len(criteria)
     for c in criteria:
         used = names(c.value) | names(c.scale) | names(c.error)
-        assert used <= set(STATISTICS) | REFERENCES | set(DERIVED) | CARRIED | ELECTRO_OPTICAL, c.id
+        assert used <= set(STATISTICS) | REFERENCES | set(DERIVED) | set(RESPONSE) | CARRIED | ELECTRO_OPTICAL, c.id
 
 
 def test_upstream_tests_keep_their_numbers():

@@ -160,6 +160,50 @@ def test_roles_and_first_exposures_are_coordinates():
     assert verdict["first_in_set"].values.tolist() == [True, False, False]
 
 
+def with_a_bad_exposure(index, roles, first_in_set):
+    """Three good exposures but for one, judged."""
+    stats = statistics_of(3)
+    stats["mean"][index] = 100.0
+    ids = [int(e) for e in stats["exposure"].values]
+    return judge(stats, role=dict(zip(ids, roles, strict=True)), first_in_set=[ids[i] for i in first_in_set])
+
+
+OUT, IN = "verification", "construction"
+
+
+@pytest.mark.parametrize(
+    ("bad", "roles", "first", "passes"),
+    [
+        (0, (OUT, IN, IN), [0], True),  # kept out of the calibration because it is the first
+        (0, (OUT, IN, IN), [], False),  # kept out, but not the first
+        (0, (IN, IN, IN), [0], False),  # the first, and an input all the same
+        (1, (OUT, OUT, IN), [0], False),  # a valid external exposure
+        (2, (OUT, IN, IN), [0], False),  # an input
+        (0, (OUT, OUT, OUT), [0, 1, 2], False),  # nothing else to rest on
+    ],
+)
+def test_only_a_first_exposure_that_was_kept_out_does_not_block(bad, roles, first, passes):
+    verdict = with_a_bad_exposure(bad, roles, first)
+    assert bool(verdict["run_success"]) == passes
+    assert verdict["exposure_success"].values.tolist() == [i != bad for i in range(3)]
+    assert verdict["n_failed"].isel(exposure=bad).sum() > 0
+    text = summary(verdict)
+    assert ("passed" in text.splitlines()[0]) == passes
+    assert ("the verdict does not rest on it" in text) == passes
+    assert ("bad exposure" in text) or not passes
+
+
+def test_tests_of_the_run_leave_the_first_exposure_out_too():
+    rows = (Criterion("x.high", "HIGH", "max_over_exposures(mean)", 1.0, True, "ours", "largest", level="run"),)
+    stats = statistics_of(3)
+    stats["mean"][:] = 0.0
+    stats["mean"][0] = 100.0
+    ids = [int(e) for e in stats["exposure"].values]
+    roles = dict(zip(ids, (OUT, IN, IN), strict=True))
+    assert bool(judge(stats, rows, role=roles, first_in_set=ids[:1])["run_success"])
+    assert not bool(judge(stats, rows, role=roles)["run_success"])
+
+
 def test_detector_and_exposure_tests_extend_the_table_by_rows():
     """The flat's scatter over amps and detectors (reference 1.5), which no bias test needs."""
     rows = (

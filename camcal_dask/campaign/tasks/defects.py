@@ -8,13 +8,13 @@ from typing import Any
 
 import dask
 
-from camcal_dask.calibs.defects import Box, find_defects
+from camcal_dask.calibs.defects import Box, dead_amps, find_defects
 from camcal_dask.calibs.defects_config import DefectConfig
 from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import DefectsRecipe
 from camcal_dask.campaign.tasks.product import Job, Place
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import products
+from camcal_dask.repo import products, usable
 
 
 def run_defects(job: Job) -> Outcome:
@@ -51,5 +51,7 @@ def _search(
     }
     shape = (len(camera.amp_names), *camera.trimmed_shape)
     found = find_defects(images, camera.detectors[detector_id], shape, config, manual)
+    detector = camera.detectors[detector_id]
     record = {"boxes": found.boxes.tolist(), "n_source": found.n_source, "n_alone": found.n_alone}
+    record = usable.with_reasons(record, detector, dead_amps(found, detector))
     products.write_product(uri, index, found.arrays, record)

@@ -16,7 +16,7 @@ from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import CURVES, LinearityRecipe
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import files, products
+from camcal_dask.repo import files, products, usable
 
 _TABLE = (
     "raw_mean",
@@ -90,9 +90,11 @@ def _fit(place: Place, detector: int, factors: xr.DataArray | None, trial: int |
     assert isinstance(recipe, LinearityRecipe)
     ratios = products.open_dataset(_ratios_uri(place, detector)) if recipe.linearity.single_exposures else None
     curves = _curves(place.plan, detector)
-    return fit(
+    made = fit(
         curves, recipe.linearity, normalization=factors, ratios=ratios, first_pass=trial == 0, final=trial is None
     )
+    usable.with_reasons({}, place.plan.instrument.detectors[detector], made.attrs["problems"].get(str(detector), {}))
+    return made
 
 
 def _curves(plan: Plan, detector: int) -> xr.Dataset:
@@ -122,6 +124,7 @@ def _write(job: Job, linearizer: xr.Dataset) -> None:
     job.begin(described, shared(linearizer))
     detectors = linearizer["detector"].values.tolist()
     for d in detectors:
-        record = {"problems": linearizer.attrs["problems"].get(str(d), {})}
+        reasons = linearizer.attrs["problems"].get(str(d), {})
+        record = usable.with_reasons({}, job.plan.instrument.detectors[d], reasons)
         products.write_product(job.uri, job.place.index(d), arrays_of(linearizer, d), record)
     job.register(detectors)

@@ -19,7 +19,7 @@ from camcal_dask.campaign.tracker import Tracker
 from camcal_dask.errors import RepoError
 from camcal_dask.repo import files, products
 from camcal_dask.repo.parts import Parts, pack, unpack
-from camcal_dask.repo.shards import check_format
+from camcal_dask.repo.shards import check_format, cube_exists
 
 if TYPE_CHECKING:  # of the Butler's modules: workers unpickle a `Place`, and never open the registry
     from distributed import Client
@@ -37,6 +37,13 @@ class Place:
     root: str
     plan: Plan
     uri: str
+
+    def __post_init__(self) -> None:
+        files.guard(self.root)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # as it arrives on a worker
+        self.__dict__.update(state)
+        files.guard(self.root)
 
     def index(self, detector: int) -> int:
         """Position of a detector in the product cube."""
@@ -71,7 +78,7 @@ class Job:
         RepoError
             If it was begun with other settings, exposures, calibrations or software.
         """
-        if not files.exists(self.uri):
+        if not cube_exists(self.uri):
             return None
         attrs = check_format(self.uri, "product")
         there = attrs.get("provenance_id")
@@ -134,7 +141,7 @@ class Job:
 
     def finished(self) -> set[int]:
         """Ids of the detectors that are whole: written, and not damaged since."""
-        if not files.exists(self.uri):
+        if not cube_exists(self.uri):
             return set()
         written = products.finished(self.uri)
         ids, bad = list(self.plan.instrument.detectors), set(products.damaged(self.uri, written))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,14 +11,15 @@ import xarray as xr
 
 from camcal_dask.calibs.ptc import EXTRACTED, extract
 from camcal_dask.calibs.ptc_product import arrays_of, join_pairs, shared
-from camcal_dask.calibs.ptc_solve import solve
+from camcal_dask.calibs.ptc_solve import reasons_of, solve
 from camcal_dask.campaign.plan import Plan
 from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import PtcRecipe
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.errors import RepoError
+from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import files, products
+from camcal_dask.repo import files, products, usable
 from camcal_dask.repo.parts import bind, unbind, unpack
 
 
@@ -101,16 +102,26 @@ def _solve(place: Place, detector: int) -> None:
     """Fit and write one detector; runs on a worker."""
     recipe = place.plan.recipe
     assert isinstance(recipe, PtcRecipe)
-    bound = files.read_bytes(pairs_uri(place, detector))
+    waiting = pairs_uri(place, detector)
+    bound = files.read_bytes(waiting)
     if bound is None:
-        raise RepoError(f"{pairs_uri(place, detector)}: gone since the pairs were measured; run the pipeline again")
-    measured = {(int(first), int(second)): unpack(part) for (first, second), part in unbind(bound)}
-    pairs = join_pairs(measured, paired(place.plan))
+        raise RepoError(f"{waiting}: gone since the pairs were measured; run the pipeline again")
+    measured = {(int(first), int(second)): unpack(part) for (first, second), part in unbind(bound, waiting)}
+    pairs = join_pairs(measured, paired(place.plan)).assign_attrs(extract_config=recipe.extract.model_dump_json())
     camera = place.plan.instrument
     solved = solve(pairs.assign_coords(detector=[detector], amp=list(camera.amp_names)), recipe.solve)
     bad, lost = solved["bad"].isel(detector=0), ~pairs["valid"].isel(detector=0).any("amp")
     record = {
         "bad_amps": bad["amp"].values[bad.values].tolist(),
+        "reasons": reasons_of(solved, detector),
         "lost_pairs": [pair for pair, is_lost in zip(paired(place.plan), lost.values, strict=True) if is_lost],
     }
-    products.write_product(place.uri, place.index(detector), arrays_of(solved, recipe.n_parameter), record)
+    marked = _with_reasons(record, camera.detectors[detector])
+    products.write_product(place.uri, place.index(detector), arrays_of(solved, recipe.n_parameter), marked)
+
+
+def _with_reasons(record: Mapping[str, Any], detector: Detector) -> dict[str, Any]:
+    """Record with a reason for every bad amp."""
+    known = record.get("reasons", {})
+    reasons = {amp: known.get(amp, "no curve fits its pairs") for amp in record["bad_amps"]}
+    return usable.with_reasons(record, detector, reasons)

@@ -10,14 +10,14 @@ import dask
 
 from camcal_dask.calibs.cosmic_rays import find_hits
 from camcal_dask.calibs.levels import VignetteConfig, vignette
-from camcal_dask.calibs.stack import Finished, combine, finished_of
+from camcal_dask.calibs.stack import Finished, combine, finished_of, unusable_amps
 from camcal_dask.calibs.state import check_powered, common_state
 from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import FlatRecipe, StackRecipe
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import cubes, products
+from camcal_dask.repo import cubes, products, usable
 
 
 def run_stack(job: Job) -> Outcome:
@@ -38,9 +38,12 @@ def stack_quantum(place: Place, quantum: Quantum, levels: Sequence[float] | None
     product = blocks.to_delayed()[0]
     if isinstance(recipe, FlatRecipe) and recipe.vignette.enabled:
         product = dask.delayed(_vignetted)(product, plan.instrument.name, detector, recipe.vignette)
-    record = dask.delayed(_inputs)(
+    record = dask.delayed(_record)(
+        product,
+        plan.instrument.name,
+        detector,
+        recipe.product,
         {e: (cubes.raw_cube_uri(place.root, plan.instrument.name, e), detector) for e in plan.exposures},
-        camera=plan.instrument.name,
         what=f"{recipe.product}, detector {plan.instrument.detector(detector).name}",
         strict=not recipe.mixed_state,
         powered=recipe.check_powered,
@@ -76,6 +79,13 @@ def _finish(uri: str, index: int, record: Mapping[str, Any], done: Sequence[None
 
 def _vignetted(product: Finished, camera: str, detector: int, field: VignetteConfig) -> Finished:
     return Finished(**vignette(product._asdict(), get_instrument(camera).detectors[detector], field))
+
+
+def _record(product: Finished, camera: str, detector: int, dataset_type: str, *args: Any, **kwargs: Any) -> Any:
+    """What the marker keeps: inputs, their state (as `_inputs` is given them), amps that correct nothing."""
+    place = get_instrument(camera).detectors[detector]
+    reasons = unusable_amps(product, place, divides=dataset_type.startswith("flat"))
+    return usable.with_reasons(_inputs(*args, camera=camera, **kwargs), place, reasons)
 
 
 def _inputs(

@@ -11,10 +11,11 @@ from camcal_dask.campaign.plan import Plan, made_from
 from camcal_dask.campaign.quanta import Outcome, Quantum, QuantumOutcome
 from camcal_dask.campaign.recipe import VerifyRecipe
 from camcal_dask.campaign.record import calib_ids, made_as
+from camcal_dask.campaign.selection import first_in_set
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import files, products
-from camcal_dask.repo.shards import check_format
+from camcal_dask.repo import products
+from camcal_dask.repo.shards import check_format, cube_exists
 from camcal_dask.verify.judge import failures, judge
 from camcal_dask.verify.product import measure_product
 from camcal_dask.verify.raft import raft_correlations
@@ -48,7 +49,7 @@ def run_verify(job: Job) -> Outcome:
         thresholds=settings.thresholds,
         known_bad=settings.known_bad,
         role=_roles(plan),
-        first_in_set=_first_in_set(plan),
+        first_in_set=first_in_set(plan.pixels),
     )
     verdict = statistics.merge(verdict, compat="override", join="exact").assign_attrs(
         **verdict.attrs,
@@ -68,7 +69,7 @@ def run_verify(job: Job) -> Outcome:
 
 def _earlier(job: Job) -> xr.Dataset | None:
     """Verdict of an earlier run, if it has all detectors and nothing that decides it has changed."""
-    if not files.exists(job.uri) or check_format(job.uri, "dataset").get("provenance_id") != job.provenance:
+    if not cube_exists(job.uri) or check_format(job.uri, "dataset").get("provenance_id") != job.provenance:
         return None
     verdict = products.open_dataset(job.uri)
     return verdict if set(verdict["detector"].values.tolist()) >= set(job.plan.detectors) else None
@@ -106,8 +107,3 @@ def _roles(plan: Plan) -> dict[int, str]:
     """Say which exposures made the calibrations applied and which are independent of them (verification.md 1.1)."""
     made = made_from(ref for refs in plan.calibs.values() for ref in refs.values())
     return {e: "construction" if e in made else "verification" for e in plan.exposures}
-
-
-def _first_in_set(plan: Plan) -> list[int]:
-    first = plan.pixels["seq_num"].values == plan.pixels["seq_start"].values
-    return [e for e, is_first in zip(plan.exposures, first, strict=True) if is_first]
