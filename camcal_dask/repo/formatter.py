@@ -14,7 +14,7 @@ from camcal_dask.instruments import get_instrument
 from camcal_dask.repo import cubes, files, objects, selection
 
 ANCHOR = ".butler"
-"""Ending of the small file by which the Butler's datastore knows a cube or record beside it.
+"""Ending of the empty file by which the Butler's datastore knows a cube or record beside it.
 
 Its path is stored relative to the repository, so a copy reads itself.  What the datastore stores so, it also
 deletes with the last of its datasets (``butler remove-runs``): this file, never pixels.

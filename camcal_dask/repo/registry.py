@@ -441,7 +441,7 @@ class Repo(Curation):
             if not files.exists(uri):
                 raise RepoError(f"{dataset_type} in {run}: write the cube before registering it ({uri} is not there)")
             if not files.exists(place := anchor(uri)):
-                files.write_json(place, {"what": "stands for what lies beside it under the same name"})
+                files.write_bytes(place, b"")  # it says nothing, so it cannot be damaged
             path = place.removeprefix(f"{self.root}/")
             datasets.append(FileDataset(path=path, refs=[self._ref(kind, run, d) for d in ids], formatter=formatter))
         # None: what lies there is known by its path in the repository.  No size or checksum: cubes go on growing.
