@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.exchange.header import STATE_CARDS
 from camcal_dask.exchange.linearizer import write_linearizer
 from camcal_dask.exchange.ptc import write_ptc
+from camcal_dask.instruments.arguments import Detectors
 from camcal_dask.repo import cubes
 
 if TYPE_CHECKING:
@@ -34,8 +36,9 @@ def export(
     out: str | Path,
     *,
     collections: Sequence[str],
-    detectors: Sequence[int] = (),
+    detectors: Detectors | None = None,
     exposure: int | None = None,
+    instrument: str | None = None,
     cards: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write a calibration of some detectors as FITS files ``<dataset type>_<instrument>_<detector name>.fits``.
@@ -48,8 +51,9 @@ def export(
     dataset_type : key of ``WRITERS``
     out : folder, made if need be
     collections : to search; with CALIBRATION collections ``exposure`` is needed
-    detectors : ids; all there are if empty
+    detectors : ids or names; default all there are
     exposure : that the calibration must be valid for
+    instrument : needed if the collections hold those of several
     cards : further header cards, which win
 
     Returns
@@ -66,9 +70,11 @@ def export(
     """
     if dataset_type not in WRITERS:
         raise ConfigError(f"{dataset_type} has no FITS layout here{nearest(dataset_type, WRITERS)}")
-    product = repo.open(dataset_type, collections=collections, exposure=exposure, detector=list(detectors) or None)
+    product = repo.open(
+        dataset_type, collections=collections, exposure=exposure, detector=detectors, instrument=instrument
+    )
     camera = repo.instrument(product.attrs["instrument"])
-    folder = Path(out)
+    folder = Path(os.path.expanduser(out))  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for number in product["detector"].values.tolist():

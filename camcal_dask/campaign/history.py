@@ -19,10 +19,14 @@ from camcal_dask.repo.registry import Repo
 _SNAPSHOT = pydantic.TypeAdapter(Snapshot)
 
 
-def recorded_runs(repo: Repo) -> list[str]:
-    """RUN collections that have attempts, by name."""
+def recorded_runs(repo: Repo, instrument: str | None = None) -> list[str]:
+    """RUN collections that have attempts, of one camera or of all, by name."""
     runs = (c.name for c in repo.collections(kind="RUN") if naming.fault(c.name) is None)
-    return [name for name in runs if files.names(attempts.attempts_uri(repo.root, name))]
+    found = [name for name in runs if files.names(attempts.attempts_uri(repo.root, name))]
+    if instrument is None:
+        return found
+    camera = repo.instrument(instrument).name
+    return [name for name in found if camera in _cameras(repo.root, name)]
 
 
 def snapshots(root: str, run: str) -> list[Snapshot]:
@@ -102,7 +106,12 @@ def reference_record(root: str, run: str, product: str | None = None) -> dict[st
 
 def reference_instrument(root: str, run: str) -> str:
     """Name of the camera that a RUN was made for."""
-    records = [r for r in map(attempts.read_record, attempts.list_attempts(root, run)) if r]
-    if not records:
+    if not (found := _cameras(root, run)):
         raise RepoError(f"{run}: no record of an attempt can be read there; camcal history says what is damaged")
-    return str(records[-1]["recipe"]["instrument"])
+    return found[-1]
+
+
+def _cameras(root: str, run: str) -> list[str]:
+    """Cameras of the attempts of a RUN that wrote a record."""
+    records = map(attempts.read_record, attempts.list_attempts(root, run))
+    return [str(record["recipe"]["instrument"]) for record in records if record]

@@ -28,6 +28,7 @@ from camcal_dask.campaign.recipe import (
 )
 from camcal_dask.errors import PlanError, RepoError
 from camcal_dask.instruments import Instrument
+from camcal_dask.instruments.arguments import integers
 from camcal_dask.repo import products
 from camcal_dask.repo.lookup import CalibRef
 from camcal_dask.repo.naming import check_dataset_type
@@ -258,7 +259,7 @@ def make_plan(
         _one_filter(raws)
         exposures, base["choice"] = choose_flats(repo, recipe.select, raws, inputs, recipe.product)
     if exposures is not None:
-        raws = raws.sel(exposure=list(exposures))
+        raws = raws.sel(exposure=integers(exposures, "exposure"))
     paired = find_pairs(repo, recipe, raws) if isinstance(recipe, PtcRecipe) else None
     if paired is not None:
         raws = raws.sel(exposure=paired.pairs.exposures)

@@ -116,7 +116,7 @@ def execute(
 def _attempt(repo: Repo, plan: Plan, client: Client, options: Options, attempt: str, uri: str) -> Outcome:
     """Carry out one attempt between the two writings of its record."""
     record = open_record(plan, options.cluster, options.asked)
-    record.uri, record.scheduler = uri, redacted(str(client.scheduler.address))
+    record.uri, record.scheduler = uri.removeprefix(f"{repo.root}/"), redacted(str(client.scheduler.address))
     files.write_json(attempts.record_uri(attempt), record.plain())
     start = Snapshot(plan.output, plan.recipe.product)
     tracker = Tracker(attempt, start, options.limits, options.progress, options.watch, plan.task_bytes)

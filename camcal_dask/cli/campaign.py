@@ -9,7 +9,14 @@ from typing import Any
 import click
 from rich.table import Table
 
-from camcal_dask.cli.common import cluster_options, console, grid, with_options
+from camcal_dask.cli.common import (
+    check_instrument,
+    cluster_options,
+    console,
+    grid,
+    instrument_option,
+    with_options,
+)
 from camcal_dask.cli.live import duration, line, watching
 from camcal_dask.repo import usable
 
@@ -18,14 +25,17 @@ from camcal_dask.repo import usable
 @click.argument("repo")
 @click.argument("run", required=False)
 @click.option("--watch", is_flag=True, help="repeat until the run has ended")
-def status(repo: str, run: str | None, watch: bool) -> None:
+@instrument_option
+def status(repo: str, run: str | None, watch: bool, instrument: str | None) -> None:
     """Say how far RUN is (default: all runs of REPO): while it goes, and afterwards."""
     from camcal_dask.campaign.history import damage, recorded_runs, snapshots
     from camcal_dask.repo.registry import open_repo
 
     with open_repo(repo) as opened:
+        if run:
+            check_instrument(opened, run, instrument)
         while True:
-            runs = [run] if run else recorded_runs(opened)
+            runs = [run] if run else recorded_runs(opened, instrument)
             found = [s for name in runs for s in snapshots(opened.root, name)]
             for snapshot in found:
                 console.print(f"{snapshot.run}: {line(snapshot)}")
@@ -47,7 +57,8 @@ def status(repo: str, run: str | None, watch: bool) -> None:
 @click.argument("run")
 @click.option("--failed", is_flag=True, help="list all quanta that failed, with their reasons")
 @click.option("--quanta", is_flag=True, help="list all quanta with time, memory and worker")
-def history(repo: str, run: str, failed: bool, quanta: bool) -> None:
+@instrument_option
+def history(repo: str, run: str, failed: bool, quanta: bool, instrument: str | None) -> None:
     """Print what RUN did: every attempt with command, settings, inputs, software, host, times and outcomes."""
     from camcal_dask.campaign import attempts
     from camcal_dask.campaign.history import latest_outcomes, outcomes
@@ -55,6 +66,7 @@ def history(repo: str, run: str, failed: bool, quanta: bool) -> None:
 
     with open_repo(repo) as opened:
         root = opened.root
+        check_instrument(opened, run, instrument)
     for attempt in attempts.list_attempts(root, run):
         console.rule(attempt.rpartition("/")[2], align="left")
         console.print(grid(_account(attempts.read_record(attempt))))
@@ -112,13 +124,15 @@ def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
 @click.option("--detector", help="id or name, such as R22_S11 (default: all)")
 @click.option("--failed", is_flag=True, help="only quanta that failed")
 @click.option("--grep", "text", default="", help="only lines that contain this")
-def logs(repo: str, run: str, detector: str | None, failed: bool, text: str) -> None:
+@instrument_option
+def logs(repo: str, run: str, detector: str | None, failed: bool, text: str, instrument: str | None) -> None:
     """Print the log lines and tracebacks of the quanta of RUN, of all attempts."""
     from camcal_dask.campaign.history import outcomes, reference_instrument
     from camcal_dask.repo.registry import open_repo
 
     with open_repo(repo) as opened:
         root = opened.root
+        check_instrument(opened, run, instrument)
         number = None if detector is None else opened.instrument(reference_instrument(root, run)).detector(detector).id
     for attempt, o in outcomes(root, run):
         if number not in (None, o.detector) or (failed and o.status != "failed"):
@@ -134,8 +148,17 @@ def logs(repo: str, run: str, detector: str | None, failed: bool, text: str) -> 
 @click.argument("run")
 @click.option("-o", "--output", "--output-run", required=True, help="RUN collection to write")
 @click.option("--product", help="needed if RUN holds several")
+@instrument_option
 @with_options(cluster_options)
-def rerun(repo: str, run: str, output: str, product: str | None, processes: int | None, cluster: str) -> None:
+def rerun(
+    repo: str,
+    run: str,
+    output: str,
+    product: str | None,
+    instrument: str | None,
+    processes: int | None,
+    cluster: str,
+) -> None:
     """Repeat RUN exactly into another RUN: same settings, exposures, detectors and calibrations."""
     from camcal_dask.campaign.rerun import differences, replan
     from camcal_dask.campaign.run import Options, execute
@@ -144,6 +167,7 @@ def rerun(repo: str, run: str, output: str, product: str | None, processes: int 
 
     profile = load_profile(cluster, processes)
     with open_repo(repo, writeable=True) as opened:
+        check_instrument(opened, run, instrument)
         plan = replan(opened, run, output, product=product, task_memory_bytes=profile.task_memory_bytes())
         for change in differences(opened, run, product):
             console.print(f"warning: other software than then: {change}")

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -18,8 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from camcal_dask.campaign import faults
-from camcal_dask.errors import explain
+from camcal_dask.errors import RepoError, explain
 from camcal_dask.redact import redacted
+
+if TYPE_CHECKING:
+    from camcal_dask.repo.registry import Repo
 
 
 class Plain(Console):
@@ -113,6 +116,21 @@ cluster_options = [
 
 
 instrument_option = click.option("--instrument", help="camera, if the repository has several")
+
+
+def check_instrument(repo: Repo, run: str, instrument: str | None) -> None:
+    """Refuse a RUN that holds nothing of the camera that was named.
+
+    Raises
+    ------
+    RepoError
+        Naming the cameras that it is of.
+    """
+    if instrument is None:
+        return
+    name, cameras = repo.instrument(instrument).name, repo.cameras_of(run)
+    if cameras and name not in cameras:
+        raise RepoError(f"{run}: is of {', '.join(cameras)}, not of {name}")
 
 
 def with_options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:

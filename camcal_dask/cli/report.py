@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from camcal_dask.cli.common import console, names
+from camcal_dask.cli.common import check_instrument, console, instrument_option, names
 
 
 @click.command()
@@ -16,13 +16,15 @@ from camcal_dask.cli.common import console, names
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="folder [default: camcal-report/RUN]"
 )
 @click.option("--dataset-type", help="if RUN holds several")
-def report(repo: str, run: str, output: Path | None, dataset_type: str | None) -> None:
+@instrument_option
+def report(repo: str, run: str, output: Path | None, dataset_type: str | None, instrument: str | None) -> None:
     """Write a static HTML report of RUN, a calibration or a verification."""
     from camcal_dask.repo.registry import open_repo
     from camcal_dask.report.build import default_folder, write_report
 
     with open_repo(repo) as opened:
-        page = write_report(opened, run, output or default_folder(run), dataset_type)
+        check_instrument(opened, run, instrument)
+        page = write_report(opened, run, output or default_folder(run), dataset_type, instrument)
     console.print(f"report {page.resolve().as_uri()}")
 
 
@@ -38,6 +40,7 @@ def report(repo: str, run: str, output: Path | None, dataset_type: str | None) -
 @click.option("-p", "--pipeline", help="whose ISR corrects the raw (default: overscan only)")
 @click.option("--mask", default="BAD,SAT,CR,SUSPECT,NO_DATA", help="planes drawn over the image, comma-separated")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".png or .fits")
+@instrument_option
 def show(
     repo: str,
     what: str,
@@ -50,14 +53,22 @@ def show(
     pipeline: str | None,
     mask: str,
     output: Path,
+    instrument: str | None,
 ) -> None:
     """Make a picture of WHAT: raw, corrected (after the ISR), or a dataset type such as bias."""
     from camcal_dask.repo.registry import open_repo
     from camcal_dask.report.show import open_pixels, picture
 
     with open_repo(repo) as opened:
-        one = None if detector is None else [opened.instrument().detector(detector).id]
-        pixels = open_pixels(opened, what, names(inputs), exposure=exposure, pipeline=pipeline, detectors=one)
+        pixels = open_pixels(
+            opened,
+            what,
+            names(inputs),
+            exposure=exposure,
+            pipeline=pipeline,
+            detectors=detector,
+            instrument=instrument,
+        )
         title = " ".join(str(part) for part in (what, exposure) if part is not None)
         made = picture(pixels, detector or raft or "", amp=amp, binning=binning, title=title)
     made.write(output, planes=names(mask))
@@ -90,12 +101,14 @@ def dashboard(repo: str, port: int, address: str) -> None:
 @click.option("--by", required=True, help="who accepts it")
 @click.option("--note", default="", help="what was looked at, a ticket ...")
 @click.option("--override", default="", metavar="REASON", help="accept although blocking tests failed, or unverified")
-def approve(repo: str, run: str, by: str, note: str, override: str) -> None:
+@instrument_option
+def approve(repo: str, run: str, by: str, note: str, override: str, instrument: str | None) -> None:
     """Record that a person accepts the calibrations of RUN."""
     from camcal_dask.repo.registry import open_repo
     from camcal_dask.repo.signoff import approve as record
 
     with open_repo(repo) as opened:
+        check_instrument(opened, run, instrument)
         act = record(opened, run, by, note, override=override)
     basis = ", ".join(f"{v['run']} ({'passed' if v['passed'] else 'failed'})" for v in act.verifications)
     console.print(f"{run} approved by {act.by}; rests on {basis or 'no verification'}")

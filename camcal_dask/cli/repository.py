@@ -75,13 +75,13 @@ def certify(
 @click.option("--exposure", type=int, required=True)
 @click.option("--detector", required=True, help="id or name, such as R22_S11")
 @click.option("-i", "--input", "inputs", required=True, help="collections to search, comma-separated")
-def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: str) -> None:
+@instrument_option
+def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: str, instrument: str | None) -> None:
     """Say which DATASET_TYPE is valid for an exposure and detector."""
     from camcal_dask.repo.registry import open_repo
 
     with open_repo(repo) as opened:
-        number = opened.instrument().detector(detector).id
-        ref = opened.find_calib(dataset_type, exposure, number, names(inputs))
+        ref = opened.find_calib(dataset_type, exposure, detector, names(inputs), instrument=instrument)
     for name, value in (("run", ref.run), ("id", ref.uuid), ("cube", ref.uri)):
         console.print(f"{name:5} {value}")
 
@@ -94,8 +94,16 @@ def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: st
 @click.option("--detectors", default="", help="ids or names, comma-separated (default: all there are)")
 @click.option("--exposure", type=int, help="that it must be valid for; needed with CALIBRATION collections")
 @click.option("--card", "cards", multiple=True, metavar="KEY=VALUE", help="further header card; may be repeated")
+@instrument_option
 def export(
-    repo: str, dataset_type: str, out: str, inputs: str, detectors: str, exposure: int | None, cards: tuple[str, ...]
+    repo: str,
+    dataset_type: str,
+    out: str,
+    inputs: str,
+    detectors: str,
+    exposure: int | None,
+    cards: tuple[str, ...],
+    instrument: str | None,
 ) -> None:
     """Write DATASET_TYPE (ptc, linearizerPtc, linearizer) into OUT as FITS files that the LSST stack reads."""
     from camcal_dask.campaign.export import export as write_files
@@ -103,9 +111,15 @@ def export(
 
     given = dict(card.partition("=")[::2] for card in cards)
     with open_repo(repo) as opened:
-        chosen = [opened.instrument().detector(name).id for name in names(detectors)]
         written = write_files(
-            opened, dataset_type, out, collections=names(inputs), detectors=chosen, exposure=exposure, cards=given
+            opened,
+            dataset_type,
+            out,
+            collections=names(inputs),
+            detectors=names(detectors) or None,
+            exposure=exposure,
+            instrument=instrument,
+            cards=given,
         )
     console.print(f"{len(written)} files in {out}, {written[0].name} to {written[-1].name}")
 

@@ -29,6 +29,7 @@ from camcal_dask.cli.live import watching
 @click.option("--quantum-timeout", type=Duration(), default="2 h", help="patience with one quantum; 0: endless")
 @click.option("--clobber", "--clobber-outputs", is_flag=True, help="make again what is there, also with other settings")
 @click.option("--extend", "--extend-run", is_flag=True, help="add other detectors to what is there")
+@click.option("--instrument", help="camera that the pipeline must be for")
 @click.option("--resume", is_flag=True, help="insist that an earlier run is there to be continued")
 @click.option("--skip-existing", is_flag=True, hidden=True, help="accepted for users of pipetask; always done")
 @click.option("--register-dataset-types", is_flag=True, hidden=True, help="accepted for users of pipetask; always done")
@@ -51,6 +52,7 @@ def run(
     quantum_timeout: float,
     clobber: bool,
     extend: bool,
+    instrument: str | None,
     resume: bool,
     skip_existing: bool,
     register_dataset_types: bool,
@@ -62,9 +64,12 @@ def run(
     from camcal_dask.campaign.recipe import load_recipe
     from camcal_dask.campaign.run import Limits, Options, count_tasks, execute
     from camcal_dask.campaign.workers import connect, load_profile
+    from camcal_dask.errors import ConfigError
     from camcal_dask.repo.registry import open_repo
 
     recipe = load_recipe(pipeline, overrides)
+    if instrument not in (None, recipe.instrument):
+        raise ConfigError(f"{pipeline}: is for {recipe.instrument}, not for {instrument}; take the one of {instrument}")
     profile = load_profile(cluster, processes)
     with open_repo(repo, writeable=not dry_run) as opened:
         plan = make_plan(

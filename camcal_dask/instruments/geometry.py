@@ -23,6 +23,7 @@ import yaml
 
 from camcal_dask.config import Config, load_config
 from camcal_dask.errors import ConfigError, DataError, nearest
+from camcal_dask.instruments.arguments import Detectors, elements
 
 
 @dataclass(frozen=True)
@@ -219,11 +220,22 @@ class Instrument:
         ConfigError
             If the camera has no such detector.
         """
-        found = self._by_name.get(str(name))
+        (name, *more) = elements(name, "detector")
+        found = None if more or isinstance(name, bool) else self._by_name.get(str(name))
         if found is None:
             valid = [d.full_name for d in self.detectors.values()]
             raise ConfigError(f"{self.name} has no detector {name!r}{nearest(str(name), valid)}")
         return found
+
+    def detector_ids(self, detectors: Detectors) -> list[int]:
+        """Ids of detectors that are given by id or name, one or several, in their order.
+
+        Raises
+        ------
+        ConfigError
+            If the camera has no such detector, or none is named.
+        """
+        return [self.detector(one).id for one in elements(detectors, "detector")]
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         if self.name in instrument_names() and get_instrument(self.name) is self:

@@ -242,7 +242,7 @@ def validity(begin: Moment, end: Moment, what: str) -> Timespan:
             raise RepoError(f"validity from {begin} to {end} is outside of 1970 to 2100, which the registry knows")
         first = None if first is None or first.jd <= _EARLIEST.jd else first
         last = None if last is None or last.jd > _LATEST.jd else last
-        timespan = Timespan(first, last)
+        timespan = Timespan(first, last, padInstantaneous=False)  # else begin = end would be valid for 1 ns
     except RepoError as error:
         raise RepoError(f"{what}: {error}") from None
     if timespan.isEmpty():

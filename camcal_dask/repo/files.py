@@ -56,7 +56,8 @@ def absolute(uri: str | os.PathLike[str]) -> str:
     """Return the URI in the form that every worker understands: an absolute path, or the object's URI."""
     if objects.is_object(text := os.fspath(uri)):
         return objects.normal(text)
-    return os.path.abspath(local_path(uri))  # noqa: PTH100 -- resolve() would follow a site's symbolic links
+    path = os.path.expanduser(local_path(uri))  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
+    return os.path.abspath(path)  # noqa: PTH100 -- resolve() would follow a site's symbolic links
 
 
 def join(uri: str, *parts: str) -> str:

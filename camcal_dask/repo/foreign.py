@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.repo import schema
 from camcal_dask.repo.connection import remedy
+from camcal_dask.repo.formatter import ANCHOR
 
 
 def raws_of(
@@ -87,7 +88,7 @@ def _only_instrument(butler: Butler, root: str) -> str:
 
 def _path(uri: ResourcePath, root: str) -> str:
     path = str(uri.ospath) if uri.isLocal else str(uri)
-    if path.rstrip("/").endswith((".zarr", "zarr.json")):
+    if path.rstrip("/").endswith((".zarr", "zarr.json", ANCHOR)):
         raise RepoError(
             f"{root}: is a repository of camcal_dask, its raws are cubes; use it with -b, or ingest the FITS"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
@@ -10,19 +11,63 @@ from lsst.resources import ResourcePath
 
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes, objects, selection
+from camcal_dask.repo import cubes, files, objects, selection
+
+ANCHOR = ".butler"
+"""Ending of the empty file by which the Butler's datastore knows a cube or record beside it.
+
+Its path is stored relative to the repository, so a copy reads itself.  What the datastore stores so, it also
+deletes with the last of its datasets (``butler remove-runs``): this file, never pixels.
+"""
 
 
-def datastore_path(uri: str) -> str:
-    """Path under which the Butler's datastore keeps a cube: it must exist, and an object store has no folders."""
-    return f"{uri}/{objects.LAST}" if objects.is_object(uri) and not uri.endswith(".json") else uri
+def anchor(uri: str) -> str:
+    """Path of the anchor of a cube (``.zarr``), of a record (``.json``) or of a folder of records."""
+    return uri.removesuffix(".zarr").removesuffix(".json") + ANCHOR
 
 
-def cube_uri(path: ResourcePath) -> str:
-    """URI of the cube (or record) behind `datastore_path`."""
-    if path.isLocal:
-        return str(path.ospath).rstrip("/")
-    return str(path).removesuffix(f"/{objects.LAST}").rstrip("/")
+def cube_uri(path: ResourcePath, suffix: str = ".zarr") -> str:
+    """URI of the cube (or of the record, ``suffix=".json"``) behind the path that the datastore knows."""
+    text = str(path.ospath) if path.isLocal else str(path)
+    if text.endswith(ANCHOR):
+        return text.removesuffix(ANCHOR) + suffix
+    return text.removesuffix(f"/{objects.LAST}").rstrip("/")  # of a repository made before there were anchors
+
+
+def record_suffix(data_id: Mapping[str, Any]) -> str:
+    """Ending of a JSON record; those of exposures lie together in a folder."""
+    return f"/{data_id['exposure']}.json" if "exposure" in data_id else ".json"
+
+
+def here(root: str, uri: str, run: str) -> str:
+    """URI of a product in a repository that was moved or copied after its absolute path had been stored."""
+    if not uri.startswith(f"{root}/"):
+        for folder in (f"/cubes/{run}/", "/cubes/raw/"):
+            before, found, rest = uri.rpartition(folder)
+            if found and before and files.exists(moved := f"{root}{folder}{rest}"):
+                return moved
+    return uri
+
+
+class RecordFormatter(FormatterV2):
+    """Reader of JSON records: that of a run, or of the exposure in the data ID."""
+
+    default_extension = ".json"
+    unsupported_parameters = None
+    can_read_from_uri = True
+
+    def read_from_uri(self, uri: ResourcePath, component: str | None = None, expected_size: int = -1) -> Any:
+        """Read the record.
+
+        Returns
+        -------
+        dict
+            Its content.
+        """
+        path = cube_uri(self.file_descriptor.location.uri, record_suffix(self.data_id.mapping))
+        if (record := files.read_json(path)) is None:
+            raise RepoError(f"{path}: the record is registered, but gone; repeat the step that wrote it")
+        return record
 
 
 class CubeFormatter(FormatterV2):

@@ -24,7 +24,7 @@ _OURS = re.compile(
 """Files and folders of a RUN that are not collections."""
 _FIRST = ("raw", "photodiode")
 """Folders of `cubes` that hold the pixels and readings of exposures."""
-_ROOT = re.compile(r"[\x00-\x1f\x7f?]|%[0-9A-Fa-f]{2}")
+_ROOT = re.compile(r"[\x00-\x1f\x7f?#]|%[0-9A-Fa-f]{2}")
 
 
 def fault(name: str) -> str | None:

@@ -58,7 +58,8 @@ def ingest_readings(repo: Repo, paths: Sequence[str], *, replace: bool = False) 
         uri = reading_uri(repo.root, row.instrument, row.id)
         outcomes[path] = _store(path, uri, reading, replace)
         if outcomes[path][0] != "failed":
-            stored.setdefault(row.instrument, {})[uri] = [{"instrument": row.instrument, "exposure": row.id}]
+            day = stored.setdefault(row.instrument, {}).setdefault(files.parent(uri), [])
+            day.append({"instrument": row.instrument, "exposure": row.id})
     for instrument, places in stored.items():
         repo.register_all(schema.photodiode_run(instrument), DATASET_TYPE, places)
     return outcomes

@@ -11,9 +11,10 @@ import xarray as xr
 
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import Instrument
+from camcal_dask.instruments.arguments import Detectors, Integers, integer, integers
 from camcal_dask.kernels.photodiode import Method
 from camcal_dask.repo import cubes, photodiode, schema, statistics
-from camcal_dask.repo.formatter import cube_uri
+from camcal_dask.repo.formatter import cube_uri, here, record_suffix
 from camcal_dask.repo.lookup import (
     CalibRef,
     Candidate,
@@ -90,6 +91,14 @@ class ProductQueries:
                 found.append(name)
         return list(dict.fromkeys(found))
 
+    def cameras_of(self, collection: str) -> list[str]:
+        """Names of the cameras that a collection holds datasets of, sorted."""
+        found = set()
+        for name in self.types_in(collection):
+            at = list(self._type(name).dimensions.required).index("instrument")
+            found |= {str(key[at]) for _, key in self._candidates(name, collection).by_key}
+        return sorted(found)
+
     def runs_of(self, uuids: Iterable[str]) -> list[str]:
         """RUN collections of some datasets, sorted; those that are no longer registered are left out."""
         found = (self.butler.get_dataset(uuid.UUID(name)) for name in set(uuids))
@@ -101,7 +110,13 @@ class ProductQueries:
         return [one for group in groups for one in group if one.collection != one.run]
 
     def find_calib(
-        self, dataset_type: str, exposure: int, detector: int, collections: Names, *, instrument: str | None = None
+        self,
+        dataset_type: str,
+        exposure: Integers,
+        detector: Detectors,
+        collections: Names,
+        *,
+        instrument: str | None = None,
     ) -> CalibRef:
         """Calibration valid for one exposure and detector.
 
@@ -110,14 +125,16 @@ class ProductQueries:
         RepoError
             If there is none.
         """
-        found = self.find_calibs(dataset_type, [exposure], [detector], collections, instrument=instrument)
-        return found[exposure, detector]
+        found = self.find_calibs(dataset_type, exposure, detector, collections, instrument=instrument)
+        if len(found) > 1:
+            raise RepoError(f"{dataset_type}: one exposure and detector have a calibration, {len(found)} were named")
+        return next(iter(found.values()))
 
     def find_calibs(
         self,
         dataset_type: str,
-        exposures: Iterable[int],
-        detectors: Iterable[int],
+        exposures: Integers,
+        detectors: Detectors,
         collections: Names,
         *,
         instrument: str | None = None,
@@ -137,8 +154,8 @@ class ProductQueries:
         """
         camera = self.instrument(instrument)
         candidates = self._candidates(dataset_type, collections)
-        rows = self._exposure_rows(camera.name, exposures)
-        detectors = list(detectors)
+        rows = self._exposure_rows(camera.name, integers(exposures, "exposure"))
+        detectors = camera.detector_ids(detectors)
         dimensions = list(self._type(dataset_type).dimensions.required)
         found, missing = {}, []
         for row in rows:
@@ -160,8 +177,8 @@ class ProductQueries:
         *,
         run: str | None = None,
         collections: Names | None = None,
-        exposure: int | None = None,
-        detector: int | Sequence[int] | None = None,
+        exposure: Integers | None = None,
+        detector: Detectors | None = None,
         instrument: str | None = None,
     ) -> xr.Dataset:
         """Open a product lazily: all registered detectors, or those asked for.
@@ -174,10 +191,10 @@ class ProductQueries:
             Where to search: a RUN, or any collections; with CALIBRATION collections ``exposure`` is needed.
         exposure : int, optional
             Exposure that the calibration must be valid for.
-        detector : int or list of int, optional
-            Detector ids.
+        detector : int, str or several of them, optional
+            Detector ids or names, also as arrays; default all.
         instrument : str, optional
-            Of the exposure; needed if the repository has several.
+            Needed if the repository has several, and the collections hold datasets of more than one.
 
         Raises
         ------
@@ -187,12 +204,15 @@ class ProductQueries:
         where = run if run is not None else collections
         if where is None:
             raise RepoError(f"{dataset_type}: say where to search: run='...' or collections=[...]")
-        wanted = [detector] if isinstance(detector, int) else detector
+        refs: dict[int | None, CalibRef]
         if exposure is None:
-            refs = self._first(dataset_type, where)
+            refs, camera = self._first(dataset_type, where, instrument)
+            wanted = None if detector is None else self.instrument(camera).detector_ids(detector)
         else:
-            asked = wanted or list(self.instrument(instrument).detectors)
-            found = self.find_calibs(dataset_type, [exposure], asked, where, instrument=instrument, required=False)
+            chosen_camera = self.instrument(instrument)
+            wanted = None if detector is None else chosen_camera.detector_ids(detector)
+            one, asked = integer(exposure, "exposure"), wanted or list(chosen_camera.detectors)
+            found = self.find_calibs(dataset_type, one, asked, where, instrument=chosen_camera.name, required=False)
             refs = {place[1]: ref for place, ref in found.items()}
         lacking = sorted(set(wanted or ()) - set(refs))  # type: ignore[arg-type]
         if not refs or lacking:
@@ -242,9 +262,21 @@ class ProductQueries:
             raise RepoError(f"no {dataset_type} in {', '.join(wanted)}; it is in: {self._names(dataset_type)}")
         return statistics.choose(statistics.open_cubes(cubes_), **labels)
 
-    def _first(self, dataset_type: str, search: Names) -> dict[int | None, CalibRef]:
+    def _first(
+        self, dataset_type: str, search: Names, instrument: str | None
+    ) -> tuple[dict[int | None, CalibRef], str | None]:
+        """First dataset of each detector in search order, and the camera of them all."""
+        at = list(self._type(dataset_type).dimensions.required).index("instrument")
         first = self._first_by_key(dataset_type, search)
-        return {ref.detector: ref for ref in self._calib_refs(dataset_type, first.values()).values()}
+        name = None if instrument is None else self.instrument(instrument).name
+        chosen = {key: c for key, c in first.items() if name in (None, key[at])}
+        cameras = sorted({str(key[at]) for key in chosen})
+        if len(cameras) > 1:
+            raise RepoError(
+                f"{dataset_type} in {search}: of {', '.join(cameras)}; say which with --instrument (instrument=...)"
+            )
+        refs = self._calib_refs(dataset_type, chosen.values()).values()
+        return {ref.detector: ref for ref in refs}, next(iter(cameras), name)
 
     def _first_by_key(self, dataset_type: str, search: Names) -> dict[Key, Candidate]:
         """First of each data ID in search order; a dateless search has no use for CALIBRATION collections."""
@@ -309,7 +341,7 @@ class ProductQueries:
 
     def photodiode(
         self,
-        exposures: Iterable[int],
+        exposures: Integers,
         method: Method = "trimmed_sum",
         *,
         scale: float | None = None,
@@ -319,8 +351,8 @@ class ProductQueries:
 
         Parameters
         ----------
-        exposures : iterable of int
-            Registered ids.
+        exposures : int, or several
+            Registered ids, also as arrays.
         method : str
             ``trimmed_sum``, ``direct_sum``, ``charge_sum`` or ``mean`` (`camcal_dask.kernels.photodiode.charge`).
         scale : float, optional
@@ -333,7 +365,7 @@ class ProductQueries:
         xr.DataArray
             ``photo_charge`` (exposure) float64 [C]; NaN where no reading was ingested.
         """
-        camera, wanted = self.instrument(instrument).name, [int(e) for e in exposures]
+        camera, wanted = self.instrument(instrument).name, integers(exposures, "exposure")
         times = {r.id: r.exposure_time for r in self._exposure_rows(camera, wanted)} if method == "mean" else {}
         return photodiode.charges(self._readings(camera, wanted), wanted, method, scale=scale, exposure_times=times)
 
@@ -345,8 +377,8 @@ class ProductQueries:
             photodiode.DATASET_TYPE, run, where="exposure IN (wanted)", bind={"wanted": sorted(set(exposures))},
             instrument=instrument, explain=False, limit=None,
         )  # fmt: skip
-        uris = self.butler.get_many_uris(refs)
-        return {int(ref.dataId["exposure"]): cube_uri(uris[ref].primaryURI) for ref in refs}
+        found = (int(ref.dataId["exposure"]) for ref in refs)
+        return {exposure: photodiode.reading_uri(self.root, instrument, exposure) for exposure in found}
 
     def _candidates(self, dataset_type: str, collections: Names) -> Candidates:
         order = self._flatten([collections] if isinstance(collections, str) else list(collections))
@@ -359,13 +391,16 @@ class ProductQueries:
         return Candidates.of(dataset_type, order, rows)
 
     def _calib_refs(self, dataset_type: str, candidates: Iterable[Candidate]) -> dict[str, CalibRef]:
-        dimensions = list(self._type(dataset_type).dimensions.required)
-        chosen = list(candidates)
+        kind, chosen = self._type(dataset_type), list(candidates)
+        dimensions = list(kind.dimensions.required)
+        record = kind.storageClass_name == schema.RECORD_CLASS
         uris = self.butler.get_many_uris([c.ref for c in chosen])
         result = {}
         for candidate in chosen:
-            uri = cube_uri(uris[candidate.ref].primaryURI)
-            detector = dict(zip(dimensions, candidate.key, strict=True)).get("detector")
+            data_id = dict(zip(dimensions, candidate.key, strict=True))
+            suffix = record_suffix(data_id) if record else ".zarr"
+            uri = here(self.root, cube_uri(uris[candidate.ref].primaryURI, suffix), candidate.run)
+            detector = data_id.get("detector")
             result[candidate.uuid] = CalibRef(uri, candidate.run, candidate.uuid, detector, dataset_type)
         return result
 

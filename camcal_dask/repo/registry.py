@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -26,17 +27,17 @@ from lsst.daf.butler import (
     MissingDatasetTypeError,
     Timespan,
 )
-from lsst.daf.butler.formatters.json import JsonFormatter
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from sqlalchemy.exc import DBAPIError
 
-from camcal_dask.errors import RepoError, nearest
+from camcal_dask.errors import ConfigError, RepoError, nearest
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
+from camcal_dask.instruments.arguments import Detectors, integer
 from camcal_dask.repo import cubes, expression, files, naming, objects, records, schema, selection, sqlite
 from camcal_dask.repo.connection import registry_url, remedy
 from camcal_dask.repo.curation import USER_ERRORS, Curation, ranges
-from camcal_dask.repo.formatter import CubeFormatter, datastore_path
+from camcal_dask.repo.formatter import ANCHOR, CubeFormatter, RecordFormatter, anchor, cube_uri, here
 from camcal_dask.repo.queries import Names
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ _CONFIG = "butler.yaml"
 
 
 def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = None) -> Repo:
-    """Make a repository, or add an instrument to one; may be repeated.
+    """Make a repository, or add an instrument to one and bring it up to date; may be repeated.
 
     Parameters
     ----------
@@ -79,6 +80,7 @@ def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = N
         raise RepoError(f"{root}: is a repository already, with registry {found}, not {url}; choose another folder")
     repo = open_repo(root, writeable=True)
     repo.register_instrument(camera)
+    repo.make_relative()
     return repo
 
 
@@ -225,7 +227,7 @@ class Repo(Curation):
         known = self.instruments
         name = name or expression.instrument_of(where) or (known[0] if len(known) == 1 else None)
         if name is None:
-            raise RepoError(f"{self.root}: holds {', '.join(known)}; say which: instrument='{known[0]}'")
+            raise RepoError(f"{self.root}: holds {', '.join(known)}; say which with --instrument (instrument=...)")
         if name not in known:
             raise RepoError(f"{self.root}: has no instrument {name!r}{nearest(name, known)}")
         return get_instrument(name)
@@ -305,8 +307,7 @@ class Repo(Curation):
 
     def registered_raws(self, instrument: str, exposures: Iterable[int]) -> set[tuple[int, int]]:
         """(exposure, detector) of the raws that the registry knows, among these exposures."""
-        wanted = sorted({int(e) for e in exposures})
-        if not wanted:
+        if not (wanted := sorted({int(e) for e in exposures})):
             return set()
         with self.butler.query() as query:
             query = query.join_dataset_search("raw", schema.raw_run(instrument))
@@ -355,9 +356,10 @@ class Repo(Curation):
         """Register several cubes or records of one type, as `register_product`; ``places``: path -> data IDs."""
         self._check_kind(run, "RUN")
         wanted = {files.absolute(uri): [dict(d) for d in data_ids] for uri, data_ids in places.items()}
-        for uri, ids in wanted.items():
-            cubes.check_whole(uri, [d["detector"] for d in ids if "detector" in d])
         kind = self._type(dataset_type)
+        for uri, ids in wanted.items():
+            if uri.endswith(".json") or kind.storageClass_name != schema.RECORD_CLASS:
+                cubes.check_whole(uri, [d["detector"] for d in ids if "detector" in d])
 
         def insert() -> list[str]:
             self.butler.collections.register(run)
@@ -371,6 +373,38 @@ class Repo(Curation):
             return [str(ref.id) for group in refs.values() for ref in group]
 
         return self._patiently(insert, f"registering {dataset_type} in {run}")
+
+    def make_relative(self) -> int:
+        """Bring a repository up to date in which absolute paths are stored; return how many datasets it was.
+
+        Ids and certifications stay.  What lies outside, or is not there, is left as it is.
+        """
+        count = 0
+        for run in (c.name for c in self.collections(kind="RUN")):
+            for name in self.types_in(run):
+                groups: dict[str, list[DatasetRef]] = {}
+                refs = self._query_refs(name, run)
+                uris = self.butler.get_many_uris(refs)
+                for ref in refs:
+                    path = uris[ref].primaryURI
+                    if str(path).endswith(ANCHOR):
+                        continue
+                    uri = here(self.root, cube_uri(path), run)
+                    if uri.startswith(f"{self.root}/") and files.exists(uri):
+                        of_exposures = uri.endswith(".json") and "exposure" in ref.dataId
+                        groups.setdefault(files.parent(uri) if of_exposures else uri, []).append(ref)
+                if groups:
+                    count += self._patiently(partial(self._restore, name, run, groups), f"paths of {name} in {run}")
+        return count
+
+    def _restore(self, name: str, run: str, groups: Mapping[str, Sequence[DatasetRef]]) -> int:
+        refs = [ref for group in groups.values() for ref in group]
+        with self.butler.transaction():
+            self.butler.pruneDatasets(refs, disassociate=False, unstore=True, purge=False)
+            self._ingest(
+                name, run, {uri: [dict(ref.dataId.required) for ref in group] for uri, group in groups.items()}
+            )
+        return len(refs)
 
     def forget_product(self, run: str, dataset_type: str) -> int:
         """Take all datasets of a type out of a RUN; the cubes stay.  Return how many there were.
@@ -399,16 +433,19 @@ class Repo(Curation):
 
     def _ingest(self, dataset_type: str, run: str, data_ids: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         kind = self._type(dataset_type)
-        formatter = JsonFormatter if kind.storageClass_name == schema.RECORD_CLASS else CubeFormatter
-        datasets = [
-            FileDataset(path=datastore_path(uri), refs=[self._ref(kind, run, d) for d in ids], formatter=formatter)
-            for uri, ids in data_ids.items()
-        ]
-        try:
-            # No size or checksum: the "file" is a folder that goes on growing.
-            self.butler.ingest(*datasets, transfer="direct", record_validation_info=False)
-        except FileNotFoundError as error:
-            raise RepoError(f"{dataset_type} in {run}: write the cube before registering it ({error})") from error
+        formatter = RecordFormatter if kind.storageClass_name == schema.RECORD_CLASS else CubeFormatter
+        datasets = []
+        for uri, ids in data_ids.items():
+            if not uri.startswith(f"{self.root}/"):
+                raise RepoError(f"{uri}: lies outside of {self.root}, where nothing can be registered")
+            if not files.exists(uri):
+                raise RepoError(f"{dataset_type} in {run}: write the cube before registering it ({uri} is not there)")
+            if not files.exists(place := anchor(uri)):
+                files.write_bytes(place, b"")  # it says nothing, so it cannot be damaged
+            path = place.removeprefix(f"{self.root}/")
+            datasets.append(FileDataset(path=path, refs=[self._ref(kind, run, d) for d in ids], formatter=formatter))
+        # None: what lies there is known by its path in the repository.  No size or checksum: cubes go on growing.
+        self.butler.ingest(*datasets, transfer=None, record_validation_info=False)
 
     def _ref(self, kind: DatasetType, run: str, data_id: Mapping[str, Any]) -> DatasetRef:
         coordinate = DataCoordinate.standardize(data_id, dimensions=kind.dimensions)
@@ -443,7 +480,7 @@ class Repo(Curation):
         where: str = "",
         *,
         instrument: str | None = None,
-        detectors: Iterable[int | str] | None = None,
+        detectors: Detectors | None = None,
         collections: Names | None = None,
         bind: Mapping[str, Any] | None = None,
         limit: int | None = None,
@@ -456,8 +493,8 @@ class Repo(Curation):
             For example ``"exposure.observation_type='bias' AND exposure.day_obs=20260812"``.
         instrument : str, optional
             Needed if the repository has several and ``where`` does not say.
-        detectors : iterable of int or str, optional
-            Ids or names; default: the science detectors, unless ``where`` speaks of ``detector``.
+        detectors : int, str or several of them, optional
+            Ids or names, also as arrays; default: the science detectors, unless ``where`` speaks of ``detector``.
         collections : str or list of str, optional
             Default: ``{instrument}/raw/all``.
         bind : dict, optional
@@ -479,6 +516,8 @@ class Repo(Curation):
             If nothing matches (it says which term), or the expression is wrong.
         """
         camera = self.instrument(instrument, where)
+        if limit is not None and integer(limit, "limit") < 1:
+            raise ConfigError(f"limit: {limit} exposures are none")
         bind = dict(bind or {})
         where = selection.with_detectors(where, camera, detectors, bind)
         search = [schema.raw_run(camera.name)] if collections is None else _as_list(collections)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.instruments import Instrument
+from camcal_dask.instruments.arguments import Detectors
 from camcal_dask.repo import cubes, expression, schema
 from camcal_dask.repo.lookup import open_bounds
 from camcal_dask.repo.records import mjd
@@ -91,11 +92,11 @@ def from_record(row: Any) -> Exposure:
     return Exposure(id=row.id, mjd=mjd(begin), **values)
 
 
-def with_detectors(where: str, camera: Instrument, detectors: Iterable[int | str] | None, bind: dict[str, Any]) -> str:
+def with_detectors(where: str, camera: Instrument, detectors: Detectors | None, bind: dict[str, Any]) -> str:
     """Add the detectors to an expression; they are bound, which keeps 189 ids out of messages."""
     if detectors is None and expression.mentions(where, "detector"):
         return where
-    chosen = camera.science_detectors if detectors is None else [camera.detector(d).id for d in detectors]
+    chosen = camera.science_detectors if detectors is None else camera.detector_ids(detectors)
     bind["chosen_detectors"] = sorted(chosen)
     term = "detector IN (chosen_detectors)"
     return f"({where}) AND {term}" if where.strip() else term

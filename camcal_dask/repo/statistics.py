@@ -19,6 +19,7 @@ from xarray.core import indexing
 
 from camcal_dask.errors import RepoError, nearest
 from camcal_dask.instruments import get_instrument
+from camcal_dask.instruments.arguments import elements
 from camcal_dask.repo import files
 from camcal_dask.repo.shards import Selection, check_format, lazy_variable, pick, plain, read_into, span
 
@@ -358,4 +359,7 @@ def _matches(values: npt.NDArray[Any], wanted: Any) -> npt.NDArray[np.bool_]:
         kept &= True if wanted.start is None else values >= wanted.start
         kept &= True if wanted.stop is None else values <= wanted.stop
         return kept
-    return np.isin(values, [wanted] if isinstance(wanted, str) else np.atleast_1d(wanted))
+    listed = elements(wanted, "value")
+    if any(isinstance(w, bool) != (values.dtype.kind == "b") for w in listed):  # True is no detector 1
+        return np.zeros(values.shape, bool)
+    return np.isin(values, listed)

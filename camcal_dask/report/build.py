@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from importlib.resources import files as resources
@@ -37,7 +38,9 @@ def default_folder(run: str) -> Path:
     return Path("camcal-report") / check_collection(run).replace("/", ".")
 
 
-def write_report(repo: Repo, run: str, folder: Path, dataset_type: str | None = None) -> Path:
+def write_report(
+    repo: Repo, run: str, folder: Path, dataset_type: str | None = None, instrument: str | None = None
+) -> Path:
     """Write the report of a RUN; return its first page.
 
     Parameters
@@ -49,6 +52,8 @@ def write_report(repo: Repo, run: str, folder: Path, dataset_type: str | None = 
         Made if needed; an earlier report in it is replaced.
     dataset_type : str, optional
         If the RUN holds several.
+    instrument : str, optional
+        If a chain holds products of several cameras.
 
     Raises
     ------
@@ -59,7 +64,8 @@ def write_report(repo: Repo, run: str, folder: Path, dataset_type: str | None = 
     RepoError
         If the RUN holds nothing to report on.
     """
-    return write_pages(load_subject(repo, run, dataset_type), folder)
+    folder = Path(os.path.expanduser(folder))  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
+    return write_pages(load_subject(repo, run, dataset_type, instrument), folder)
 
 
 def write_pages(subject: Subject, folder: Path) -> Path:

@@ -24,6 +24,7 @@ from camcal_dask.campaign.tasks.product import open_calibs
 from camcal_dask.errors import ConfigError, RepoError, nearest
 from camcal_dask.exchange.image import write_image
 from camcal_dask.instruments import Detector, get_instrument
+from camcal_dask.instruments.arguments import Detectors, integer
 from camcal_dask.isr.assemble import bin_image
 from camcal_dask.isr.blocks import isr
 from camcal_dask.kernels.masks import MASK_PLANES, bits
@@ -119,7 +120,8 @@ def open_pixels(
     *,
     exposure: int | None = None,
     pipeline: str | None = None,
-    detectors: Sequence[int] | None = None,
+    detectors: Detectors | None = None,
+    instrument: str | None = None,
 ) -> xr.Dataset:
     """Open pixels lazily.
 
@@ -134,8 +136,10 @@ def open_pixels(
         Of a raw or corrected image; for a calibration, the exposure it must be valid for.
     pipeline : str, optional
         Whose ISR and calibrations correct the raw; default: overscan subtraction only.
-    detectors : sequence of int, optional
-        Ids; default all.
+    detectors : int, str or several of them, optional
+        Ids or names; default all.
+    instrument : str, optional
+        Needed if the repository has several.
 
     Raises
     ------
@@ -145,13 +149,18 @@ def open_pixels(
     if what not in _KINDS:
         if not collections:
             raise ConfigError(f"{what}: say where it is: -i COLLECTION")
-        return repo.open(what, collections=list(collections), exposure=exposure, detector=detectors)
+        return repo.open(
+            what, collections=list(collections), exposure=exposure, detector=detectors, instrument=instrument
+        )
     if exposure is None:
         raise ConfigError(f"{what}: say which exposure")
-    where = f"exposure = {int(exposure)}"
+    where = f"exposure = {integer(exposure, 'exposure')}"
     if what == "corrected" and pipeline is not None:
-        return _corrected(repo, pipeline, collections, where, detectors)
-    raw = repo.raws(where, collections=list(collections) or None, detectors=detectors)
+        camera = repo.instrument(instrument or load_recipe(pipeline).instrument)
+        return _corrected(
+            repo, pipeline, collections, where, None if detectors is None else camera.detector_ids(detectors)
+        )
+    raw = repo.raws(where, instrument=instrument, collections=list(collections) or None, detectors=detectors)
     if what == "raw":
         return raw.isel(exposure=0).to_dataset(name="image").assign_attrs(instrument=raw.attrs["instrument"])
     return isr(raw).isel(exposure=0)
@@ -161,7 +170,7 @@ def _corrected(
     repo: Repo, pipeline: str, collections: Sequence[str], where: str, detectors: Sequence[int] | None
 ) -> xr.Dataset:
     if detectors is not None:
-        where += f" AND detector IN ({', '.join(str(int(d)) for d in detectors)})"
+        where += f" AND detector IN ({', '.join(map(str, detectors))})"
     plan = make_plan(repo, load_recipe(pipeline), inputs=list(collections), output="show", where=where)
     parts = [
         isr(plan.pixels.sel(detector=[d]), open_calibs(plan, d), plan.recipe.isr, block="exposure")[["image", "mask"]]

@@ -62,7 +62,7 @@ class Subject:
         return [str(a) for a in self.main["amp"].values]
 
 
-def load_subject(repo: Repo, run: str, dataset_type: str | None = None) -> Subject:
+def load_subject(repo: Repo, run: str, dataset_type: str | None = None, instrument: str | None = None) -> Subject:
     """Gather what the repository knows about a RUN; pixels stay where they are.
 
     Parameters
@@ -72,6 +72,8 @@ def load_subject(repo: Repo, run: str, dataset_type: str | None = None) -> Subje
         Of a calibration, or of a verification.
     dataset_type : str, optional
         If the RUN holds several.
+    instrument : str, optional
+        If a chain holds products of several cameras.
 
     Raises
     ------
@@ -84,7 +86,8 @@ def load_subject(repo: Repo, run: str, dataset_type: str | None = None) -> Subje
     if dataset_type is not None and dataset_type not in held:
         raise RepoError(f"{run}: holds no {dataset_type!r}{nearest(dataset_type, held)}")
     chosen = dataset_type or held[0]
-    return _of_verification(repo, run, chosen) if repo.is_statistics(chosen) else _of_product(repo, run, chosen)
+    gather = _of_verification if repo.is_statistics(chosen) else _of_product
+    return gather(repo, run, chosen, instrument)
 
 
 def shown_types(repo: Repo, run: str) -> list[str]:
@@ -93,8 +96,8 @@ def shown_types(repo: Repo, run: str) -> list[str]:
     return [n for n in held if repo.is_calibration(n)] + [n for n in held if repo.is_statistics(n)]
 
 
-def _of_product(repo: Repo, run: str, dataset_type: str) -> Subject:
-    product = repo.open(dataset_type, run=run)
+def _of_product(repo: Repo, run: str, dataset_type: str, instrument: str | None) -> Subject:
+    product = repo.open(dataset_type, run=run, instrument=instrument)
     found = verifications(repo, run)
     latest = found[-1] if found else None
     return Subject(
@@ -113,8 +116,8 @@ def _of_product(repo: Repo, run: str, dataset_type: str) -> Subject:
     )
 
 
-def _of_verification(repo: Repo, run: str, dataset_type: str) -> Subject:
-    verdict = repo.open(dataset_type, run=run)
+def _of_verification(repo: Repo, run: str, dataset_type: str, instrument: str | None) -> Subject:
+    verdict = repo.open(dataset_type, run=run, instrument=instrument)
     runs = _candidates(repo, verdict.attrs)
     return Subject(
         run=run,

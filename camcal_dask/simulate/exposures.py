@@ -8,12 +8,15 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from camcal_dask.config import Config
+from camcal_dask.errors import ConfigError
 
 SET_UP_S = 3.0
 """Time between exposures besides exposure time [s]."""
 
 FIRST_BEGIN_S = 6 * 3600.0
 """Begin of a day's first exposure after 12:00 TAI [s]: the afternoon on the mountain."""
+
+LAST_SEQ_NUM = 99_999
 
 DARK_OVERHEAD_S = 0.014
 """Dark time beyond exposure time [s]."""
@@ -136,8 +139,19 @@ def schedule(specs: Iterable[ExposureSpec], day_obs: int, first_seq_num: int = 1
     day_obs, first_seq_num : int
         Day and number of the first one.  The first begins ``first_seq_num`` x 40 s into the afternoon, so
         that sets made one by one with rising numbers rarely overlap in time.
+
+    Raises
+    ------
+    ConfigError
+        If the day is none, or the numbers leave 1 to 99999: both are part of names and of exposure ids.
     """
+    try:
+        datetime.strptime(str(day_obs), "%Y%m%d")  # noqa: DTZ007  TAI, no zone
+    except ValueError:
+        raise ConfigError(f"day_obs {day_obs}: expected a day, such as 20260812") from None
     begin_s = FIRST_BEGIN_S + 40.0 * (first_seq_num - 1)
     for seq_num, spec in enumerate(specs, first_seq_num):
+        if not 1 <= seq_num <= LAST_SEQ_NUM:
+            raise ConfigError(f"seq_num {seq_num} of {day_obs}: a day has the numbers 1 to {LAST_SEQ_NUM}")
         yield spec.model_copy(update={"day_obs": day_obs, "seq_num": seq_num, "begin_s": begin_s})
         begin_s = round(begin_s + spec.dark_time_s + SET_UP_S, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ def simulate(
     begin = time.perf_counter()
     config = config or SimulationConfig()
     camera = get_instrument(instrument)
-    ids = [camera.detector(d).id for d in (camera.science_detectors if detectors is None else detectors)]
+    out = os.path.expanduser(out)  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
+    ids = list(dict.fromkeys(camera.detector_ids(camera.science_detectors if detectors is None else detectors)))
     check_faults(config, camera)
     filters = {physical_filter(camera, e) for e in exposures if e.lit}
     _check_unique(exposures)

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from camcal_dask.campaign import attempts, exclusive, process
 from camcal_dask.campaign.history import outcomes, snapshots
+from camcal_dask.campaign.record import provenance_id
 from camcal_dask.campaign.rerun import replan
 from camcal_dask.campaign.run import Limits, Options, execute
 from camcal_dask.campaign.tasks.product import Job, Place
@@ -105,6 +106,18 @@ def test_detectors_with_their_own_calibrations_join_with_extend(repo, threads):
     assert not job.differences(attrs | {"calibs": {"bias": {"0": calib[0].uuid, "1": calib[1].uuid}}})
     assert job.differences(attrs | {"calibs": {"bias": {"1": calib[0].uuid}}}) == ["calibrations"]
     assert job.differences(attrs | {"calibs": {}, "exposures": []}) == ["exposures", "calibrations"]
+
+
+def test_a_calibration_that_was_made_again_in_its_run_is_another_one(repo, threads, monkeypatch):
+    """Its dataset id is the same; what was made with it, or says that it is good, is out of date all the same."""
+    calib = {ref.detector: ref for ref in repo.datasets("bias", "u/clean")}
+    plan = replace(bias_plan(repo, "u/made"), calibs={"bias": calib})
+    job = Job(repo, threads, Place(repo.root, plan, ""), "x", None)
+    before, attrs = provenance_id(plan), job.attributes()
+    assert attrs["calib_provenance"]["bias"]["0"] == repo.open("bias", run="u/clean").attrs["provenance_id"]
+    monkeypatch.setattr("camcal_dask.campaign.record.check_format", lambda uri, kind: {"provenance_id": "other"})
+    assert provenance_id(plan) != before
+    assert job.differences(attrs) == ["calibrations"]
 
 
 def test_other_settings_need_clobber_and_a_certified_product_stays(repo, threads):

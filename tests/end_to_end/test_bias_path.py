@@ -158,6 +158,8 @@ def test_repeating_a_run_skips_what_is_there(folder):
 
 def test_certified_bias_is_found_by_exposure(folder, repo):
     root = folder / "repo"
+    assert "not approved by anybody" in camcal("certify", root, "u/bias", "u/calib", "bias", code=1)
+    camcal("approve", root, "u/bias", "--by", "Ada", "--override", "the faults were simulated on purpose")
     camcal(
         "certify", root, "u/bias", "u/calib", "bias", "--begin-date", "2026-08-12T12:00:00", "--end-date", "20260813"
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +68,8 @@ def fill(root: str) -> Repo:
 
 
 def copy(source: str, target: Path) -> str:
-    """Copy a repository (making one takes a second): the registry's paths are absolute, so they are rewritten."""
+    """Copy a repository (making one takes a second): everything in it is relative."""
     shutil.copytree(source, target)
-    with contextlib.closing(sqlite3.connect(target / "gen3.sqlite3")) as db, db:
-        db.execute(
-            "UPDATE file_datastore_records SET path = replace(path, ?, ?)", (f"file://{source}/", f"file://{target}/")
-        )
     return str(target)
 
 

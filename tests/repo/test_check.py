@@ -123,7 +123,7 @@ def test_no_flipped_bit_anywhere_is_silent(broken):
     """Every file of the repository but SQLite's: the check names it, and readers give what they gave, or an error."""
     truth = everything(broken)
     rng = np.random.default_rng(1)
-    paths = [Path(path) for path in files.walk(f"{broken.root}/cubes")]
+    paths = [Path(path) for path in files.walk(f"{broken.root}/cubes") if Path(path).stat().st_size]
     assert len(paths) > 30
     for n, path in enumerate(paths):
         content = path.read_bytes()

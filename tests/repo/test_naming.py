@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from camcal_dask.campaign.chain import ChainSettings
 from camcal_dask.cli import main
 from camcal_dask.errors import RepoError
-from camcal_dask.repo import naming
+from camcal_dask.repo import files, naming
 from camcal_dask.repo.registry import create_repo
 
 GOOD = [
@@ -126,8 +126,14 @@ def test_python_refuses_them_too(certified):
     assert len(certified.datasets("bias", "u/me/b1")) == 2
 
 
-@pytest.mark.parametrize("name", ["a?b", "a%25b", "a\nb"])
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%25b", "a\nb"])
 def test_folders_that_are_another_place_as_a_uri(tmp_path, name):
     with pytest.raises(RepoError, match="means something else in a URI"):
         create_repo(str(tmp_path / name), "TinyCam")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.absolute("~/repo") == str(tmp_path / "repo")
+    assert files.absolute("/x/~y") == "/x/~y"

@@ -117,7 +117,8 @@ def test_bias_on_an_object_store_with_a_shared_registry(s3_bucket, postgres_data
         run = ["run", "-b", root, "-d", WHERE, *where]
         assert "2 done" in camcal(*run, "-p", "TinyCam/bias.yaml", "-i", "TinyCam/raw/all", "-o", "u/bias")
         camcal(*run, "-p", "TinyCam/verifyBias.yaml", "-i", "u/bias,TinyCam/raw/all", "-o", "u/verify")
-        camcal("certify", root, "u/bias", "TinyCam/calib", "bias", "--begin-date", DAY, "--override", "a test")
+        camcal("approve", root, "u/bias", "--by", "Ada", "--override", "four exposures are few")
+        camcal("certify", root, "u/bias", "TinyCam/calib", "bias", "--begin-date", DAY)
     assert "2 skipped" in camcal("ingest", remote, tmp_path / "raw" / "*" / "*_000002*", "--cluster", "threads")
     with open_repo(remote) as there, open_repo(local) as here:
         with caplog.at_level(logging.DEBUG):

@@ -5,6 +5,7 @@ import pytest
 
 from camcal_dask.errors import ConfigError
 from camcal_dask.repo.ingest import ingest
+from camcal_dask.repo.photodiode import reading_uri
 from camcal_dask.repo.registry import create_repo
 from camcal_dask.simulate import SimulationConfig, flat_set, load_truth, simulate
 
@@ -39,6 +40,8 @@ def test_readings_are_ingested_beside_the_raws_and_give_the_true_charge(repo, ra
     run = "TinyCam/calib/photodiode"
     reading = repo.butler.get("photodiode", instrument="TinyCam", exposure=FIRST, collections=run)
     assert len(reading["time"]) == len(reading["current"]) > 100
+    uris = {ref.uri for ref in repo.datasets("photodiode", run)}
+    assert uris == {reading_uri(repo.root, "TinyCam", FIRST + n) for n in range(3)}
 
 
 def test_a_second_time_nothing_changes_and_other_content_is_refused(repo, raws, tmp_path):

@@ -5,11 +5,13 @@ import os
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.time import Time
 from lsst.daf.butler import Butler
 from sqlalchemy import Engine, event
 
@@ -17,6 +19,7 @@ from camcal_dask.errors import RepoError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo import cubes, expression, files, records
 from camcal_dask.repo.connection import registry_url, remedy
+from camcal_dask.repo.curation import validity
 from camcal_dask.repo.registry import create_repo, open_repo
 
 from .conftest import CAMERA, DAYS, EXPOSURES, LOST, NOON_20260812, make_bias, pixels, record, write_bias
@@ -404,6 +407,61 @@ def test_certifying_nonsense(certified, arguments, message):
         certified.certify(*arguments)
 
 
+INF = float("inf")
+TAI_NOON = "2026-08-12T12:00:00"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [20260812, np.int64(20260812), "20260812", np.str_("20260812"), TAI_NOON, f"{TAI_NOON[:10]} 12:00:00",
+     Time(TAI_NOON, scale="tai"), Time("2026-08-12T11:59:23", scale="utc"), datetime.fromisoformat(TAI_NOON),
+     datetime(2026, 8, 12, 11, 59, 23, tzinfo=UTC), np.datetime64(TAI_NOON)],
+    ids=repr,
+)  # fmt: skip
+def test_times_are_tai_and_a_day_begins_at_noon(begin):
+    assert validity(begin, None, "").nsec[0] == NOON_20260812
+
+
+@pytest.mark.parametrize(
+    "begin",
+    ["", " ", "yesterday", "99999999", 99999999, 20261345, "2026-02-30", "2026", "nan", 0, -5, 1.5, INF, True,
+     [20260812], "2026-08-12T25:00:00", Time([TAI_NOON], scale="tai"), "\u00b20260812", 2 * 10**9, b"20260812",
+     "2026-08-12T12:00:00Z"],
+    ids=repr,
+)  # fmt: skip
+def test_dates_that_are_none_are_refused_in_one_line(begin):
+    for span in ((begin, None), (None, begin)):
+        with pytest.raises(RepoError, match=r"certify x: time .* expected 2026-08-12") as caught:
+            validity(*span, "certify x")
+        assert "\n" not in str(caught.value)
+
+
+def test_ranges_that_are_none_are_refused_and_far_ones_are_unbounded():
+    for begin, end in ((20260812, 20260812), (20260813, 20260812), (TAI_NOON, "20260812")):
+        with pytest.raises(RepoError, match="is empty; it begins before it ends"):
+            validity(begin, end, "certify x")
+    for span in (("2150-01-01", None), (None, "1950-01-01"), ("2150-01-01", "2160-01-01")):
+        with pytest.raises(RepoError, match="outside of 1970 to 2100"):
+            validity(*span, "certify x")
+    assert validity("1950-01-01", "2150-01-01", "") == validity(None, None, "")
+    assert validity("1950-01-01", "2050-01-01", "") == validity(None, "2050-01-01", "")
+
+
+def test_a_chain_is_certified_in_search_order(certified):
+    """Two datasets for detector 1 are in the chain: the first one is taken, as in a search."""
+    certified.chain("u/both", ["u/me/b2", "u/me/b1"])
+    assert len(certified.certify("u/both", "bias", "u/calib")) == 3
+    assert {one.key[1]: one.run for one in certified.certified("bias", "u/calib")} == {
+        0: "u/me/b1", 1: "u/me/b2", 3: "u/me/b2",
+    }  # fmt: skip
+    for source in ("TinyCam/calib/a", "TinyCam/calib"):
+        with pytest.raises(RepoError, match="is a CALIBRATION collection, whose datasets have validity ranges already"):
+            certified.certify(source, "bias", "u/calib2")
+    with pytest.raises(RepoError, match="raw of TinyCam/raw/all: is no calibration"):
+        certified.certify("TinyCam/raw/all", "raw", "u/calib2")
+    assert certified.collections("u/calib2") == []
+
+
 def test_chains(certified):
     children = {
         ("redefine", ("u/me/b1",)): ("u/me/b1",),
@@ -472,6 +530,7 @@ def test_two_processes_register_the_same_raws(tiny_repo):
 
 SCRIPT = """
 import sys, json
+from astropy.time import Time
 from lsst.daf.butler import Butler
 b = Butler.from_config(sys.argv[1])
 raw = b.get("raw", instrument="TinyCam", exposure=2026081200003, detector=2, collections="TinyCam/raw/all")

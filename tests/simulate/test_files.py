@@ -283,3 +283,12 @@ def test_full_size_files_within_the_time_limit(tmp_path):
             work((spec, 94))
             seconds.append(time.process_time() - begin)
         assert min(seconds) < limits[name], f"{name}: {min(seconds):.2f} s"
+
+
+@pytest.mark.parametrize(
+    ("day", "first"), [(99999999, 1), (20260230, 1), (2026, 1), (-1, 1), (20260812, 0), (20260812, 99_999)]
+)
+def test_days_and_numbers_that_are_none_are_refused(day, first):
+    with pytest.raises(ConfigError, match="day_obs|seq_num"):
+        bias_set(2, day, first)
+    assert len(bias_set(2, 20260812, 99_998)) == 2
