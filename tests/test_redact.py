@@ -79,6 +79,8 @@ class _Plan:
 
     output, where, inputs, exposures, detectors, paired, elsewhere = "u/x", "", [], [], [], None, {}  # noqa: RUF012
 
+    choice, absent = (), ()
+
     class recipe:  # noqa: N801
         product = "bias"
 

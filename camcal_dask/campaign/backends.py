@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -74,10 +76,15 @@ def _scale(cluster: Any, profile: Profile) -> None:
 
 
 def _library(name: str) -> Any:
+    before = signal.getsignal(signal.SIGINT)
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(f"{error}; run: pip install 'camcal_dask[{_EXTRAS[name.partition('.')[0]]}]'") from None
+    finally:
+        # dask_jobqueue makes Ctrl-C end the process at once, without the order that a run ends in.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 # ---------------------------------------------------------------------------- batch systems

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import zlib
 
-from lsst.daf.butler.column_spec import COLLECTION_NAME_MAX_LENGTH
-
 from camcal_dask.errors import RepoError
 from camcal_dask.repo import files
 
+LONGEST = 64
+"""Characters that the Butler takes; its own constant is not imported, as workers import this module."""
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = re.compile(
@@ -31,8 +31,8 @@ def fault(name: str) -> str | None:
     """Say what is wrong with the name of a collection; None if nothing is."""
     if not isinstance(name, str) or not name:
         return "is empty"
-    if len(name) > COLLECTION_NAME_MAX_LENGTH:
-        return f"has {len(name)} characters, the Butler takes {COLLECTION_NAME_MAX_LENGTH}"
+    if len(name) > LONGEST:
+        return f"has {len(name)} characters, the Butler takes {LONGEST}"
     parts = name.split("/")
     if "" in parts:
         return "has a slash at an end, or two in a row"

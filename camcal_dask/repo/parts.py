@@ -125,6 +125,6 @@ def unbind(content: bytes, what: str) -> Iterator[tuple[Key, bytes]]:
     for key, length, checksum in index:
         part = parts[at : at + length]
         if zlib.crc32(part) != checksum:
-            raise DataError(f"{what}: damaged (the part of {' '.join(key)}); remove it and repeat the run")
+            raise DataError(f"{what}: damaged (the part of {' '.join(map(str, key))}); remove it and repeat the run")
         yield tuple(key), part
         at += length

@@ -102,7 +102,7 @@ def expectations(
     curve = {} if ptc is None else _curve(ptc, gain, pixel)
     known = curve.get("from_ptc", xr.zeros_like(gain)) > 0
     if curve:
-        gain, read_noise = gain.where(~known, curve["gain"]), read_noise.where(~known, curve["read_noise"])
+        gain, read_noise = curve["gain"].fillna(gain), curve["read_noise"].fillna(read_noise)
     gain, read_noise = (_supplied(corrected, n, v) for n, v in (("gain", gain), ("read_noise", read_noise)))
     to_electron = gain if corrected.attrs["units"] == "adu" else xr.ones_like(gain)
     noise = read_noise / to_electron
@@ -117,18 +117,22 @@ def _curve(ptc: xr.Dataset, template: xr.DataArray, pixel: xr.DataArray) -> dict
     """Gain, read noise (as the overscan shows it), its relative error and a00 of the amps, NaN where there are none."""
     names = [n for n in ("gain", "noise", "noise_err", "a00") if n in ptc]
     at = ptc[names].reset_coords(drop=True).reindex(detector=template["detector"], amp=template["amp"]).compute()
-    gain, noise = at["gain"], at["noise"] / pixel
-    error = at["noise_err"] / at["noise"] if "noise_err" in at else xr.zeros_like(gain)
+    gain = at["gain"]
+    noise = at["noise"] / pixel if "noise" in at else xr.full_like(gain, np.nan)
+    error = at["noise_err"] / at["noise"] if {"noise", "noise_err"} <= set(at) else xr.zeros_like(gain)
     if "noise_adu" in ptc:
         strips = ptc["noise_adu"].where(ptc["used"]).median("pair").reset_coords(drop=True).compute()
         overscan = strips.reindex_like(template) * gain
         sure = (error < SURE_NOISE) | overscan.isnull()
         noise, error = noise.where(sure, overscan), error.where(sure, 0.0)
-    known = (gain > 0) & (gain < np.inf) & (noise > 0) & (noise < np.inf)
+    gain, noise = (values.where((values > 0) & (values < np.inf)) for values in (gain, noise))
+    known = gain.notnull() & (
+        noise.notnull() if "noise" in at else True
+    )  # a table of gains alone has no noise to go by
     a00 = at["a00"] if "a00" in at else xr.full_like(gain, np.nan)
     return {
-        "gain": gain,
-        "read_noise": noise,
+        "gain": gain.where(known),
+        "read_noise": noise.where(known),
         "error": error.where(known, 0.0).fillna(0.0),
         "a00": a00.where(known),
         "from_ptc": known.astype(np.float64),

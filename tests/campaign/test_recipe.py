@@ -96,10 +96,11 @@ OF_STAGES = {  # reference/verification.md 1.2; of a bootstrap in adu: linear cr
 @pytest.mark.parametrize("name", OF_STAGES)
 def test_verifications_correct_as_the_reference_says_for_candidates_of_every_stage(camera, name):
     recipe = load_recipe(f"{camera}/{name}.yaml")
+    unused = {"deferred_charge"} if camera == "LATISS" else set()  # isr.md 2.21
     for candidate in recipe.candidates:
         for beside in recipe.alternatives(candidate):
             isr = recipe.chosen(candidate, beside).isr
-            assert sorted(s for s in SWITCHES if getattr(isr, s)) == sorted(OF_STAGES[name])
+            assert sorted(s for s in SWITCHES if getattr(isr, s)) == sorted(set(OF_STAGES[name]) - unused)
             bootstrap = "Bootstrap" in str((candidate, beside))
             assert isr.gains == ("none" if bootstrap else "ptc")
             assert isr.crosstalk.terms == ("linear" if bootstrap else "quadratic")

@@ -131,10 +131,23 @@ def test_processes_started_meanwhile_do_not_see_ctrl_c():
 
 
 def test_ctrl_c_is_held_too():
-    held = Held()
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(held)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(Held())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_library_of_a_batch_system_does_not_take_ctrl_c():
+    code = (
+        "import signal; from camcal_dask.campaign import backends; before = signal.getsignal(signal.SIGINT); "
+        "backends._library('dask_jobqueue'); print(signal.getsignal(signal.SIGINT) is before)"
+    )
+    pytest.importorskip("dask_jobqueue", reason="pip install 'camcal_dask[jobqueue]'")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 def interrupted(held):

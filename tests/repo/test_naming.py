@@ -137,3 +137,9 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.absolute("~/repo") == str(tmp_path / "repo")
     assert files.absolute("/x/~y") == "/x/~y"
+
+
+def test_the_limit_is_the_butlers():
+    from lsst.daf.butler.column_spec import COLLECTION_NAME_MAX_LENGTH
+
+    assert naming.LONGEST == COLLECTION_NAME_MAX_LENGTH
