@@ -126,9 +126,9 @@ def _curve(ptc: xr.Dataset, template: xr.DataArray, pixel: xr.DataArray) -> dict
         sure = (error < SURE_NOISE) | overscan.isnull()
         noise, error = noise.where(sure, overscan), error.where(sure, 0.0)
     gain, noise = (values.where((values > 0) & (values < np.inf)) for values in (gain, noise))
-    known = gain.notnull() & (
-        noise.notnull() if "noise" in at else True
-    )  # a table of gains alone has no noise to go by
+    known = gain.notnull()
+    if "noise" in at:  # a table of gains alone has none to go by
+        known &= noise.notnull()
     a00 = at["a00"] if "a00" in at else xr.full_like(gain, np.nan)
     return {
         "gain": gain.where(known),
