@@ -160,20 +160,30 @@ def test_storage_that_errs_and_stalls_now_and_then(repo, threads, monkeypatch):
     assert_same(repo, "u/unreliable")
 
 
-def test_a_truncated_raw_shard_fails_its_detector_only(repo, threads):
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        pytest.param(lambda shard: shard.write_bytes(shard.read_bytes()[:4000]), "damaged", id="truncated"),
+        pytest.param(lambda shard: shard.write_bytes(shard.read_bytes()[:-9] + bytes(9)), "damaged", id="flipped"),
+        pytest.param(Path.unlink, "ingest", id="lost"),
+    ],
+)
+def test_a_spoilt_raw_shard_fails_its_detector_only(request, repo, threads, damage, word):
+    """Never a smaller stack in silence."""
+    run = f"u/spoilt-{request.node.callspec.id}"
     (uri,) = Path(repo.root, "cubes", "raw", "TinyCam").glob("*.zarr")
     shard = next(p for p in Path(uri, "raw", "c", "2", "1").rglob("*") if p.is_file())
     whole = shard.read_bytes()
-    shard.write_bytes(whole[: len(whole) // 3])
+    damage(shard)
     try:
-        outcome = make_bias(repo, "u/truncated", threads)
+        outcome = make_bias(repo, run, threads)
     finally:
         shard.write_bytes(whole)
     assert [o.detector for o in outcome.failed] == [1]
-    assert "damaged" in outcome.failed[0].reason
-    assert assert_nothing_half_visible(repo.root, "u/truncated") == 3
-    assert "1 done, 3 skipped" in make_bias(repo, "u/truncated", threads).text()
-    assert_same(repo, "u/truncated")
+    assert word in outcome.failed[0].reason
+    assert assert_nothing_half_visible(repo.root, run) == 3
+    assert "1 done, 3 skipped" in make_bias(repo, run, threads).text()
+    assert_same(repo, run)
 
 
 @pytest.mark.parametrize("days", [3, -3])
