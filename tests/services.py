@@ -41,6 +41,9 @@ def as_nobody(*folders: Path) -> Iterator[None]:
     """Be a user without rights while the block lasts, who may look into the folders; import beforehand."""
     if os.geteuid() != 0:
         pytest.skip("becomes another user, which only root may")
+    prefix = Path(sys.prefix).resolve()
+    if closed := [path for path in (prefix, *prefix.parents) if not path.stat().st_mode & 0o001]:
+        pytest.skip(f"the Python environment lies in {closed[0]}, which other users may not enter")
     for folder in folders:
         for path in (folder, *folder.parents):
             path.chmod(path.stat().st_mode | 0o011)

@@ -225,7 +225,8 @@ def _array(value: Any, template: xr.DataArray) -> xr.DataArray:
 
 def _margin(value: npt.NDArray[np.float64], limit: npt.NDArray[np.float64], op: str) -> npt.NDArray[np.float64]:
     distance = {"<": limit - value, "<=": limit - value, "==": -np.abs(value - limit)}.get(op, value - limit)
-    return np.asarray(distance / np.where(limit == 0, 1.0, np.abs(limit)))
+    with np.errstate(invalid="ignore"):  # of an infinite limit
+        return np.asarray(distance / np.where(limit == 0, 1.0, np.abs(limit)))
 
 
 def _status(

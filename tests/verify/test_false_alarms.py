@@ -60,7 +60,12 @@ def of_exposures(*values):
         ({"n_defect": 9_000.0}, -1, 1),  # a frame and columns by rule, none of them improbable: nothing is missed
         ({"n_clipped": of_exposures(40, 1, 25)}, 1, 1),  # cosmic rays, a different number in every exposure
         ({"n_masked_outlier": 30.0, "n_outlier": of_exposures(70, 31, 55), "n_clipped": of_exposures(40, 1, 25)}, 1, 1),
-        ({"n_clipped": 50.0, "n_outlier": 80.0, "n_masked_outlier": 30.0}, 0, 1),  # 5 of 8 missed
+        (
+            {"n_clipped": 35.0, "n_outlier": 36.0, "n_masked_outlier": 1.0},
+            1,
+            1,
+        ),  # noise, in flats of five inputs
+        ({"n_clipped": 500.0, "n_outlier": 800.0, "n_masked_outlier": 300.0}, 0, 1),  # 5 of 8 missed
         ({"n_clipped": 6000.0, "n_outlier": 6000.0}, 0, 0),  # no mask at all
     ],
 )
