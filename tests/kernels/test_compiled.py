@@ -64,20 +64,27 @@ def test_read_only_home_and_installation(installed):
     assert sorted(private.rglob("*.nbc")) == kept
 
 
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Folder of the machine code; also in the environment, which numba reads anew whenever it has changed."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(subject.numba.config, "CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
 @pytest.mark.parametrize("damage", [b"", b"cut", None], ids=["empty", "cut", "truncated"])
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
-def test_a_damaged_file_of_the_cache_is_discarded(tmp_path, monkeypatch, damage, ending):
-    monkeypatch.setattr(subject.numba.config, "CACHE_DIR", str(tmp_path))
+def test_a_damaged_file_of_the_cache_is_discarded(cache, damage, ending):
 
     def make():
         return subject.compiled(_square)
 
     assert make()(3.0) == 9.0
-    (path,) = tmp_path.rglob(f"*.{ending}")
+    (path,) = cache.rglob(f"*.{ending}")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     assert make()(3.0) == 9.0
-    (again,) = tmp_path.rglob(f"*.{ending}")
+    (again,) = cache.rglob(f"*.{ending}")
     assert len(again.read_bytes()) > len(whole) // 2
     fresh = make()
     assert fresh(3.0) == 9.0
@@ -88,8 +95,7 @@ def _square(x):
     return x * x
 
 
-def test_a_disk_that_takes_nothing_is_one_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(subject.numba.config, "CACHE_DIR", str(tmp_path))
+def test_a_disk_that_takes_nothing_is_one_warning(cache, monkeypatch):
     kernel = subject.compiled(error_model="numpy")(_square)
 
     def full(*_):
