@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import Detector
@@ -93,3 +95,11 @@ def select_detector(table: xr.Dataset, detector: Detector, what: str) -> xr.Data
             f"detectors {here}, amps {table['amp'].values.tolist()}"
         )
     return table.sel(detector=detector.id, amp=names).load()
+
+
+def native(values: Any) -> NDArray[Any]:
+    """Return a column of a table in this machine's byte order; text as str, without blanks at the ends."""
+    array = np.asarray(values)
+    if array.dtype.kind in "SU":
+        return np.char.strip(array.astype(str))
+    return array.astype(array.dtype.newbyteorder("="))

@@ -16,7 +16,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError, nearest
-from camcal_dask.exchange.header import calibration_header, metadata_of, select_detector
+from camcal_dask.exchange.header import calibration_header, metadata_of, native, select_detector
 from camcal_dask.instruments.focal_plane import amp_boxes
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.kernels.linearity import TYPES
@@ -125,8 +125,8 @@ def read_linearizer(path: str | Path) -> xr.Dataset:
             raise DataError(f"{path}: no linearizer (OBSTYPE = {header.get('OBSTYPE')!r})")
         if not header.get("HAS_LINEARITY", False):
             raise DataError(f"{path}: HAS_LINEARITY is not set; its amps hold nothing")
-        table = {name: _native(hdus[1].data[name]) for name in hdus[1].columns.names}
-        lookup = _native(hdus[2].data["LOOKUP_VALUES"]) if len(hdus) > 2 else None
+        table = {name: native(hdus[1].data[name]) for name in hdus[1].columns.names}
+        lookup = native(hdus[2].data["LOOKUP_VALUES"]) if len(hdus) > 2 else None
         cards = metadata_of(header)
     missing = [name for name in _REQUIRED if name not in table]
     if missing:
@@ -158,13 +158,6 @@ def _table(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     for name, values in columns.items():
         table[name] = values
     return table
-
-
-def _native(values: Any) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.dtype.kind in "SU":
-        return np.char.strip(array.astype(str))
-    return array.astype(array.dtype.newbyteorder("="))
 
 
 def _assembled(

@@ -16,7 +16,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
-from camcal_dask.exchange.header import calibration_header, metadata_of, select_detector
+from camcal_dask.exchange.header import calibration_header, metadata_of, native, select_detector
 from camcal_dask.instruments.geometry import Detector
 
 SCHEMA = "Gen3 Photon Transfer Curve"
@@ -155,7 +155,7 @@ def read_ptc(path: str | Path) -> xr.Dataset:
             raise DataError(f"{path}: no photon transfer curve (OBSTYPE = {header.get('OBSTYPE')!r})")
         if version < OLDEST:
             raise DataError(f"{path}: version {version} is too old (needs {OLDEST}); rewrite it with the LSST stack")
-        table = {name: _native(hdus[1].data[name]) for name in hdus[1].columns.names}
+        table = {name: native(hdus[1].data[name]) for name in hdus[1].columns.names}
         cards = metadata_of(header)
     return _assembled(table, cards)
 
@@ -218,13 +218,6 @@ def _bad_amps(data: xr.Dataset) -> NDArray[Any]:
     names = data["amp"].values.astype("S")
     bad = data["bad"].values if "bad" in data else np.zeros(len(names), bool)
     return _rows(data, names[bad])
-
-
-def _native(values: Any) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.dtype.kind in "SU":
-        return np.char.strip(array.astype(str))
-    return array.astype(array.dtype.newbyteorder("="))
 
 
 def _assembled(table: dict[str, NDArray[Any]], cards: dict[str, Any]) -> xr.Dataset:

@@ -16,11 +16,10 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError, nearest
+from camcal_dask.exchange.header import native
 from camcal_dask.instruments.geometry import Detector, Instrument
+from camcal_dask.kernels.brighter_fatter import detector_kernel
 from camcal_dask.kernels.cti import TRAP_KINDS
-
-KERNEL_SIGMA, KERNEL_ROUNDS = 5.0, 3
-"""Clipping of the mean over the kernels of amps where a file has none of the detector (isr.md 2.11)."""
 
 Rows = Mapping[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
@@ -80,17 +79,10 @@ def _tables(path: Path) -> tuple[list[Rows], dict[str, Any]]:
             return [{name: np.asarray(table[name]) for name in table.colnames}], dict(table.meta)
         with fits.open(path) as hdus:
             data = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
-            tables: list[Rows] = [{name: _native(hdu.data[name]) for name in hdu.columns.names} for hdu in data]
+            tables: list[Rows] = [{name: native(hdu.data[name]) for name in hdu.columns.names} for hdu in data]
             return tables, dict(data[0].header.items()) if data else {}
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: no table that can be read ({error})") from None
-
-
-def _native(values: Any) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.dtype.kind in "SU":
-        return np.char.strip(array.astype(str))
-    return array.astype(array.dtype.newbyteorder("="))
 
 
 def _by_amp(table: Rows, names: NDArray[Any], column: str, amps: tuple[str, ...]) -> NDArray[Any]:
@@ -201,21 +193,9 @@ def _kernel(tables: list[Rows], cards: Mapping[str, Any], amps: tuple[str, ...])
         kernel = np.asarray(tables[1]["KERNEL"][0], np.float64)
     else:
         table, names = tables[0], tables[0]["AMPLIFIER"]
-        valid = _by_amp(table, names, "VALID", amps).astype(bool)
-        if not valid.any():
-            raise DataError("none of its amps has a valid kernel")
-        kernel = _clipped_mean(np.asarray(_by_amp(table, names, "KERNEL", amps), np.float64)[valid])
+        kernels = _by_amp(table, names, "KERNEL", amps).reshape(len(amps), height, width)
+        kernel = detector_kernel(kernels, _by_amp(table, names, "VALID", amps).astype(bool))
     return "electron", {"kernel": kernel.reshape(height, width)}
-
-
-def _clipped_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the first axis of what lies within `KERNEL_SIGMA` standard deviations of it, element by element."""
-    kept = np.isfinite(values)
-    for _ in range(KERNEL_ROUNDS):
-        held = np.where(kept, values, np.nan)
-        mean, spread = np.nanmean(held, axis=0), np.nanstd(held, axis=0)
-        kept &= np.abs(values - mean) <= KERNEL_SIGMA * spread
-    return np.asarray(np.nanmean(np.where(kept, values, np.nan), axis=0))
 
 
 def _shifts(tables: list[Rows], cards: Mapping[str, Any], amps: tuple[str, ...]) -> tuple[str, Arrays]:

@@ -14,6 +14,7 @@ from camcal_dask.campaign import workers
 from camcal_dask.campaign.signals import Held
 from camcal_dask.campaign.workers import Profile, connect
 from camcal_dask.errors import ConfigError, RunError
+from tests.services import wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -89,9 +90,7 @@ def test_a_signal_during_the_start_ends_in_order(biases, dying, number, to_group
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        end = time.monotonic() + 120
-        while not list(folder.iterdir()) and started.poll() is None and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_until(lambda: list(folder.iterdir()) or started.poll() is not None, "worker that starts", 120)
         assert started.poll() is None, started.communicate()[0]
         (os.killpg if to_group else os.kill)(started.pid, number)
         text, _ = started.communicate(timeout=90)
