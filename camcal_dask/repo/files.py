@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from camcal_dask.config import expanded
 from camcal_dask.errors import RepoError
 from camcal_dask.repo import objects
 
@@ -56,8 +57,7 @@ def absolute(uri: str | os.PathLike[str]) -> str:
     """Return the URI in the form that every worker understands: an absolute path, or the object's URI."""
     if objects.is_object(text := os.fspath(uri)):
         return objects.normal(text)
-    path = os.path.expanduser(local_path(uri))  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
-    return os.path.abspath(path)  # noqa: PTH100 -- resolve() would follow a site's symbolic links
+    return os.path.abspath(expanded(local_path(uri)))  # noqa: PTH100 -- resolve() would follow a site's symbolic links
 
 
 def join(uri: str, *parts: str) -> str:
