@@ -8,7 +8,6 @@ never removed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -163,8 +162,9 @@ class _Survey:
             if uri.endswith(".json"):
                 files.read_json(uri)
             elif uri.endswith(".jsonl"):
-                for line in (files.read_bytes(uri) or b"").splitlines():
-                    json.loads(line)
+                for number, line in enumerate(files.read_lines(uri), 1):
+                    if isinstance(line, ValueError):
+                        raise DataError(f"line {number}: {line}")
             elif uri.endswith(".parts"):
                 for _ in unbind(files.read_bytes(uri) or b"", uri):
                     pass
