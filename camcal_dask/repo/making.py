@@ -60,9 +60,8 @@ def ensure_made(root: str, url: str | None) -> None:
 def _check_unused(root: str) -> None:
     """Refuse to make a new registry where cubes are."""
     if files.names(files.join(root, "cubes")):
-        raise RepoError(
-            f"{root}: has cubes but an empty registry; bring {sqlite.NAME}, or the database, back from a copy"
-        )
+        registry = sqlite.NAME if on_sqlite(root) else "the database"
+        raise RepoError(f"{root}: has cubes but an empty registry; bring {registry} back from a copy")
 
 
 @contextlib.contextmanager
