@@ -6,7 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|ACCESS_?KEY|API_?KEY|AUTHORIZATION", re.IGNORECASE)
+SECRET = re.compile(
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|CREDENTIAL|ACCESS_?KEY|API_?KEY|PRIVATE_?KEY|AUTHORIZATION|SIGNATURE|COOKIE",
+    re.IGNORECASE,
+)
 """Names whose values are nobody's business."""
 _HIDDEN = "***"
 _NAME = rf"[\w.-]*(?:{SECRET.pattern})[\w.-]*".replace("_?", "[_-]?")
@@ -14,6 +17,8 @@ _IN_TEXT = (
     (re.compile(r"(\bbearer\s+)\S+", re.IGNORECASE), rf"\1{_HIDDEN}"),
     (re.compile(r"://[^\s/?#]*:[^\s/?#]*@"), f"://{_HIDDEN}@"),
     (re.compile(r"://[^\s/:@\[]+:(?!\d+(?:/|\s|$))[^\s@]*@"), f"://{_HIDDEN}@"),  # a slash in the password
+    (re.compile(r"(https?://)[^\s/?#@]+@", re.IGNORECASE), rf"\1{_HIDDEN}@"),  # a name alone is a token there
+    (re.compile(r"([?&]sig=)[^\s&#]+", re.IGNORECASE), rf"\1{_HIDDEN}"),  # signed addresses of Azure
     (re.compile(rf"(--{_NAME}\s+)(?!-)(\"[^\"]*\"|'[^']*'|\S+)", re.IGNORECASE), rf"\1{_HIDDEN}"),
     (re.compile(rf"({_NAME}[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s&,;]+)", re.IGNORECASE), rf"\1{_HIDDEN}"),
 )

@@ -24,7 +24,7 @@ LAYERS = [
     {"demo"},
     {"cli", "__init__"},
 ]
-ANYWHERE = {"errors", "config", "redact"}
+ANYWHERE = {"errors", "config", "redact", "regular"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(ROOT.rglob("*.py"))
 HOMES = {

@@ -21,6 +21,11 @@ from camcal_dask.redact import redacted, redacted_command, redacted_values
         ('{"AWS_SECRET_ACCESS_KEY": "hunter2"}', '{"AWS_SECRET_ACCESS_KEY": ***}'),
         ("http://h:8787/status?token=hunter2&x=1", "http://h:8787/status?token=***&x=1"),
         ("Authorization: Bearer hunter2", "Authorization: *** ***"),
+        ("https://hunter2@host/a.fits", "https://***@host/a.fits"),
+        ("https://h/a.fits?X-Amz-Signature=hunter2&x=1", "https://h/a.fits?X-Amz-Signature=***&x=1"),
+        ("https://h/a.fits?sv=1&sig=hunter2&x=1", "https://h/a.fits?sv=1&sig=***&x=1"),
+        ("private-key: hunter2", "private-key: ***"),
+        ("cookie=hunter2 passphrase=hunter2", "cookie=*** passphrase=***"),
     ],
 )
 def test_secrets_are_hidden(text, shown):
@@ -36,6 +41,7 @@ def test_secrets_are_hidden(text, shown):
         "http://[::1]:8787/a@b",
         "file:///data/me@host:1/repo",
         "exposure.observation_type='bias' AND exposure.day_obs=20260812",
+        "https://host/a.fits?sigma=3",
         "run -b repo -p bias.yaml -c isr.dither=none -o u/me/bias",
     ],
 )

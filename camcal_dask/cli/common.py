@@ -191,7 +191,7 @@ def bar(label: str, total: int) -> Iterator[Callable[[str], None]]:
         task = progress.add_task(label, total=total, note="")
 
         def advance(note: str = "") -> None:
-            progress.update(task, advance=1, note=note.encode(errors="backslashreplace").decode())
+            progress.update(task, advance=1, note=redacted(note).encode(errors="backslashreplace").decode())
 
         yield advance
 

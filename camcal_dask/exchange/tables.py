@@ -20,6 +20,7 @@ from camcal_dask.exchange.header import native
 from camcal_dask.instruments.geometry import Detector, Instrument
 from camcal_dask.kernels.brighter_fatter import detector_kernel
 from camcal_dask.kernels.cti import TRAP_KINDS
+from camcal_dask.regular import check_regular
 
 Rows = Mapping[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
@@ -74,6 +75,7 @@ def _detector(cards: Mapping[str, Any], camera: Instrument) -> Detector:
 def _tables(path: Path) -> tuple[list[Rows], dict[str, Any]]:
     """All tables of a file, and the cards of the first."""
     try:
+        check_regular(path)
         if path.suffix.lower() == ".ecsv":
             table = Table.read(path, format="ascii.ecsv")
             return [{name: np.asarray(table[name]) for name in table.colnames}], dict(table.meta)

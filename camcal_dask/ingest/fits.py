@@ -26,6 +26,7 @@ from camcal_dask.ingest import checksums, contradictions, decode
 from camcal_dask.ingest.cameras import CAMERAS
 from camcal_dask.ingest.header import RawIdentity, check_sensor, translate
 from camcal_dask.instruments import Amp, Detector, Instrument, get_instrument
+from camcal_dask.regular import check_regular
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -81,6 +82,8 @@ class Container:
         self.accept_checksum = accept_checksum
         self._said: dict[str, None] = {}
         try:
+            if stored is None:
+                check_regular(path)
             self._stored = Path(path).read_bytes() if stored is None else stored
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from error

@@ -15,6 +15,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
+from camcal_dask.regular import check_regular
 
 _NAME = re.compile(r"Photodiode_Readings.*\.txt|.*_photodiode\.ecsv|(Electrometer|EM).*\.fits", re.IGNORECASE)
 _NUMBERED = re.compile(r"Photodiode_Readings_(\d{8})_(\d+)\.txt", re.IGNORECASE)
@@ -50,6 +51,7 @@ def read_reading(path: str) -> Reading:
         If it cannot be read, lacks a column, or does not say which exposure it belongs to.
     """
     try:
+        check_regular(path)
         if path.lower().endswith(".fits"):
             return _from_fits(path)
         return _from_ecsv(path) if _is_ecsv(path) else _from_columns(path)

@@ -15,6 +15,10 @@ Integers = Any
 Detectors = Any
 """One detector or several, ids or names: int, str, numpy scalar, array, DataArray, or any iterable of them."""
 
+_BYTES = (bytes, bytearray, memoryview)
+"""One value of a kind that nothing here is; Python would take each of its bytes for a number."""
+_SMALLEST, _LARGEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
 
 def elements(values: Any, what: str) -> list[Any]:
     """List what was passed: one value, or several, as Python's own.
@@ -31,9 +35,13 @@ def elements(values: Any, what: str) -> list[Any]:
     ConfigError
         If there is none, or they are not in a row.
     """
-    if isinstance(values, str) or not (hasattr(values, "__array__") or isinstance(values, Iterable)):
-        return [str(values) if isinstance(values, str) else values]
+    if isinstance(values, str):
+        return [str(values)]
+    if isinstance(values, _BYTES) or not (hasattr(values, "__array__") or isinstance(values, Iterable)):
+        return [values]
     if hasattr(values, "__array__"):
+        if np.ma.is_masked(values):  # the numbers below a mask are nobody's
+            raise ConfigError(f"{what}: some are masked; pass .compressed(), which leaves them out")
         array = np.asarray(values)
         if array.ndim > 1:
             raise ConfigError(f"{what}: expected values in a row, got an array of shape {array.shape}")
@@ -53,7 +61,7 @@ def integers(values: Integers, what: str) -> list[int]:
     Raises
     ------
     ConfigError
-        If one of them is no integer (``94.0`` and ``True`` are none), or there is none.
+        If one of them is no integer of 64 bits (``94.0`` and ``True`` are none), or there is none.
     """
     return [_integer(value, what) for value in elements(values, what)]
 
@@ -76,6 +84,9 @@ def _integer(value: Any, what: str) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)
+        found = operator.index(value)
     except TypeError:
         raise ConfigError(f"{what}: {value!r} is no integer") from None
+    if not _SMALLEST <= found <= _LARGEST:
+        raise ConfigError(f"{what}: {found} is no integer of 64 bits")
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -264,11 +265,13 @@ def _moment(value: Moment) -> Time | None:
         elif isinstance(value, datetime) and value.tzinfo is not None:
             moment = Time(value.astimezone(UTC), scale="utc").tai
         elif isinstance(value, date | np.datetime64) or (isinstance(value, str) and value.strip()):
-            moment = Time(str(value) if type(value) is date else value, scale="tai")
+            with warnings.catch_warnings():  # a second 60, which TAI does not have, is only warned of
+                warnings.simplefilter("error")
+                moment = Time(str(value) if type(value) is date else value, scale="tai")
         else:
             raise ValueError
         if not moment.isscalar or not np.isfinite(moment.jd):
             raise ValueError
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, Warning) as error:
         raise RepoError(f"time {value!r}: expected 2026-08-12, 2026-08-12T12:00:00 (TAI) or 20260812") from error
     return moment

@@ -27,7 +27,7 @@ from camcal_dask.config import expanded
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.ingest.photodiode import is_reading
-from camcal_dask.repo.ingest_file import FileResult, ingest_file
+from camcal_dask.repo.ingest_file import FileResult, ingest_file, shown
 from camcal_dask.repo.photodiode import ingest_readings
 
 if TYPE_CHECKING:
@@ -100,13 +100,17 @@ class IngestSummary:
             counts = ", ".join(f"{n} {status}" for status, n in sorted(self.readings.items()))
             lines.append(f"{self.readings.total()} photodiode readings: {counts}")
         lines += [_line(f"failed: {reason}") for _, reason in sorted(self.failed.items())]
-        lines += [_line(f"remark: {path}: {'; '.join(remarks)}") for path, remarks in sorted(self.remarks.items())]
+        for path, remarks in sorted(self.remarks.items()):
+            lines.append(_line(f"remark: {shown(path, path)}: {'; '.join(remarks)}"))
         return "\n".join(lines)
 
 
 def _line(text: str) -> str:
-    """One line that grep finds, whatever line breaks or undecodable bytes a file name or a library's message holds."""
-    return "\\n".join(text.splitlines()).encode(errors="backslashreplace").decode()
+    """One line that grep finds, whatever a file name or a library's message holds.
+
+    Line breaks, undecodable bytes, and what would direct the terminal (escapes, marks of right-to-left) are spelled.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -123,12 +127,14 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     Raises
     ------
     DataError
-        Naming every folder and pattern without raw files.
+        Naming every folder and pattern without raw files, or for an empty path.
     """
     found: dict[str, None] = {}
     empty = []
     for given in paths:
         path = os.fspath(given)
+        if not path:  # an unset variable of a shell, which would name the current folder
+            raise DataError("one of the paths is empty; name files or folders, '.' for this folder")
         names = _expand(path)
         if not names and not _is_guider(path):
             empty.append(path)

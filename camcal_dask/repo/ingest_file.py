@@ -25,6 +25,7 @@ from camcal_dask.errors import CamcalError, DataError, RepoError
 from camcal_dask.ingest.fits import Container, RawFile, unpack
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import get_instrument
+from camcal_dask.redact import redacted
 from camcal_dask.repo import cubes, files, foreign
 from camcal_dask.repo.claims import Claim, raw_claim
 from camcal_dask.repo.shards import has_checksums
@@ -69,9 +70,14 @@ def ingest_file(
     try:
         return _ingest_file(root, instruments, path, replace, call, accept_checksum)
     except CamcalError as error:
-        return FileResult(path, "failed", str(error))
+        return FileResult(path, "failed", shown(str(error), path))
     except OSError as error:
-        return FileResult(path, "failed", f"{path}: cannot be written into {root}: {error}")
+        return FileResult(path, "failed", f"{shown(path, path)}: cannot be written into {root}: {error}")
+
+
+def shown(text: str, path: str) -> str:
+    """Text for messages and manifests: of an address without its passwords and signatures, of a file as it is."""
+    return redacted(text) if "://" in path else text
 
 
 def _ingest_file(
@@ -138,7 +144,7 @@ class _Target:
 
     @property
     def _ours(self) -> _Holder:
-        return _Holder(self.content_hash, self.call, self.path)
+        return _Holder(self.content_hash, self.call, shown(self.path, self.path))
 
     def manifest(self) -> dict[str, Any] | None:
         """Manifest of what stands; a damaged one stands for content that nobody knows any more."""
@@ -227,7 +233,7 @@ class _Target:
     def _describe(self, raw: RawFile) -> dict[str, Any]:
         return {
             "content_hash": self.content_hash,
-            "file": self.path,
+            "file": shown(self.path, self.path),
             "call": self.call,
             "exposure": self.record.exposure,
             "detector": self.detector,

@@ -339,16 +339,19 @@ def choose(statistics: xr.Dataset, **labels: Any) -> xr.Dataset:
     Raises
     ------
     RepoError
-        For an unknown coordinate, or one that nothing has the value of.
+        For an unknown coordinate, or a value that nothing has.
     """
     for name, wanted in labels.items():
         if name not in statistics.coords:
             raise RepoError(f"statistics have no coordinate {name!r}{nearest(name, map(str, statistics.coords))}")
         values = statistics[name]
-        kept = _matches(values.values, wanted)
-        if not kept.any():
-            known = np.unique(values.values)
-            raise RepoError(f"no {name} is {wanted!r}; there are {', '.join(map(str, known[:10]))}"[:500])
+        kept = np.zeros(values.shape, bool)
+        for one in [wanted] if isinstance(wanted, slice) else elements(wanted, name):
+            found = _matches(values.values, one)
+            if not found.any():  # also of one among several: a list with a wrong name is not a shorter list
+                known = np.unique(values.values)
+                raise RepoError(f"no {name} is {one!r}; there are {', '.join(map(str, known[:10]))}"[:500])
+            kept |= found
         statistics = statistics.isel({values.dims[0]: np.flatnonzero(kept)})
     return statistics
 
@@ -359,7 +362,6 @@ def _matches(values: npt.NDArray[Any], wanted: Any) -> npt.NDArray[np.bool_]:
         kept &= True if wanted.start is None else values >= wanted.start
         kept &= True if wanted.stop is None else values <= wanted.stop
         return kept
-    listed = elements(wanted, "value")
-    if any(isinstance(w, bool) != (values.dtype.kind == "b") for w in listed):  # True is no detector 1
+    if isinstance(wanted, bool) != (values.dtype.kind == "b"):  # True is no detector 1
         return np.zeros(values.shape, bool)
-    return np.isin(values, listed)
+    return np.isin(values, [wanted])

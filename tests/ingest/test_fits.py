@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import re
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from astropy.io import fits
 
 from camcal_dask.errors import DataError
+from camcal_dask.exchange.tables import read_table
 from camcal_dask.ingest import decode
 from camcal_dask.ingest.fits import content_hash, read_header, read_raw
+from camcal_dask.ingest.photodiode import read_reading
 from camcal_dask.instruments import get_instrument
 from tests.raw_files import TINY, hdu_list, pixels, primary, write_raw_file
 
@@ -133,6 +136,19 @@ def test_missing_file_and_directory(tmp_path):
         read_raw(tmp_path / "none.fits")
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         read_raw(tmp_path)
+
+
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.fits")
+    (tmp_path / "endless.fits").symlink_to("/dev/zero")
+    (tmp_path / "Photodiode_Readings_2_1.txt").symlink_to("pipe.fits")
+    for name in ("pipe.fits", "endless.fits"):
+        with pytest.raises(DataError, match=f"{name}: cannot be read: Is a pipe, socket or device"):
+            read_raw(tmp_path / name)
+        with pytest.raises(DataError, match=f"{name}: no table that can be read .*pipe, socket or device"):
+            read_table(tmp_path / name, TINY)
+    with pytest.raises(DataError, match="Is a pipe, socket or device"):
+        read_reading(str(tmp_path / "Photodiode_Readings_2_1.txt"))
 
 
 def test_wrong_camera_is_refused(tmp_path):

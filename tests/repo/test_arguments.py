@@ -19,7 +19,8 @@ ONE = [
     pd.Series([1]), pd.Index([1]), ["R22_S11"],
 ]  # fmt: skip
 NONE = [[], (), np.array([], int), xr.DataArray(np.array([], int), dims="detector"), True, [True], 1.0, np.float64(1),
-        "", "R22", 99, -1, [[1]], np.array([[1]]), None, b"1"]  # fmt: skip
+        "", "R22", 99, -1, [[1]], np.array([[1]]), None, b"1", b"\x01",
+        bytearray(b"\x01"), np.ma.array([0, 1], mask=[True, False]), np.ma.masked]  # fmt: skip
 SEVERAL = [
     [0, 1],
     np.array([0, 1]),
@@ -69,7 +70,9 @@ def test_one_exposure(certified_reader, form):
 
 
 @pytest.mark.parametrize(
-    "exposure", [[], True, 2026081200001.0, "2026081200001", np.nan, EXPOSURES[:2]], ids=lambda v: type(v).__name__
+    "exposure",
+    [[], True, 2026081200001.0, "2026081200001", np.nan, 2**70, -(2**63) - 1, EXPOSURES[:2]],
+    ids=lambda v: type(v).__name__,
 )
 def test_what_is_not_one_exposure_is_refused(certified_reader, exposure):
     with pytest.raises(CamcalError, match="exposure"):
@@ -90,7 +93,7 @@ def test_labels_of_statistics_take_the_same():
     table = xr.Dataset({"noise": ("detector", [1.0, 2.0, 3.0])}, {"detector": [0, 1, 3]})
     for one in (1, np.int64(1), np.array(1), xr.DataArray([1], dims="x"), {1}, [1]):
         assert choose(table, detector=one)["noise"].values.tolist() == [2.0]
-    for none in ([], True, [True], 7, "R22"):
+    for none in ([], True, [True], 7, [0, 7], "R22", b"\x01", np.ma.array([0, 1], mask=[False, True])):
         with pytest.raises(CamcalError):
             choose(table, detector=none)
 

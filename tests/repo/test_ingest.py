@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 
 from camcal_dask.cli import main
 from camcal_dask.errors import DataError, RepoError
-from camcal_dask.repo import cubes, ingest_file
+from camcal_dask.repo import cubes, foreign, ingest_file
 from camcal_dask.repo.claims import Claim
 from camcal_dask.repo.ingest import find_files, ingest
 from camcal_dask.repo.registry import create_repo, open_repo
@@ -255,7 +256,7 @@ def test_bad_files_are_named_and_leave_no_reference(repo, tmp_path):
     assert registered(repo, EXPOSURE, EXPOSURE + 1, EXPOSURE + 2) == {(EXPOSURE, 0)}
 
 
-ODD_NAMES = ("b].fits", "[b] :b: [red].fits", "two\nlines.fits")
+ODD_NAMES = ("b].fits", "[b] :b: [red].fits", "two\nlines.fits", "\x1b[2Jclear.fits", "\u202estif.fits")
 
 
 def test_failures_and_remarks_are_one_line_each_and_say_names_as_they_are(repo, tmp_path, monkeypatch):
@@ -269,12 +270,31 @@ def test_failures_and_remarks_are_one_line_each_and_say_names_as_they_are(repo, 
     assert found.exit_code == 1
     lines = found.output.splitlines()
     failed = [line for line in lines if line.startswith("failed: ")]
-    assert [line.removeprefix(f"failed: {folder}/").partition(": is not")[0] for line in failed] == sorted(
-        name.replace("\n", "\\n") for name in ODD_NAMES
-    )
+    spelled = [re.sub("[\n\x1b\u202e]", lambda c: ascii(c[0])[1:-1], name) for name in sorted(ODD_NAMES)]
+    assert [line.removeprefix(f"failed: {folder}/").partition(": is not")[0] for line in failed] == spelled
     (remark,) = [line for line in lines if line.startswith("remark: ")]
     assert remark.startswith(f"remark: {folder}/[i]good.fits: card OBJECT is")
     assert "filter 'q_99'" in remark
+
+
+def test_an_empty_path_is_not_the_current_folder(repo, tmp_path, monkeypatch):
+    raw_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="one of the paths is empty"):
+        ingest(repo, [""])
+
+
+def test_addresses_are_named_without_their_secrets(repo, tmp_path, monkeypatch):
+    content, address = raw_file(tmp_path).read_bytes(), "https://me:hunter2@host/a.fits?X-Amz-Signature=hunter2&x=1"
+    monkeypatch.setattr(foreign, "fetch", lambda path: b"not pixels")
+    found = CliRunner().invoke(main, ["ingest", repo.root, address, "--cluster", "threads"])
+    assert "failed: https://***@host/a.fits?X-Amz-Signature=***&x=1: is not a FITS file" in found.output
+    assert "hunter2" not in found.output
+    monkeypatch.setattr(foreign, "fetch", lambda path: content)
+    assert ingest(repo, [address]).ingested == 1
+    assert ingest(repo, [address]).skipped == 1
+    texts = [path.read_bytes() for path in Path(repo.root).rglob("*") if path.is_file()]
+    assert not any(b"hunter2" in text for text in texts)
 
 
 def test_stale_checksums_are_accepted_only_when_asked(repo, tmp_path):

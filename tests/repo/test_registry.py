@@ -426,7 +426,7 @@ def test_times_are_tai_and_a_day_begins_at_noon(begin):
     "begin",
     ["", " ", "yesterday", "99999999", 99999999, 20261345, "2026-02-30", "2026", "nan", 0, -5, 1.5, INF, True,
      [20260812], "2026-08-12T25:00:00", Time([TAI_NOON], scale="tai"), "\u00b20260812", 2 * 10**9, b"20260812",
-     "2026-08-12T12:00:00Z"],
+     "2026-08-12T12:00:00Z", "2016-12-31T23:59:60"],
     ids=repr,
 )  # fmt: skip
 def test_dates_that_are_none_are_refused_in_one_line(begin):
