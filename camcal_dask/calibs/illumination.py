@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from camcal_dask.calibs.pairs import TIME_TOLERANCE, TIME_TOLERANCE_S
 from camcal_dask.config import Config
 
 RAMP_REASONS = ("ptc", "daily_ptc")
@@ -92,6 +93,7 @@ def pick(flats: Flats, config: SelectConfig, of: str = "full well") -> Picked:
     Picked
         No exposures if none will do; the account says why.
     """
+    flats = flats._replace(exposure_time=_same_times(flats.exposure_time))
     left: Flags = np.ones(len(flats.exposure), np.bool_)
     lines: list[str] = []
 
@@ -107,6 +109,7 @@ def pick(flats: Flats, config: SelectConfig, of: str = "full well") -> Picked:
     by_reason: Flags = np.isin(flats.reason, RAMP_REASONS)
     if not config.ramps:
         leave_out(by_reason, f"{_ASK}, reason {', '.join(sorted(set(flats.reason[by_reason].tolist())))}")
+    leave_out(~(flats.exposure_time >= 0), "their exposure time is not known")
     leave_out(~np.isfinite(flats.level), "no pixels of these detectors can be read")
     dark = flats.level <= LIT_SIGMA * flats.noise
     leave_out(dark, f"no light: level {_range(flats.level[left & dark])} adu, below {LIT_SIGMA:.0f} times the noise")
@@ -131,6 +134,19 @@ def pick(flats: Flats, config: SelectConfig, of: str = "full well") -> Picked:
 
 
 _ASK = "a ramp of a photon transfer curve (select.ramps=true takes it)"
+
+
+def _same_times(times: Floats) -> Floats:
+    """Exposure times (n,) [s], each the shortest of those that follow it without a gap: a shutter jitters by a ms.
+
+    A gap is a difference with which flats are no pair.
+    """
+    order = np.argsort(times, kind="stable")
+    same = times.copy()
+    for before, i in zip(order, order[1:], strict=False):
+        if times[i] - times[before] <= TIME_TOLERANCE_S + TIME_TOLERANCE * times[before]:
+            same[i] = same[before]
+    return same
 
 
 def ramps(flats: Flats, among: Flags) -> Flags:

@@ -36,8 +36,8 @@ FILLS: Mapping[str, float] = {"coefficients": 0.0, "fit_params": np.nan, "fit_pa
 """What pads the rows of amps and detectors that have fewer entries."""
 _MOST_RANK_CORRELATION = 0.8
 """Of time and signal, beyond which a drift cannot be told from a non-linearity."""
-_FAINT = 0.02
-"""Signal of the faintest flat, in units of the turnoff, with which an offset can be told from a non-linearity."""
+_FAINT, _FAINT_LEVELS = 0.02, 3
+"""Signal, in units of the turnoff, below which so many levels can tell an offset from a non-linearity."""
 
 
 class AmpFit(NamedTuple):
@@ -380,15 +380,15 @@ def _fit_absolute(
 def _terms(config: TermsConfig, ramp: Ramp, used: BoolArray, nearly_linear: float) -> SplineTerms:
     """Terms of the absolute spline that its flats can tell from the spline itself.
 
-    No offset without faint flats.  No drift where there is no time, or where time rises with the signal: the drift of
-    flats taken in rising order is a non-linearity, fitted together they take any value, and what is applied to images
-    is one without the other.
+    No offset without faint levels: of a single one it takes all that is not linear there.  No drift where there is no
+    time, or where time rises with the signal: the drift of flats taken in rising order is a non-linearity, fitted
+    together they take any value, and what is applied to images is one without the other.
     """
     time, signal = ramp.time[used], ramp.ordinate[used]
-    faint = signal.size > 0 and float(signal.min()) < _FAINT * nearly_linear
+    faint = find_levels(ramp.abscissa, ramp.group, used & (ramp.ordinate < _FAINT * nearly_linear)).max(initial=-1) + 1
     known = time.size > 1 and np.ptp(time) > 0 and np.ptp(signal) > 0
     apart = known and abs(float(spearmanr(time, signal).statistic)) < _MOST_RANK_CORRELATION
-    able = {"offset": config.offset and faint, "temporal": config.temporal and apart}
+    able = {"offset": config.offset and faint >= _FAINT_LEVELS, "temporal": config.temporal and apart}
     return config.model_copy(update=able).terms()
 
 

@@ -292,7 +292,7 @@ def isr(
         - ``ptc``: gain [electron / adu], noise [electron], turnoff [adu]; overscan_median_level,
           overscan_median_sigma [adu].
         - ``gain_correction``: adjustment [1].
-        - ``crosstalk``: linear, quadratic (detector, source, target), optionally valid, fit_gain (detector, amp);
+        - ``crosstalk``: linear (detector, source, target), optionally quadratic, valid, fit_gain (detector, amp);
           ``attrs["units"]`` adu or electron, of the signal.
         - ``linearizer``: type, coefficients (.., coefficient), optionally table (detector, row, column), input_gain,
           input_turnoff; ``attrs["units"]`` adu or electron.

@@ -97,7 +97,7 @@ class CrosstalkConfig(Config):
     """Crosstalk between the amps of a detector (isr.md 2.5), by ``calibs["crosstalk"]``."""
 
     terms: Literal["none", "linear", "quadratic"] = "none"
-    """``quadratic`` takes the linear terms too."""
+    """``quadratic`` takes the linear terms too, and these alone of a calibration that has no others."""
     iterations: Literal[1, 2] = 1
     """1: sources from the uncorrected image, as upstream; 2: once more from the corrected one."""
     mask: bool = True

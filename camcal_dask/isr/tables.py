@@ -84,8 +84,7 @@ def needs(config: IsrConfig) -> dict[str, Need]:
     if config.gain_correction:
         found["gain_correction"] = Need("gain_correction", ("adjustment",))
     if config.crosstalk.terms != "none":
-        terms = ("linear", "quadratic") if config.crosstalk.terms == "quadratic" else ("linear",)
-        found["crosstalk"] = Need("crosstalk.terms", terms, ("adu", "electron"))
+        found["crosstalk"] = Need("crosstalk.terms", ("linear",), ("adu", "electron"))
     if config.deferred_charge:
         names = ("drift_scale", "decay_time", "global_cti", "trap_kind", "trap_size", "trap_emission_time")
         found["cti"] = Need("deferred_charge", (*names, "trap_coefficients"), ("electron",))
@@ -125,7 +124,7 @@ def _needs_of_gains(config: IsrConfig) -> dict[str, Need]:
 _OPTIONAL = {
     "ptc": ("gain", "noise"),
     "linearizer": ("table", "input_gain"),
-    "crosstalk": ("valid", "fit_gain"),
+    "crosstalk": ("quadratic", "valid", "fit_gain"),
     "cti": ("input_gain",),
 }
 
@@ -273,7 +272,7 @@ def _couplings(
             scale = _electron_per_adu(detector, tables, ("crosstalk", "fit_gain"))
         else:
             scale = 1 / crosstalk.usable_gains(gain)
-    quadratic = values["quadratic"] if config.crosstalk.terms == "quadratic" else None
+    quadratic = values.get("quadratic") if config.crosstalk.terms == "quadratic" else None
     return crosstalk.make_couplings(values["linear"], quadratic, valid=values.get("valid"), bad_amps=bad, scale=scale)
 
 

@@ -108,6 +108,22 @@ def test_reason_and_exposure_time_are_part_of_the_illumination():
     assert numbers(pick(flats, SelectConfig(reason="sflat_lo"))) == [5, 6, 7]
 
 
+@pytest.mark.parametrize("jitter", [1e-7, 1e-3])
+def test_a_shutter_that_jitters_makes_no_ramp_of_equal_flats(jitter):
+    """Times and levels of seven flats differ by a little, so that none equals another; a real ramp stays one."""
+    sets = [("", 3.0 + jitter * (i - 3), [13_000.0 + 20 * i]) for i in range(7)]
+    ladder = [("", round(v / 2000, 3) + jitter * k, [v]) for v in np.geomspace(1e3, 1.5e5, 12) for k in (0, 1)]
+    assert numbers(pick(table(*sets), SelectConfig())) == list(range(1, 8))
+    assert numbers(pick(table(*ladder, *sets), SelectConfig())) == list(range(25, 32))
+
+
+def test_a_flat_of_unknown_exposure_time_is_left_out_by_name():
+    flats = table(("sflat", 5.0, [20_000.0] * 4), ("sflat", np.nan, [20_000.0] * 6))
+    picked = pick(flats, SelectConfig())
+    assert numbers(picked) == [1, 2, 3, 4]
+    assert f"6 left out: their exposure time is not known ({DAY}00005 .. {DAY}00010)" in picked.reasons
+
+
 def test_alternating_lamps_are_no_ramp():
     """Three lamps in turn, ten times: the blue and red flats of an anaglyph, and one more."""
     flats = table(*[("led", 5.0, [v]) for _ in range(10) for v in (10_000.0, 20_000.0, 40_000.0)])

@@ -127,6 +127,17 @@ def test_no_number_of_nodes_makes_the_correction_run_away():
         assert errors(made, BENDS["quadratic"]).max() < 0.01
 
 
+@pytest.mark.parametrize("levels", [np.linspace(700**0.5, 150e3**0.5, 16) ** 2, np.geomspace(500, 150e3, 12)])
+def test_an_offset_does_not_swallow_what_is_not_linear_in_faint_flats(levels):
+    """A response 1 % low in faint light, with one and with four levels below 2 % of the turnoff."""
+
+    def bend(v):
+        return v * (1 - 0.01 * np.exp(-v / 5000))
+
+    table, ratios = ramp(levels, bend, jitter=3e-4)
+    assert errors(fit(table, LinearityConfig(), ratios=ratios), bend).max() < 0.002
+
+
 def test_levels_left_out_measure_what_the_correction_is_off_by():
     """The response turns within a gap that no fit can see, but cross-validation says how well others are known."""
     table, ratios = ramp(LEVELS["20"], BENDS["cubic"])

@@ -56,7 +56,11 @@ def test_one_camera_state_and_the_latest_exposures():
             ["calibs.bias=biasBootstrap"],
             "calibs.bias = biasBootstrap is in adu, but the exposures are corrected",
         ),
-        ("dark", ["isr.gains=none", "calibs.bias=biasBootstrap"], "product dark is in electron/s"),
+        (
+            "dark",
+            ["isr.gains=none", "isr.crosstalk.terms=none", "calibs.bias=biasBootstrap"],
+            "product dark is in electron/s",
+        ),
         ("darkBootstrap", ["isr.bias=false"], "calibs.bias is given, but isr.bias is off"),
         ("darkBootstrap", ["calibs={}"], "isr.bias is on: say which dataset type"),
         ("darkBootstrap", ["combine.scale=unity"], "combine.scale=unity make adu"),

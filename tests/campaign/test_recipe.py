@@ -65,7 +65,10 @@ def test_overrides_reach_nested_keys():
         (["isr.dither"], "expected step.key=value"),
         (["description.text=1"], "'description' is a value"),
         (["task=stak"], "did you mean 'stack'?"),
-        (["isr.gains=none"], "product bias is in electron, but isr.gains=none and combine.scale=unity make adu"),
+        (
+            ["isr.gains=none", "isr.crosstalk.terms=none"],
+            "product bias is in electron, but isr.gains=none and combine.scale=unity make adu",
+        ),
         (["product=bais"], "unknown product 'bais'; did you mean 'bias'?"),
     ],
 )
@@ -104,9 +107,17 @@ def test_verifications_correct_as_the_reference_says_for_candidates_of_every_sta
             assert sorted(s for s in SWITCHES if getattr(isr, s)) == sorted(set(OF_STAGES[name]) - unused)
             bootstrap = "Bootstrap" in str((candidate, beside))
             assert isr.gains == ("none" if bootstrap else "ptc")
-            assert isr.crosstalk.terms == ("linear" if bootstrap else "quadratic")
-            corrected = name == "verifyDefects" and not bootstrap
+            assert isr.crosstalk.terms == ("linear" if bootstrap or camera == "LATISS" else "quadratic")
+            corrected = name == "verifyDefects" and not bootstrap and camera != "LATISS"
             assert isr.brighter_fatter == ("astier23" if corrected else "none")
+
+
+@pytest.mark.parametrize("camera", ["LSSTCam", "LSSTComCam", "LATISS", "TinyCam"])
+@pytest.mark.parametrize("name", ["bias", "dark", "flat", "biasBootstrap", "darkBootstrap", "flatBootstrap", "ptc"])
+def test_crosstalk_has_quadratic_terms_where_images_are_in_electron(camera, name):
+    """isr.md 4: L of a bootstrap and of the ptc, Q of the final bias, dark and flat; L of LATISS (2.21)."""
+    wanted = "quadratic" if name in ("bias", "dark", "flat") and camera != "LATISS" else "linear"
+    assert load_recipe(f"{camera}/{name}.yaml").isr.crosstalk.terms == wanted
 
 
 def test_a_verification_applies_what_there_is_and_nominal_gains_without_a_curve():

@@ -128,7 +128,7 @@ def test_the_final_pass_uses_what_the_inputs_hold_and_says_what_they_lack(root, 
     assert "no cti in the inputs" in final
     calibs, _, settings, record = used(root, "f/bias", "bias")
     assert calibs == {"ptc", "linearizer", "crosstalk"}
-    assert (settings["gains"], settings["linearity"], settings["crosstalk"]["terms"]) == ("ptc", True, "linear")
+    assert (settings["gains"], settings["linearity"], settings["crosstalk"]["terms"]) == ("ptc", True, "quadratic")
     assert record["absent"] == []
     calibs, _, settings, record = used(root, "f/flat/r_57", "flat")
     assert calibs == {"bias", "ptc", "linearizer", "crosstalk"}

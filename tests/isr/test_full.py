@@ -301,7 +301,7 @@ def without(calibs, name, variable=None):
     [
         (lambda c: without(c, "ptc"), "no ptc was given"),
         (lambda c: without(c, "ptc", "turnoff"), "the ptc has no variable turnoff"),
-        (lambda c: without(c, "crosstalk", "quadratic"), "the crosstalk has no variable quadratic"),
+        (lambda c: without(c, "crosstalk", "linear"), "the crosstalk has no variable linear"),
         (lambda c: without(c, "dark"), "no dark was given"),
         (lambda c: without(c, "defects"), "no defects was given"),
         (lambda c: c | {"cti": c["cti"].assign_attrs(units="adu")}, "the cti is in adu, expected .* electron"),
