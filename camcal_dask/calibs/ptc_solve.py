@@ -151,9 +151,9 @@ def solve(partial: xr.Dataset, config: PtcSolveConfig | None = None) -> xr.Datas
     Returns
     -------
     Dataset
-        The input and the variables of ``SOLVED``, in memory, pairs in the order of the input; attrs ``fit_type``,
-        ``covariance_order``, ``units``.  An amp without a curve is ``bad``, with NaN everywhere and a ``bad_reason`` (`BadReason`); it is
-        named in the log, and `reasons_of` tells its reason in words.
+        The input and the variables of ``SOLVED``, in memory, pairs in the order of the input; attrs ``units``,
+        ``fit_type``, ``covariance_order``.  An amp without a curve is ``bad``, with NaN everywhere and a ``bad_reason``
+        (`BadReason`); it is named in the log, and `reasons_of` tells its reason in words.
 
     Raises
     ------

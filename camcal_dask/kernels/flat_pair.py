@@ -53,8 +53,8 @@ class PairRules:
 class PairStatistics(NamedTuple):
     """Statistics of one amp in a pair; float64, NaN = not available.
 
-    ``raw_mean`` mu and ``raw_delta`` m2 - m1 [adu]; ``pixel_stdev`` clipped scatter of the pixels of one image, which is
-    that of light and response [adu]; ``raw_var`` clipped variance of half the difference [adu^2];
+    ``raw_mean`` mu and ``raw_delta`` m2 - m1 [adu]; ``pixel_stdev`` clipped scatter of the pixels of one image, that of
+    light and response [adu]; ``raw_var`` clipped variance of half the difference [adu^2];
     ``row_mean_variance`` of the row means of the whole difference [adu^2]; ``pair_gain`` [electron / adu]; ``hist_var``
     [adu^2], ``hist_chi2_dof``, ``ks_pvalue`` of the test of the whole difference; ``n_pixel`` good pixels before
     clipping; ``valid``: mean, variance and all covariances are known; ``covariance`` (lags, lags) [adu^2] at
@@ -114,7 +114,7 @@ def measure_pair(
 def _nothing(rules: PairRules) -> PairStatistics:
     nan, square = math.nan, (rules.lags, rules.lags)
     empty = np.full(square, nan), np.full(square, nan), np.zeros(square, np.int64)
-    return PairStatistics(*[nan] * 8, 1.0, 0, False, *empty)
+    return PairStatistics(nan, nan, nan, nan, nan, nan, nan, nan, 1.0, 0, False, *empty)
 
 
 def _difference(pair: Image, m1: float, m2: float, rules: PairRules) -> Image:

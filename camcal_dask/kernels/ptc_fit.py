@@ -156,7 +156,7 @@ def reaches_full_well(
     """Which points (n,) bool have pixels at the full well, though they still follow the curve.
 
     No pixel holds more than the full well.  What photon noise and response would put above it is missing from the
-    variance: 4, 0.2 and 0.01 % of it where the mean is 2, 3 and 4 standard deviations of the pixels below, and the charge
+    variance: 4, 0.2 and 0.01 % of it where the mean is 2, 3 and 4 standard deviations of the pixels below; the charge
     turns up in other lags.  `reject_outliers` sees 2 % at best.  The full well is the lowest mean above the turnoff at
     which half the variance is gone: half the pixels are full there.  Without such a point nothing is known of it, and
     nothing is left out.

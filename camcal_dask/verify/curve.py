@@ -56,7 +56,9 @@ def _series(ptc: xr.Dataset) -> xr.DataArray | None:
     return None
 
 
-def _of_amps(function: Any, *variables: xr.DataArray, core: list[list[str]], length: int, **kwargs: Any) -> xr.DataArray:
+def _of_amps(
+    function: Any, *variables: xr.DataArray, core: list[list[str]], length: int, **kwargs: Any
+) -> xr.DataArray:
     found: xr.DataArray = xr.apply_ufunc(
         function, *(v.compute() for v in variables), input_core_dims=core, output_core_dims=[["power"]],
         vectorize=True, kwargs={"length": length, **kwargs}, output_dtypes=[np.float64],

@@ -87,7 +87,7 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
 def gain_table(ptc: xr.Dataset) -> xr.Dataset:
     """Gains of the single pairs of `GAIN_RANGE_ADU`: rows (exposure, detector, amp), exposure the first of the pair.
 
-    ``gain_flux_corrected`` is free of the brighter-fatter effect: by the curve's own model, for an amp without one by the
+    ``gain_flux_corrected`` is free of the brighter-fatter effect: by the curve's model, for an amp without one by the
     slope of its vendor (`GAIN_SLOPES`).
 
     Raises

@@ -129,7 +129,7 @@ def clipped(k):
 
 
 def with_full_well(distances, response=0.0):
-    """Exact curve up to 100 000 electron, then levels so many deviations of their pixels below the full well, then full.
+    """Exact curve to 100 000 electron, then levels so many deviations of their pixels below the full well, then full.
 
     What the full well takes is the Gaussian above it, pixel by pixel of a scattered ``response``.
     """

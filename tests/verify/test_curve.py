@@ -14,7 +14,8 @@ from tests.calibs.ptc_curves import means, partial, truth
 
 EXACT = MeasureConfig(overscan_skip_pixel=-1)
 MODELS = [
-    ("EXPAPPROXIMATION", 3), ("FULLCOVARIANCE", 3), ("FULLCOVARIANCE", 8), ("FULLCOVARIANCE_NO_B", 3), ("POLYNOMIAL", 3),
+    ("EXPAPPROXIMATION", 3), ("FULLCOVARIANCE", 3), ("FULLCOVARIANCE", 8), ("FULLCOVARIANCE_NO_B", 3),
+    ("POLYNOMIAL", 3),
 ]  # fmt: skip
 
 
