@@ -288,8 +288,8 @@ def _curve(data: xr.Dataset, name: str, amp: str, config: PtcSolveConfig) -> tup
     if "pixel_stdev" in data:
         scatter = np.fmax(scatter, data["pixel_stdev"].values)
     order = np.argsort(mean, kind="stable")
-    columns = (v[order] for v in (mean, variance, scatter, good, covariance, weight))
-    return Curve(name, *columns), order
+    ordered = Curve(name, mean[order], variance[order], scatter[order], good[order], covariance[order], weight[order])
+    return ordered, order
 
 
 def _solve_amp(data: xr.Dataset, name: str, amp: str, config: PtcSolveConfig) -> tuple[dict[str, Any], str]:
