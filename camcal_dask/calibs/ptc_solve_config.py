@@ -78,8 +78,10 @@ class PtcSolveConfig(Config):
 
     def described(self) -> dict[str, str | int]:
         """Attributes of a product by which others know the model."""
-        full = self.fit_type.startswith("FULLCOVARIANCE")
-        return {"fit_type": self.fit_type} | ({"covariance_order": self.order} if full else {})
+        found: dict[str, str | int] = {"fit_type": self.fit_type}
+        if self.fit_type.startswith("FULLCOVARIANCE"):
+            found["covariance_order"] = self.order
+        return found
 
     def side(self, measured: int, n_pairs: int) -> int:
         """Side of the lag matrix for an amp with so many pairs; what the user asks for stands."""
