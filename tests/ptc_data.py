@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.kernels.ptc_models import growth
+from camcal_dask.kernels.ptc_models import LagPlanes, covariances
 
 FIRST = 2026081200001
 A = np.array([[-3.0e-6, 3.0e-7, 1e-7], [6.0e-7, 2.0e-7, 1e-7], [1e-7, 1e-7, -2e-7]]).T
@@ -23,7 +23,10 @@ def solved(instrument="TinyCam", detectors=(0, 1), n_pair=24, n_pixel=900_000, s
     noise = read * np.sqrt(1 + medians)
     mean = np.geomspace(50, 110_000, n_pair) * np.ones((*gain.shape, 1))
     g, n2 = gain[..., None], noise[..., None] ** 2
-    variance = np.expm1(2 * A[0, 0] * mean * g) / (2 * g**2 * A[0, 0]) + n2 / g**2
+    signal = (mean * g).ravel()
+    shot = covariances(LagPlanes(A, 0 * A, 0 * A, 1.0), signal)[:, 0, 0]  # Eq. 20, as the planes below say
+    bent = (shot / signal).reshape(mean.shape)
+    variance = (bent * mean * g + n2) / g**2
     covariance = A * (mean**2)[..., None, None]
     covariance[..., 0, 0] = variance
     error = variance[..., None, None] / np.sqrt(n_pixel) * np.ones(A.shape)
@@ -49,7 +52,7 @@ def solved(instrument="TinyCam", detectors=(0, 1), n_pair=24, n_pixel=900_000, s
         "b_matrix": (lags, 0 * planes), "noise_matrix": (lags, 0 * planes),
         "raw_mean": (pair, mean), "raw_delta": (pair, 0 * mean), "raw_var": (pair, covariance[..., 0, 0]),
         "row_mean_variance": (pair, 2 * mean / g / widths),
-        "pair_gain": (pair, g / growth(2 * A[0, 0] * g * mean) * (1 + 1e-4 * rng.standard_normal(mean.shape))),
+        "pair_gain": (pair, g / bent * (1 + 1e-4 * rng.standard_normal(mean.shape))),
         "noise_adu": (pair, adu[..., None] * (1 + 0.01 * rng.standard_normal(mean.shape))),
         "overscan_median": (pair, 24_000 + 0 * mean), "amp_offset": (pair, 0 * mean), "hist_var": (pair, np.nan * mean),
         "hist_chi2_dof": (pair, np.nan * mean), "ks_pvalue": (pair, 1 + 0 * mean),

@@ -45,6 +45,7 @@ EXTRACTED: Mapping[str, Variable] = MappingProxyType(
     {
         "raw_mean": Variable(_AMP, "f8", "adu", "mean signal of the pair, clipped"),
         "raw_delta": Variable(_AMP, "f8", "adu", "mean of the second exposure minus that of the first"),
+        "pixel_stdev": Variable(_AMP, "f8", "adu", "scatter of the pixels of one exposure: light and response"),
         "raw_var": Variable(_AMP, "f8", "adu^2", "clipped variance of half the weighted difference"),
         "row_mean_variance": Variable(_AMP, "f8", "adu^2", "clipped variance of the row means of the difference"),
         "pair_gain": Variable(_AMP, "f8", "electron/adu", "gain from this pair alone"),

@@ -31,6 +31,7 @@ from camcal_dask.kernels.ptc_fit import (
     fit_exp,
     fit_polynomial,
     fit_rolloff,
+    reaches_full_well,
     reject_outliers,
 )
 from camcal_dask.kernels.ptc_models import covariances, exp_variance
@@ -113,11 +114,15 @@ _COVARIANCES = ("covariance", "covariance_sqrt_weight")
 
 
 class Curve(NamedTuple):
-    """Pairs of one amp sorted by mean: (n,) and (n, r, r) float64; weights are inverse errors [1/adu^2]."""
+    """Pairs of one amp sorted by mean: (n,) and (n, r, r) float64; weights are inverse errors [1/adu^2].
+
+    ``scatter`` [adu] is that of the pixels of one exposure, of photon noise alone if nothing else was measured.
+    """
 
     name: str
     mean: FloatArray
     variance: FloatArray
+    scatter: FloatArray
     good: BoolArray
     covariance: FloatArray
     weight: FloatArray
@@ -146,9 +151,9 @@ def solve(partial: xr.Dataset, config: PtcSolveConfig | None = None) -> xr.Datas
     Returns
     -------
     Dataset
-        The input and the variables of ``SOLVED``, in memory, pairs in the order of the input; attrs ``fit_type``,
-        ``units``.  An amp without a curve is ``bad``, with NaN everywhere and a ``bad_reason`` (`BadReason`); it is
-        named in the log, and `reasons_of` tells its reason in words.
+        The input and the variables of ``SOLVED``, in memory, pairs in the order of the input; attrs ``units``,
+        ``fit_type``, ``covariance_order``.  An amp without a curve is ``bad``, with NaN everywhere and a ``bad_reason``
+        (`BadReason`); it is named in the log, and `reasons_of` tells its reason in words.
 
     Raises
     ------
@@ -167,7 +172,7 @@ def solve(partial: xr.Dataset, config: PtcSolveConfig | None = None) -> xr.Datas
                 out[name][d, k] = value
             if reason:
                 reasons[_name(detector, amp)] = reason
-    attrs = {"fit_type": config.fit_type, "units": "adu", **_side(data, config)}
+    attrs = {**config.described(), "units": "adu", **_side(data, config)}
     solved = {name: (SOLVED[name].dims, v, _describe(SOLVED[name])) for name, v in out.items()}
     ptc = data.assign(solved).assign_attrs(attrs)
     ptc["bad_reason"].attrs["reasons"] = reasons
@@ -278,8 +283,13 @@ def _curve(data: xr.Dataset, name: str, amp: str, config: PtcSolveConfig) -> tup
         covariance = variance[:, None, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             weight = 1 / covariance
+    with np.errstate(invalid="ignore"):
+        scatter = np.sqrt(variance)
+    if "pixel_stdev" in data:
+        scatter = np.fmax(scatter, data["pixel_stdev"].values)
     order = np.argsort(mean, kind="stable")
-    return Curve(name, mean[order], variance[order], good[order], covariance[order], weight[order]), order
+    ordered = Curve(name, mean[order], variance[order], scatter[order], good[order], covariance[order], weight[order])
+    return ordered, order
 
 
 def _solve_amp(data: xr.Dataset, name: str, amp: str, config: PtcSolveConfig) -> tuple[dict[str, Any], str]:
@@ -340,6 +350,11 @@ def _fit(curve: Curve, config: PtcSolveConfig) -> dict[str, Any]:
     if config.legacy_turnoff:
         cut_at_decrease(curve.variance, good, config.legacy_turnoff_variance)
     used, fit = _fit_exp(curve, good, config)
+    if config.full_well_sigma:
+        touches = used & reaches_full_well(curve.mean, curve.variance, curve.scatter, used, config.full_well_sigma)
+        if touches.any():
+            good &= ~touches
+            used, fit = _fit_exp(curve, good, config)
     turnoff, sampling_error = find_turnoff(curve.mean, used)
     values: dict[str, Any] = {"turnoff": turnoff, "turnoff_sampling_error": sampling_error, "bad": False}
     if config.model_rolloff:

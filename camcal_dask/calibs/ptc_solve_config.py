@@ -39,6 +39,10 @@ class PtcSolveConfig(Config):
     """A point further than n sqrt(variance) from the curve is an outlier."""
     max_iterations: int = Field(2, ge=0)
     """Passes of the outlier rejection; 0 keeps every point."""
+    full_well_sigma: float = Field(4.0, ge=0)
+    """A level is left out, and is beyond the turnoff, if it is closer to the full well than so many standard deviations
+    of its pixels, response included.  The full well is known from a level above the turnoff whose variance has fallen
+    by half.  0 asks nothing of the kind, as upstream, whose outlier rule lets 2 % of lost variance pass."""
     cap_variance: bool = True
     """The first fit also takes variances [adu^2] only up to the number ``max_signal`` [adu], as upstream."""
     start: Literal["current", "legacy", "unbounded"] = "current"
@@ -71,6 +75,13 @@ class PtcSolveConfig(Config):
     subtract_long_range: bool = False
     """Take from all covariances of a pair the plane fitted to the lags outside ``long_range_start``."""
     long_range_start: int = Field(4, ge=1)
+
+    def described(self) -> dict[str, str | int]:
+        """Attributes of a product by which others know the model."""
+        found: dict[str, str | int] = {"fit_type": self.fit_type}
+        if self.fit_type.startswith("FULLCOVARIANCE"):
+            found["covariance_order"] = self.order
+        return found
 
     def side(self, measured: int, n_pairs: int) -> int:
         """Side of the lag matrix for an amp with so many pairs; what the user asks for stands."""

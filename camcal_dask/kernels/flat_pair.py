@@ -53,7 +53,8 @@ class PairRules:
 class PairStatistics(NamedTuple):
     """Statistics of one amp in a pair; float64, NaN = not available.
 
-    ``raw_mean`` mu and ``raw_delta`` m2 - m1 [adu]; ``raw_var`` clipped variance of half the difference [adu^2];
+    ``raw_mean`` mu and ``raw_delta`` m2 - m1 [adu]; ``pixel_stdev`` clipped scatter of the pixels of one image, that of
+    light and response [adu]; ``raw_var`` clipped variance of half the difference [adu^2];
     ``row_mean_variance`` of the row means of the whole difference [adu^2]; ``pair_gain`` [electron / adu]; ``hist_var``
     [adu^2], ``hist_chi2_dof``, ``ks_pvalue`` of the test of the whole difference; ``n_pixel`` good pixels before
     clipping; ``valid``: mean, variance and all covariances are known; ``covariance`` (lags, lags) [adu^2] at
@@ -62,6 +63,7 @@ class PairStatistics(NamedTuple):
 
     raw_mean: float
     raw_delta: float
+    pixel_stdev: float
     raw_var: float
     row_mean_variance: float
     pair_gain: float
@@ -95,9 +97,10 @@ def measure_pair(
     rules = rules or PairRules()
     pair = np.empty((2, *image1.shape), np.float32)
     n_pixel, ratio = _select(image1, image2, bad, pair)
-    m1, m2 = (clip_many(image, sigma=rules.sigma, iterations=rules.iterations).mean for image in pair)
-    mu = 0.5 * (m1 + m2)
-    result = _nothing(rules)._replace(n_pixel=n_pixel, raw_mean=mu, raw_delta=m2 - m1)
+    one, two = (clip_many(image, sigma=rules.sigma, iterations=rules.iterations) for image in pair)
+    m1, m2 = one.mean, two.mean
+    mu, scatter = 0.5 * (m1 + m2), math.sqrt(0.5 * (one.stdev**2 + two.stdev**2))
+    result = _nothing(rules)._replace(n_pixel=n_pixel, raw_mean=mu, raw_delta=m2 - m1, pixel_stdev=scatter)
     if math.isfinite(mu) and mu > 0:
         result = result._replace(pair_gain=pair_gain(ratio, mu, noise, rules.gain_correction))
         if n_pixel >= rules.min_pixels:
@@ -111,7 +114,7 @@ def measure_pair(
 def _nothing(rules: PairRules) -> PairStatistics:
     nan, square = math.nan, (rules.lags, rules.lags)
     empty = np.full(square, nan), np.full(square, nan), np.zeros(square, np.int64)
-    return PairStatistics(nan, nan, nan, nan, nan, nan, nan, 1.0, 0, False, *empty)
+    return PairStatistics(nan, nan, nan, nan, nan, nan, nan, nan, 1.0, 0, False, *empty)
 
 
 def _difference(pair: Image, m1: float, m2: float, rules: PairRules) -> Image:

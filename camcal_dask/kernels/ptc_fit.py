@@ -150,6 +150,30 @@ def cut_at_decrease(variance: FloatArray, good: BoolArray, min_variance: float) 
         good[index[runs[0]] + 1 :] = False
 
 
+def reaches_full_well(
+    mean: FloatArray, variance: FloatArray, scatter: FloatArray, used: BoolArray, n_sigma: float
+) -> BoolArray:
+    """Which points (n,) bool have pixels at the full well, though they still follow the curve.
+
+    No pixel holds more than the full well.  What photon noise and response would put above it is missing from the
+    variance: 4, 0.2 and 0.01 % of it where the mean is 2, 3 and 4 standard deviations of the pixels below; the charge
+    turns up in other lags.  `reject_outliers` sees 2 % at best.  The full well is the lowest mean above the turnoff at
+    which half the variance is gone: half the pixels are full there.  Without such a point nothing is known of it, and
+    nothing is left out.
+
+    Parameters
+    ----------
+    mean, variance : (n,) sorted by mean
+    scatter : (n,) standard deviation of the pixels of one exposure [adu], light and response
+    used : (n,) bool, points that follow the curve
+    n_sigma : standard deviations
+    """
+    last = int(np.flatnonzero(used)[-1])
+    with np.errstate(invalid="ignore"):
+        full = (mean > mean[last]) & (variance < 0.5 * variance[last])
+        return np.asarray(mean + n_sigma * scatter > np.min(mean[full], initial=np.inf))
+
+
 def find_turnoff(mean: FloatArray, used: BoolArray) -> tuple[float, float]:
     """Return the largest used mean and its sampling error, half the distance of its neighbours [adu].
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from camcal_dask.kernels.ptc_models import exp_variance
+from camcal_dask.verify.curve import shot_variance
 
 FloatArray = npt.NDArray[np.float64]
 Panel = tuple[xr.Dataset, Axes, Axes | None]
@@ -259,13 +259,15 @@ def _legend(figure: Figure, axes: Axes) -> Figure:
 
 
 def _variance_model(amp: xr.Dataset) -> Callable[[FloatArray], FloatArray]:
-    """Model of the variance: Eq. 16, or that of the covariances between the pairs."""
-    parameters = amp["fit_pars"].values if "fit_pars" in amp else np.full(3, np.nan)
-    if np.isfinite(parameters).all() and parameters.size == 3:
-        return lambda mean: np.asarray(exp_variance(parameters, mean))
-    order = np.argsort(amp["raw_mean"].values)
-    mean, model = amp["raw_mean"].values[order], amp["covariance_model"].isel(lag_i=0, lag_j=0).values[order]
-    return lambda x: np.asarray(np.interp(x, mean, model))
+    """Variance [adu^2] against the mean [adu], by the model that was fitted."""
+    fitted = amp["gain_unadjusted"].fillna(amp["gain"]) if "gain_unadjusted" in amp else amp["gain"]
+    gain, noise = float(fitted), float(amp["noise"])
+
+    def variance(mean: FloatArray) -> FloatArray:
+        signal = xr.DataArray(mean * gain, dims="mean")
+        return (shot_variance(amp, signal).values + noise**2) / gain**2
+
+    return variance
 
 
 def _distance(curves: xr.Dataset) -> FloatArray:

@@ -15,8 +15,8 @@ from camcal_dask.errors import DataError
 from camcal_dask.ingest.identifiers import unpack_exposure_id
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.proportionality import Proportionality, proportionality
-from camcal_dask.kernels.ptc_models import growth
 from camcal_dask.verify.block import MeasureConfig
+from camcal_dask.verify.curve import shot_variance
 from camcal_dask.verify.references import expectations
 
 FloatArray = npt.NDArray[np.float64]
@@ -87,7 +87,7 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
 def gain_table(ptc: xr.Dataset) -> xr.Dataset:
     """Gains of the single pairs of `GAIN_RANGE_ADU`: rows (exposure, detector, amp), exposure the first of the pair.
 
-    ``gain_flux_corrected`` is free of the brighter-fatter effect: by the curve's own a00, for an amp without one by the
+    ``gain_flux_corrected`` is free of the brighter-fatter effect: by the curve's model, for an amp without one by the
     slope of its vendor (`GAIN_SLOPES`).
 
     Raises
@@ -105,7 +105,8 @@ def gain_table(ptc: xr.Dataset) -> xr.Dataset:
     slopes = xr.DataArray([GAIN_SLOPES.get(v, 0.0) for v in table["vendor"].values], dims="detector")
     mean = pairs["raw_mean"].where(pairs["valid"])
     pair_gain = 1 / (1 / pairs["pair_gain"] - pairs["raw_delta"] ** 2 / (2 * mean))  # of means made equal
-    bent = xr.apply_ufunc(growth, 2 * ptc["a00"] * ptc["gain"] * mean)  # variance over that of Poisson (Eq. 16)
+    signal = mean * ptc["gain"]
+    bent = shot_variance(ptc, signal) / signal  # variance over that of Poisson
     by_curve = pair_gain * bent
     table = table.assign(
         gain=ptc["gain"],

@@ -115,7 +115,7 @@ GAIN = (
         threshold=0.05,
         required=True,
         source="cp_verify",
-        doc="gain of one pair without the brighter-fatter effect (a00, else the vendor's slope) against the model",
+        doc="gain of a pair less the brighter-fatter effect (by the curve, else the vendor's slope) against the model",
         dmtn="6.2",
         op="<",
         error="pair_error",
@@ -138,7 +138,7 @@ GAIN = (
         threshold=0.01,
         required=False,
         source="ours",
-        doc="gain of one pair without the brighter-fatter effect of the curve's a00, against the gain of the curve",
+        doc="gain of one pair without the brighter-fatter effect by the curve's model, against the gain of the curve",
         error="pair_error",
     ),
 )

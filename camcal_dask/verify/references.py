@@ -18,8 +18,8 @@ import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels import moments
-from camcal_dask.kernels.ptc_models import exp_variance
 from camcal_dask.verify.block import MeasureConfig, bin_side, corner_box
+from camcal_dask.verify.curve import shot_variance
 from camcal_dask.verify.response import clipping_factors
 
 FloatArray = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ def expectations(
         With ``image`` (.., detector, amp, y, x); variables ``gain`` and ``read_noise`` replace all others.
     config : MeasureConfig
     ptc : Dataset, optional
-        ``gain`` [electron/adu], ``noise`` [electron] with ``noise_err``, ``a00`` [1/electron], ``noise_adu`` and
+        ``gain`` [electron/adu], ``noise`` [electron] with ``noise_err``, ``noise_adu`` and
         ``used`` (.., pair); amps without a finite gain and noise have the nominal ones.
 
     Returns
@@ -86,7 +86,7 @@ def expectations(
         subtracted, RN sqrt(1 + pi/(2 n_serial) + pi/(2 n_parallel)), which is what a photon transfer curve
         measures too (+3.5 % for LSSTCam; reference 1.7 has +4.6 %); ``reference_error``, its relative standard
         error; ``from_ptc``, 1 where gain and noise are the curve's, 0 where they are the camera model's;
-        ``ptc_a00`` [1/electron]; ``mean_error``, ``corner_error``,
+        ``mean_error``, ``corner_error``,
         ``bin_error`` [image unit], standard errors of the mean of the amp, the corner box and a bin;
         ``overscan_error``, relative standard error of the noise of the serial overscan.
     """
@@ -108,14 +108,13 @@ def expectations(
     noise = read_noise / to_electron
     found = {"gain": gain, "read_noise": read_noise, "to_electron": to_electron, "overscan_error": strip}
     found |= {"from_ptc": known.astype(np.float64), "reference_error": curve.get("error", xr.zeros_like(gain))}
-    found |= {"ptc_a00": curve["a00"]} if curve else {}
     factors = {"noise_expected": pixel, "mean_error": mean, "corner_error": corner, "bin_error": cell}
     return found | {name: noise * factor for name, factor in factors.items()}
 
 
 def _curve(ptc: xr.Dataset, template: xr.DataArray, pixel: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Gain, read noise (as the overscan shows it), its relative error and a00 of the amps, NaN where there are none."""
-    names = [n for n in ("gain", "noise", "noise_err", "a00") if n in ptc]
+    """Gain, read noise (as the overscan shows it) and its relative error of the amps, NaN where there are none."""
+    names = [n for n in ("gain", "noise", "noise_err") if n in ptc]
     at = ptc[names].reset_coords(drop=True).reindex(detector=template["detector"], amp=template["amp"]).compute()
     gain = at["gain"]
     noise = at["noise"] / pixel if "noise" in at else xr.full_like(gain, np.nan)
@@ -129,12 +128,10 @@ def _curve(ptc: xr.Dataset, template: xr.DataArray, pixel: xr.DataArray) -> dict
     known = gain.notnull()
     if "noise" in at:  # a table of gains alone has none to go by
         known &= noise.notnull()
-    a00 = at["a00"] if "a00" in at else xr.full_like(gain, np.nan)
     return {
         "gain": gain.where(known),
         "read_noise": noise.where(known),
         "error": error.where(known, 0.0).fillna(0.0),
-        "a00": a00.where(known),
         "from_ptc": known.astype(np.float64),
     }
 
@@ -235,9 +232,9 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
     variances of clipped means, c(n) / n of that of an input (`_mean_variance`); with t_n the dark time of the inputs
     the bias is in the dark, too, and for t = t_n cancels.
 
-    V(mu) is ``ptc_variance`` if the statistics have it, else Eq. 16 with the ``ptc_a00`` of the amp.  Without a photon
-    transfer curve it is Poisson, mu / g', of which the brighter-fatter effect may take up to the fraction
-    ``bf_allowance`` = `BF_DEFICIT_PER_ELECTRON` mu g' (23 % at 50 000 electrons); with one the allowance is zero.
+    V(mu) is ``ptc_variance``, by the model that was fitted (`expected_shot`).  For an amp without a photon transfer
+    curve it is Poisson, mu / g', of which the brighter-fatter effect may take up to the fraction ``bf_allowance`` =
+    `BF_DEFICIT_PER_ELECTRON` mu g' (23 % at 50 000 electrons); with one the allowance is zero.
     Where n is not known (old statistics), the variance planes of the calibrations are taken as they are, with a
     minus for exposures that made them.
     """
@@ -275,19 +272,36 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
     return statistics.assign({name: _described(name, array, template, unit) for name, array in derived.items()})
 
 
+def expected_shot(statistics: xr.Dataset, ptc: xr.Dataset | None) -> dict[str, xr.DataArray]:
+    """Variance of the mean signal by the model of the curve, lazily.
+
+    Parameters
+    ----------
+    statistics : Dataset
+        ``mean`` [image unit] (exposure, detector, amp), ``to_electron`` and ``from_ptc`` of `expectations`.
+    ptc : Dataset, optional
+        As `camcal_dask.verify.curve.shot_variance` takes it.
+
+    Returns
+    -------
+    dict of (exposure, detector, amp)
+        ``ptc_variance`` [image^2], NaN for amps without a curve; nothing if the curve has no model.
+    """
+    if ptc is None or "a00" not in ptc:
+        return {}
+    electron = statistics["to_electron"]
+    variance = shot_variance(ptc, statistics["mean"].clip(min=0.0) * electron) / electron**2
+    known = variance.where(statistics["from_ptc"] > 0).transpose(*statistics["mean"].dims)
+    return {"ptc_variance": known.assign_attrs(long_name="variance of the mean signal, by the photon transfer curve")}
+
+
 def _shot_variance(statistics: xr.Dataset, mean: xr.DataArray, electron: Any) -> tuple[xr.DataArray, Any]:
     """Variance of the signal [image^2], and where it is that of a photon transfer curve."""
     poisson = mean / electron
-    if "ptc_variance" in statistics:
-        return statistics["ptc_variance"], True
-    if "ptc_a00" not in statistics:
+    if "ptc_variance" not in statistics:
         return poisson, False
-    signal = (mean * electron).transpose(*mean.dims)
-    a00 = (xr.zeros_like(mean) + statistics["ptc_a00"]).transpose(*mean.dims).values
-    in_electron = np.stack([a00, np.ones_like(a00), np.zeros_like(a00)])
-    curve = mean.copy(data=exp_variance(in_electron, signal.values))
-    known = np.isfinite(curve)
-    return (curve / electron**2).where(known, poisson), known
+    known = np.isfinite(statistics["ptc_variance"])
+    return statistics["ptc_variance"].where(known, poisson), known
 
 
 def _mean_variance(n: Any) -> Any:

@@ -29,7 +29,16 @@ from camcal_dask.verify.block import (
     measure_block,
     packed_layout,
 )
-from camcal_dask.verify.references import FEW, MASTERS, expectations, inputs_of, masters, members, split_of
+from camcal_dask.verify.references import (
+    FEW,
+    MASTERS,
+    expectations,
+    expected_shot,
+    inputs_of,
+    masters,
+    members,
+    split_of,
+)
 from camcal_dask.verify.response import RESPONSE, measure_response
 
 __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]
@@ -71,7 +80,7 @@ def measure(
     Dataset of `STATISTICS` (exposure, detector, amp), of a flat also `camcal_dask.verify.response.RESPONSE`,
     ``n_masked_plane`` (.., plane), ``residual_binned``
     (.., y_bin, x_bin), ``amp_correlation`` (exposure, detector, kind, amp, amp_b), the variables carried along,
-    and the references of `expectations` and `masters` (detector, amp).
+    the references of `expectations` and `masters` (detector, amp), and of a ``ptc`` those of `expected_shot`.
     """
     config = config or MeasureConfig()
     _check(corrected)
@@ -84,6 +93,7 @@ def measure(
     packed = _packed(corrected, carried, layout, config, _marked(calibs, corrected), flat)
     result = _unpack(packed, layout, corrected, config)
     result = result.assign(expectations(corrected, config, calibs.get("ptc")))
+    result = result.assign(expected_shot(result, calibs.get("ptc")))
     detectors = [int(d) for d in corrected["detector"].values]
     result = result.assign(masters(calibs, detectors) | members(calibs, corrected))
     if calib is not None and "distribution" in calib:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
 from camcal_dask.calibs.ptc_solve import (
     SOLVED,
@@ -13,7 +14,7 @@ from camcal_dask.calibs.ptc_solve import (
     solve,
 )
 from camcal_dask.errors import DataError
-from camcal_dask.kernels.ptc_models import LagPlanes, exp_variance
+from camcal_dask.kernels.ptc_models import LagPlanes, covariances, exp_variance
 from camcal_dask.simulate.brighter_fatter import area_coefficients, plane
 from camcal_dask.simulate.config import BrighterFatter
 from tests.calibs.ptc_curves import means, partial, truth
@@ -35,7 +36,9 @@ def test_the_result_has_every_variable(pairs, fit_type):
     for name, variable in SOLVED.items():
         assert set(out[name].dims) == set(variable.dims)
         assert out[name].attrs["long_name"]
-    assert out.attrs == {"instrument": "TinyCam", "fit_type": fit_type, "units": "adu", "covariance_lags": 4}
+    order = {"covariance_order": 3} if fit_type.startswith("FULLCOVARIANCE") else {}
+    attrs = {"instrument": "TinyCam", "fit_type": fit_type, "units": "adu", "covariance_lags": 4}
+    assert out.attrs == attrs | order
     assert not out["bad"].any()
     np.testing.assert_allclose(out["gain"], [[1.5, 1.2]], rtol=0.02)
     np.testing.assert_allclose(out["overscan_median_level"], 20000, atol=1)
@@ -112,6 +115,79 @@ def test_bad_points_at_the_top_lower_the_turnoff(pairs):
     assert out["used"][0, 0, :-2].all()
     assert out["used"][0, 1].all()
     assert np.isnan(out["final_var"][0, 0, -2:]).all()
+
+
+WELL = 120_000.0
+"""Full well [electron] of the curves below."""
+
+
+def clipped(k):
+    """Mean and variance of min(x, k) of a standard normal x."""
+    density, beyond = np.exp(-0.5 * k**2) / np.sqrt(2 * np.pi), 0.5 * special.erfc(k / np.sqrt(2))
+    mean = k * beyond - density
+    return mean, 1 - k * density - beyond + k**2 * beyond - mean**2
+
+
+def with_full_well(distances, response=0.0):
+    """Exact curve to 100 000 electron, then levels so many deviations of their pixels below the full well, then full.
+
+    What the full well takes is the Gaussian above it, pixel by pixel of a scattered ``response``.
+    """
+    p = truth(side=1)
+    top = covariances(p, np.array([WELL / p.gain]))[0, 0, 0] ** 0.5 * p.gain
+    scatter = np.hypot(top, response * WELL)
+    light = np.array([*np.geomspace(60, 100_000, 12), *(WELL - scatter * np.asarray(distances)), WELL, WELL])
+    data = partial([p], light, np.random.default_rng(0), scale=0)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
+    left = np.ones(len(light))
+    for n in range(12, 12 + len(distances)):
+        pixels = clipped((WELL - light[n] - response * WELL * nodes) / top)
+        left[n] = np.sum(weights * pixels[1]) / weights.sum()
+    left[-2:] = 1e-3
+    data["raw_var"] = data["raw_var"] * left[:, None, None]
+    data["covariance"] = data["covariance"] * left[:, None, None, None, None]
+    sigma = np.sqrt(covariances(p, light / p.gain)[:, 0, 0] + (response * light / p.gain) ** 2)
+    data["pixel_stdev"] = data["raw_mean"].copy(data=sigma[:, None, None])
+    return data
+
+
+@pytest.mark.parametrize("fit_type", ["EXPAPPROXIMATION", "FULLCOVARIANCE"])
+@pytest.mark.parametrize(("response", "distance"), [(0.0, 2.6), (0.0, 3.5), (0.004, 2.6), (0.004, 3.5)])
+def test_no_level_that_touches_the_full_well_enters_the_fit(fit_type, response, distance):
+    """Its variance is too low by up to 1 %, which is less than the outlier rule sees and more than the fit can bear."""
+    data = with_full_well([distance], response)
+    config = PtcSolveConfig(fit_type=fit_type)
+    out = solve(data, config).squeeze()
+    assert out["used"].values.tolist() == [True] * 12 + [False] * 3
+    assert float(out["turnoff"]) == data["raw_mean"][11].item()
+    clean = solve(data.isel(pair=slice(12)), config).squeeze()
+    for name in ("gain", "noise", "a00"):
+        assert float(out[name]) == pytest.approx(float(clean[name]), rel=1e-9)
+    upstream = solve(data, config.model_copy(update={"full_well_sigma": 0.0})).squeeze()
+    assert upstream["used"].values.tolist() == [True] * 13 + [False] * 2
+    bias = abs(float(upstream["a00"]) / float(clean["a00"]) - 1)
+    assert distance > 3 or bias > (0.03 if fit_type == "FULLCOVARIANCE" else 0.003)
+
+
+@pytest.mark.parametrize("response", [0.0, 0.004])
+def test_levels_below_the_reach_of_the_full_well_stay(response):
+    data = with_full_well([6, 4.5], response)
+    out = solve(data).squeeze()
+    assert out["used"].values.tolist() == [True] * 14 + [False] * 2
+    assert float(out["turnoff"]) == data["raw_mean"][13].item()
+    photons_alone = solve(data.drop_vars("pixel_stdev")).squeeze()
+    assert (photons_alone["used"] == out["used"]).all()
+
+
+def test_without_a_level_that_is_full_nothing_is_known_of_the_full_well():
+    """A curve that ends on its way up loses no level, and neither does one whose variance goes down by and by."""
+    data = with_full_well([3.5])
+    assert solve(data.isel(pair=slice(13)))["used"].all()
+    rising = with_full_well([])
+    soft = rising["raw_mean"].values[-3].item() * np.array([1.01, 1.1])
+    for k, mean in zip((-2, -1), soft, strict=True):
+        rising["raw_mean"][k], rising["raw_var"][k] = mean, 0.9 * rising["raw_var"][-3].item()
+    assert solve(rising).squeeze()["used"].values.tolist() == [True] * 12 + [False] * 2
 
 
 def test_an_amp_without_a_curve_is_bad_alone(pairs, caplog):

@@ -47,10 +47,11 @@ def test_against_the_definition():
         return c, v, s.size
 
     x, y = a.astype("f8"), b.astype("f8")
-    (m1, _, n1), (m2, _, _) = clip(x[good]), clip(y[good])
+    (m1, v1, n1), (m2, v2, _) = clip(x[good]), clip(y[good])
     assert n1 == good.sum() - 1
     assert found.raw_mean == pytest.approx((m1 + m2) / 2, rel=1e-12)
     assert found.raw_delta == pytest.approx(m2 - m1, rel=1e-9)
+    assert found.pixel_stdev == pytest.approx(math.sqrt((v1 + v2) / 2), rel=1e-6)
     assert found.n_pixel == good.sum()
     d = (m2 * x - m1 * y) / found.raw_mean
     mean, var, n = clip(d[good])

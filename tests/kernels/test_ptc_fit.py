@@ -14,6 +14,7 @@ from camcal_dask.kernels.ptc_fit import (
     fit_exp,
     fit_polynomial,
     fit_rolloff,
+    reaches_full_well,
     reject_outliers,
 )
 from camcal_dask.kernels.ptc_models import exp_variance, rolloff_variance
@@ -160,6 +161,15 @@ def test_turnoff_and_its_sampling_error():
     assert find_turnoff(mean, np.array([1, 1, 0, 1, 1, 0], bool)) == (16.0, 8.0)
     assert find_turnoff(mean[:5], np.array([1, 1, 0, 1, 1], bool)) == (16.0, 8.0)
     assert np.isnan(find_turnoff(mean[:1], np.array([True]))[1])
+
+
+def test_the_full_well_is_the_lowest_mean_at_which_half_the_variance_is_gone():
+    mean = np.array([10.0, 20.0, 27.9, 28.1, 31.0, 32.0, 40.0, np.nan])
+    variance = np.array([1.0, 2.0, 3.0, 3.1, 2.0, 1.5, 0.1, np.nan])
+    scatter, used = np.ones(8), np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
+    touches = reaches_full_well(mean, variance, scatter, used, 4.0)
+    np.testing.assert_array_equal(touches, [0, 0, 0, 1, 1, 1, 1, 0])
+    assert not reaches_full_well(mean[:5], variance[:5], scatter[:5], used[:5], 4.0).any()
 
 
 @pytest.mark.parametrize("minimiser", ["lmdif", "lmder"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from camcal_dask.campaign.quanta import Outcome, Quantum
 from camcal_dask.campaign.recipe import PtcRecipe
 from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
 from camcal_dask.errors import RepoError
-from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.blocks import isr
 from camcal_dask.repo import files, products, usable
 from camcal_dask.repo.parts import bind, unbind, unpack
@@ -32,7 +31,7 @@ def run_ptc(job: Job) -> Outcome:
     job.tracker.expect(q for q in plan.quanta if q.task == "ptc" or q.detector in todo)
     if todo:
         common = shared(_measure(plan, todo[0], paired(plan)), recipe.n_parameter)
-        described = {"pairs": paired(plan), "fit_type": recipe.solve.fit_type}
+        described = {"pairs": paired(plan), **recipe.solve.described()}
         job.begin(described | {"covariance_lags": recipe.solve.covariance_lags or recipe.extract.lags}, common)
     measured = []
     for detector, parts in _pairs_of_detectors(job, todo):
@@ -113,15 +112,7 @@ def _solve(place: Place, detector: int) -> None:
     bad, lost = solved["bad"].isel(detector=0), ~pairs["valid"].isel(detector=0).any("amp")
     record = {
         "bad_amps": bad["amp"].values[bad.values].tolist(),
-        "reasons": reasons_of(solved, detector),
         "lost_pairs": [pair for pair, is_lost in zip(paired(place.plan), lost.values, strict=True) if is_lost],
     }
-    marked = _with_reasons(record, camera.detectors[detector])
-    products.write_product(place.uri, place.index(detector), arrays_of(solved, recipe.n_parameter), marked)
-
-
-def _with_reasons(record: Mapping[str, Any], detector: Detector) -> dict[str, Any]:
-    """Record with a reason for every bad amp."""
-    known = record.get("reasons", {})
-    reasons = {amp: known.get(amp, "no curve fits its pairs") for amp in record["bad_amps"]}
-    return usable.with_reasons(record, detector, reasons)
+    record = usable.with_reasons(record, camera.detectors[detector], reasons_of(solved, detector))
+    products.write_product(place.uri, place.index(detector), arrays_of(solved, recipe.n_parameter), record)
