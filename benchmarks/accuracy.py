@@ -95,7 +95,8 @@ def _curve(case: Case, workdir: Path, quick: bool) -> xr.Dataset:
     ids = [(a.key, b.key) for a, b in pairs]
     measured = join_pairs(dict(zip(ids, parts, strict=True)), ids).assign_coords(detector=[case.detector])
     # The outlier rule counts in sqrt(variance), which the scatter of 1500 pixels exceeds by far.
-    solved = solve(measured, PtcSolveConfig(fit_type="FULLCOVARIANCE", order=ORDER, n_sigma=60 if quick else 5))
+    config = PtcSolveConfig(fit_type="FULLCOVARIANCE", order=ORDER, full_well_sigma=4, n_sigma=60 if quick else 5)
+    solved = solve(measured, config)
     products.write_dataset(uri, solved)
     return solved
 
@@ -275,12 +276,10 @@ times its photon noise of the full well (`touched_amps` have one) may count as e
 _CAUSE = """## Levels at the full well
 
 An earlier table left out of the area coefficients the 39 amps with a level near the full well, after they had been seen.
-Now the solver leaves out the levels (`solve.full_well_sigma`, [ptc.md](ptc.md)), and no amp is left out.  Of these 256 curves
-four would otherwise use a level with pixels at the full well; the width of the pulls of a01 shows it: 1.20 with
-`full_well_sigma: 0`, 1.33 for ITL.  The turnoff of one amp of 256 counts as wrong: its level lies 4.6 times its photon noise, but 3.4
-standard deviations of its pixels (their response differs by 0.36 %) below the full well.  The rule counts the pixels, and
-takes the level for touched; the truth of this table counts photon noise alone.  The width of the pulls of the noise, 1.26,
-says that its quoted errors are too small.
+Now the solver of the shipped `ptc` leaves out the levels (`solve.full_well_sigma: 4`, [ptc.md](ptc.md)), and no amp is left
+out.  Of these 256 curves four would otherwise be fitted to a level with pixels at the full well; the width of the pulls of
+a01 shows it: 1.20 with `full_well_sigma: 0`, 1.33 for ITL.  The width of the pulls of the noise says that its quoted errors
+are too small.
 
 ## What made a00 one percent too large
 

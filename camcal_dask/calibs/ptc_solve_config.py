@@ -39,10 +39,11 @@ class PtcSolveConfig(Config):
     """A point further than n sqrt(variance) from the curve is an outlier."""
     max_iterations: int = Field(2, ge=0)
     """Passes of the outlier rejection; 0 keeps every point."""
-    full_well_sigma: float = Field(4.0, ge=0)
-    """A level is left out, and is beyond the turnoff, if it is closer to the full well than so many standard deviations
-    of its pixels, response included.  The full well is known from a level above the turnoff whose variance has fallen
-    by half.  0 asks nothing of the kind, as upstream, whose outlier rule lets 2 % of lost variance pass."""
+    full_well_sigma: float = Field(0.0, ge=0)
+    """A level is left out of the model fit if it is closer to the full well than so many standard deviations of its
+    pixels, response included; the shipped ``ptc`` pipelines have 4.  The full well is known from a level above the
+    turnoff whose variance has fallen by half; the turnoff stays.  0 asks nothing of the kind, as upstream, whose
+    outlier rule lets 2 % of lost variance pass."""
     cap_variance: bool = True
     """The first fit also takes variances [adu^2] only up to the number ``max_signal`` [adu], as upstream."""
     start: Literal["current", "legacy", "unbounded"] = "current"

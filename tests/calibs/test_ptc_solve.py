@@ -156,14 +156,14 @@ def with_full_well(distances, response=0.0):
 def test_no_level_that_touches_the_full_well_enters_the_fit(fit_type, response, distance):
     """Its variance is too low by up to 1 %, which is less than the outlier rule sees and more than the fit can bear."""
     data = with_full_well([distance], response)
-    config = PtcSolveConfig(fit_type=fit_type)
+    config = PtcSolveConfig(fit_type=fit_type, full_well_sigma=4)
     out = solve(data, config).squeeze()
     assert out["used"].values.tolist() == [True] * 12 + [False] * 3
-    assert float(out["turnoff"]) == data["raw_mean"][11].item()
+    assert float(out["turnoff"]) == data["raw_mean"][12].item()
     clean = solve(data.isel(pair=slice(12)), config).squeeze()
     for name in ("gain", "noise", "a00"):
         assert float(out[name]) == pytest.approx(float(clean[name]), rel=1e-9)
-    upstream = solve(data, config.model_copy(update={"full_well_sigma": 0.0})).squeeze()
+    upstream = solve(data, PtcSolveConfig(fit_type=fit_type)).squeeze()
     assert upstream["used"].values.tolist() == [True] * 13 + [False] * 2
     bias = abs(float(upstream["a00"]) / float(clean["a00"]) - 1)
     assert distance > 3 or bias > (0.03 if fit_type == "FULLCOVARIANCE" else 0.003)
@@ -172,22 +172,24 @@ def test_no_level_that_touches_the_full_well_enters_the_fit(fit_type, response, 
 @pytest.mark.parametrize("response", [0.0, 0.004])
 def test_levels_below_the_reach_of_the_full_well_stay(response):
     data = with_full_well([6, 4.5], response)
-    out = solve(data).squeeze()
+    config = PtcSolveConfig(full_well_sigma=4)
+    out = solve(data, config).squeeze()
     assert out["used"].values.tolist() == [True] * 14 + [False] * 2
     assert float(out["turnoff"]) == data["raw_mean"][13].item()
-    photons_alone = solve(data.drop_vars("pixel_stdev")).squeeze()
+    photons_alone = solve(data.drop_vars("pixel_stdev"), config).squeeze()
     assert (photons_alone["used"] == out["used"]).all()
 
 
 def test_without_a_level_that_is_full_nothing_is_known_of_the_full_well():
     """A curve that ends on its way up loses no level, and neither does one whose variance goes down by and by."""
     data = with_full_well([3.5])
-    assert solve(data.isel(pair=slice(13)))["used"].all()
+    config = PtcSolveConfig(full_well_sigma=4)
+    assert solve(data.isel(pair=slice(13)), config)["used"].all()
     rising = with_full_well([])
     soft = rising["raw_mean"].values[-3].item() * np.array([1.01, 1.1])
     for k, mean in zip((-2, -1), soft, strict=True):
         rising["raw_mean"][k], rising["raw_var"][k] = mean, 0.9 * rising["raw_var"][-3].item()
-    assert solve(rising).squeeze()["used"].values.tolist() == [True] * 12 + [False] * 2
+    assert solve(rising, config).squeeze()["used"].values.tolist() == [True] * 12 + [False] * 2
 
 
 def test_an_amp_without_a_curve_is_bad_alone(pairs, caplog):
@@ -390,6 +392,10 @@ def test_noise_that_is_not_the_overscans_is_told(pairs, caplog):
     solve(pairs, PtcSolveConfig(fit_type="FULLCOVARIANCE"))
     assert "detector 94, amp C11: noise of the fit" in caplog.text
     assert "C10" not in caplog.text
+    caplog.clear()
+    pairs["noise_adu"][:, 0, 1] /= 1.3 * 1.08
+    solve(pairs, PtcSolveConfig(fit_type="FULLCOVARIANCE"))
+    assert "overscan" not in caplog.text  # corrected pixels have the noise of the overscan medians
     pairs["noise_adu"][:] = np.nan
     assert not solve(pairs)["bad"].any()
 
