@@ -39,7 +39,7 @@ def hot_pixels(rate: npt.NDArray[Any], threshold: float = HOT_PER_S, side: int =
     least = max(threshold, _SIGNIFICANCE * (middle - low) / _Q95)  # the noise by what is below: the rest has the tail
     y, x = np.nonzero(rate > middle + least)
     padded = np.pad(np.asarray(rate, np.float64), ((0, 0), (side, side)), constant_values=np.nan)
-    around = np.stack([padded[y, x + i] for i in range(2 * side + 1) if i != side])
+    around = np.stack([padded[y, x + i] for i in range(2 * side + 1)])  # itself included: the edge of glow is not hot
     found = np.zeros(rate.shape, bool)
     if y.size:
         found[y, x] = rate[y, x] - np.nanmedian(around, axis=0) > least

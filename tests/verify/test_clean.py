@@ -21,7 +21,7 @@ from camcal_dask.verify.product import hot_mask, measure_product
 from camcal_dask.verify.statistics import measure
 
 CAMERA = get_instrument("TinyCam")
-DETECTORS, DAY, SECONDS, N_OTHER = (0, 1, 2, 3), 20260812, 15.0, 2
+DETECTORS, DAY, SECONDS, N_OTHER = (0, 2), 20260812, 15.0, 2
 
 
 def raws(specs, seconds, seed):
