@@ -441,7 +441,11 @@ def _noise_factors(amp: Amp, shape: Sequence[int], config: MeasureConfig) -> tup
         return math.sqrt(1 / (ny * nx) + serial / ny + parallel / nx + offset)
 
     side = bin_side(shape[0], shape[1], config)
-    means = error(height, width, offset), error(-(-height // moments.HALVES_EVERY), width, offset)
-    means += error(*corner_box(height, width, config)), error(side, side)
+    means = (
+        error(height, width, offset),
+        error(-(-height // moments.HALVES_EVERY), width, offset),
+        error(*corner_box(height, width, config)),
+        error(side, side),
+    )
     strip = 1 / math.sqrt(2 * amp.serial_overscan.width * amp.raw_height)
     return math.sqrt(1 + serial + parallel), *means, strip
