@@ -27,6 +27,7 @@ from camcal_dask.isr import steps
 from camcal_dask.isr.blocks import SLAB_ROWS, Slab, layer_of, slabs_of
 from camcal_dask.kernels.masks import BAD, CR, MASK_PLANES, NO_DATA, bits
 from camcal_dask.kernels.moments import (
+    HALVES_EVERY,
     Halves,
     accept,
     clipped_mean_stack,
@@ -39,8 +40,6 @@ from camcal_dask.kernels.moments import (
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 _SMALLEST_SLAB = 8
-_HALVES_EVERY = 4
-"""Halves are compared on every fourth row: 256 000 pixels say what an amp's million says."""
 
 
 class CombineConfig(Config):
@@ -262,7 +261,7 @@ def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...
     halves = None
     if config.compare_halves:
         n_amp, _, width = inputs.shape
-        found = compare_halves(stack, inputs.shape[1:], _HALVES_EVERY)
+        found = compare_halves(stack, inputs.shape[1:], HALVES_EVERY)
         halves = Halves._make(_divided(p.reshape(n_amp, -1, width), divisor**k) for k, p in enumerate(found, 1))
     return Combined(mean, variance, planes, used, halves)
 
@@ -437,7 +436,7 @@ def _largest(
     raw_detector = n_amp * raw_height * raw_width * 4
     overscan = n_exposures * n_amp * ((raw_height + width) * 4 + len(steps.STATISTICS) * 8)
     chunk = min(SLAB_ROWS, raw_height) * raw_width * 4
-    handed_on = 12 + (8 // _HALVES_EVERY if halves else 0)
+    handed_on = 12 + (8 // HALVES_EVERY if halves else 0)
     tasks: list[dict[str, int]] = [
         {
             "stack": 4 * n_exposures * pixels * (2 if n_exposures < 5 else 1),

@@ -212,10 +212,15 @@ def _seeds(frame, stride, max_fraction, overflow):  # type: ignore[no-untyped-de
 
 @compiled(error_model="numpy")
 def _test(frame, hits, mended, y, x, stride, numbers, min_sigma, cond3):  # type: ignore[no-untyped-def]
-    """Mean of the opposite neighbours that unmasks the pixel as a hit, or NaN if it is none."""
+    """Mean of the opposite neighbours that unmasks the pixel as a hit, or NaN if it is none.
+
+    Tracks grow with ``cond3`` 0; there unusable neighbours count as background.
+    """
     values, variances = np.empty(9, np.float32), np.empty(9, np.float32)
     for i in range(9):  # one call: each costs a second of compilation
         values[i], variances[i] = _mended(frame, hits, mended, y + i // 3 - 1, x + i % 3 - 1, stride)
+        if cond3 == 0 and i != 4 and np.isnan(values[i]):  # beside a track: a masked pixel must not hide its neighbour
+            values[i] = 0.0
     value, sigma = values[4], np.sqrt(variances[4])
     exceeds, found = False, np.float32(np.nan)
     for k in range(numbers.size - 3 if value >= 0 else 0):

@@ -135,6 +135,10 @@ def clipped_mean_stack(
     return out
 
 
+HALVES_EVERY = 4
+"""Halves are compared on every fourth row: 256 000 pixels say what an amp's million says."""
+
+
 class Halves(NamedTuple):
     """Comparison of the means of every other exposure, N pixels: ``difference`` (even - odd) and its ``variance``.
 

@@ -95,6 +95,7 @@ def project(image, mask, bad_bits, height, width, low, high, side):  # type: ign
     Returns
     -------
     rows (height,), columns (width,), bins (height // side, width // side) : float64, NaN where empty.
+    bin_count : int64, pixels that are in each bin.
     """
     rows = np.empty(height)
     n_y, n_x = max(height // side, 1), max(width // side, 1)
@@ -117,7 +118,7 @@ def project(image, mask, bad_bits, height, width, low, high, side):  # type: ign
     for v in range(n_y):
         for u in range(n_x):
             bins[v, u] /= bin_count[v, u]
-    return rows, columns, bins
+    return rows, columns, bins, bin_count
 
 
 @compiled(fastmath={"reassoc", "contract"})

@@ -53,6 +53,7 @@ def tearing(profiles: Mapping[tuple[int, int], FloatArray], boundary: int = BOUN
     ----------
     profiles : mapping of (ix, iy) to (x,)
         Profile of every amp in CCD orientation (x to the right), by its cell in the CCD.
+        NaN for an amp without light, which is at no boundary: its neighbours go by their own columns there.
     boundary : int
         Columns at each side of a boundary.
 
@@ -60,7 +61,7 @@ def tearing(profiles: Mapping[tuple[int, int], FloatArray], boundary: int = BOUN
     -------
     dict of (ix, iy) to float
         max abs(profile - 1) over the own and the facing columns of the boundaries to the left and to the right; the
-        outer edges of the CCD are no boundaries.  NaN for an amp without a neighbour.
+        outer edges of the CCD are no boundaries.  NaN for an amp without a neighbour, or without a profile.
     """
 
     def departure(left: tuple[int, int]) -> float:
@@ -71,4 +72,5 @@ def tearing(profiles: Mapping[tuple[int, int], FloatArray], boundary: int = BOUN
         return float(np.nanmax(np.abs(facing - 1))) if np.isfinite(facing).any() else float("nan")
 
     sides = {cell: (departure((cell[0] - 1, cell[1])), departure(cell)) for cell in profiles}
-    return {cell: float(np.fmax(*both)) for cell, both in sides.items()}
+    known = {cell: bool(np.isfinite(profiles[cell]).any()) for cell in profiles}
+    return {cell: float(np.fmax(*both)) if known[cell] else float("nan") for cell, both in sides.items()}

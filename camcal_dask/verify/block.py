@@ -24,6 +24,8 @@ FloatArray = npt.NDArray[np.float64]
 TOO_MANY_COSMIC_RAYS, EXCEPTION, LOW_N = 1, 2, 4
 FORCE_FAILURE = TOO_MANY_COSMIC_RAYS | EXCEPTION
 _LAST_COLUMN = 7
+_FILLED = 0.5
+"""Part of a bin that must be good for its mean to be compared: beside a masked frame, bins of a single pixel remain."""
 _FRACTIONS = np.array([0.05, 0.16, 0.84, 0.95])
 
 
@@ -48,7 +50,7 @@ STATISTICS: Mapping[str, Statistic] = {
     "q16": Statistic("image", "16th percentile"),
     "q84": Statistic("image", "84th percentile"),
     "q95": Statistic("image", "95th percentile"),
-    "structure": Statistic("image", "peak to peak of the binned clipped image"),
+    "structure": Statistic("image", "peak to peak of the binned clipped image, of bins half full"),
     "row_scatter": Statistic("image", "standard deviation of the clipped row means"),
     "column_scatter": Statistic("image", "standard deviation of the clipped column means"),
     "n_pixel": Statistic("pixel", "pixels of the amp; 0 = the detector has no such amp"),
@@ -311,7 +313,7 @@ def _maps(
     height, width = int(layout[0]), int(layout[1])
     side = bin_side(image.shape[0], image.shape[1], config)
     reach = config.clip_sigma * good.clip_stdev if np.isfinite(good.clip_stdev) else 0.0
-    rows, columns, bins = statistics.project(
+    rows, columns, bins, count = statistics.project(
         image, mask, bad_bits, height, width, good.clip_mean - reach, good.clip_mean + reach, side
     )
     result["residual_binned"][a, : bins.shape[0], : bins.shape[1]] = bins
@@ -320,7 +322,7 @@ def _maps(
     return {
         "row_scatter": _scatter(rows),
         "column_scatter": _scatter(columns),
-        "structure": _peak_to_peak(bins),
+        "structure": _peak_to_peak(bins[count >= _FILLED * side * side]),
         "amp_corner": statistics.box_mean(image, mask, bad_bits, *corner_box(height, width, config)),
     }
 

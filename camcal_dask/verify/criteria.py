@@ -34,7 +34,13 @@ def _common(calibration: str) -> tuple[Criterion, ...]:
             op="==",
         ),
         Criterion(
-            f"{calibration}.masked", "MASKED", "n_masked / n_pixel", 0.3, False, "ours", "too few pixels to judge by"
+            f"{calibration}.masked",
+            "MASKED",
+            "(n_masked - n_defect_frame) / n_pixel",
+            0.3,
+            False,
+            "ours",
+            "too few pixels to judge by, without the frame of the CCD that is masked as a whole",
         ),
     )
 
@@ -241,7 +247,7 @@ DARK = (
         source="ours",
         doc="dark of the even minus that of the odd inputs has zero mean",
         dmtn="5.6",
-        error="mean_error / noise_expected",
+        error="split_error / noise_expected",
     ),
     Criterion(
         id="dark.split_noise",
@@ -317,9 +323,11 @@ FLAT = (
         threshold=0.05,
         required=True,
         source="ours",
-        doc="contrast of the pixel response in the flat, relative to that of the exposures: saturated or bent inputs",
+        doc="contrast of the pixel response in the flat, relative to that of the exposures: saturated or bent inputs; "
+        "not evaluated where a flat without any contrast would be within the noise",
         error="response_error / abs(response_power)",
         if_measured=True,
+        cannot_tell="response_blind",
     ),
     Criterion(
         id="flat.exposure_response",

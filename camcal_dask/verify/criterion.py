@@ -59,6 +59,7 @@ class Criterion:
     scale, error : expressions, see the module; no error for lower limits.
     required_upstream : whether upstream's verdict hangs on it, where that differs from ``required``.
     if_measured : not evaluated if its statistics were not measured at all; without, a required test needs them.
+    cannot_tell : expression; where it is positive the data do not reach the limit: not evaluated.
     level : whose result it is (`LEVEL_DIMS`); tests above the amp reduce with ``mean_over_amps(...)`` and the like.
     """
 
@@ -76,6 +77,7 @@ class Criterion:
     level: Level = "amp"
     required_upstream: bool | None = None
     if_measured: bool = False
+    cannot_tell: str = "0"
 
     @property
     def expressions(self) -> tuple[str, str, str]:

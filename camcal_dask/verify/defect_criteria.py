@@ -51,11 +51,11 @@ DEFECTS = (
     Criterion(
         id="defects.dead",
         name="UNUSABLE",
-        value="n_defect / n_pixel",
+        value="(n_defect - n_defect_frame) / n_pixel",
         threshold=0.3,
         required=False,
         source="ours",
-        doc="most of the amp is masked",
+        doc="most of the amp is masked, without the frame of the CCD",
     ),
     Criterion(
         id="defects.completeness",

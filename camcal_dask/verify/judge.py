@@ -165,6 +165,9 @@ def _judge_level(
         arrays["value"][i], arrays["limit"][i] = value, limit
         arrays["margin"][i] = _margin(value, limit, criterion.op)
         status[i] = _status(value, limit, criterion)
+        if names(criterion.cannot_tell) <= set(statistics.data_vars):
+            blind = _array(evaluate(criterion.cannot_tell, statistics), _template(statistics, dims).fillna(0.0))
+            status[i][blind.values > 0] = NOT_EVALUATED
         if "amp" in dims and exists is not None:
             there = exists if level == "amp" else exists.any("exposure")
             status[i][~there.transpose(*dims).values] = NOT_EVALUATED
@@ -198,8 +201,7 @@ def _value_and_limit(
     statistics: xr.Dataset, criterion: Criterion, dims: tuple[str, ...]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Arrays over ``dims``; NaN where an advisory test lacks its statistics."""
-    template = xr.full_like(statistics["n_good"] if "n_good" in statistics else statistics["mean"], np.nan)
-    template = template.isel({d: 0 for d in template.dims if d not in dims}, drop=True).transpose(*dims)
+    template = _template(statistics, dims)
     if _missing(statistics, criterion) and not criterion.required:
         return template.values, template.values
     value = _array(evaluate(criterion.value, statistics), template).values
@@ -208,6 +210,12 @@ def _value_and_limit(
         error = _array(evaluate(criterion.error, statistics), template).values
         limit = np.where(np.isnan(limit), np.nan, np.fmax(limit, SIGNIFICANCE * error))
     return value, limit
+
+
+def _template(statistics: xr.Dataset, dims: tuple[str, ...]) -> xr.DataArray:
+    """NaN over ``dims``."""
+    template = xr.full_like(statistics["n_good"] if "n_good" in statistics else statistics["mean"], np.nan)
+    return template.isel({d: 0 for d in template.dims if d not in dims}, drop=True).transpose(*dims)
 
 
 def _missing(statistics: xr.Dataset, criterion: Criterion) -> set[str]:

@@ -13,6 +13,8 @@ import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, Detector, get_instrument
 from camcal_dask.kernels import outlier_counts
+from camcal_dask.kernels.hot_pixels import hot_pixels
+from camcal_dask.kernels.moments import median
 from camcal_dask.kernels.tearing import profile, tearing
 from camcal_dask.verify.block import Statistic
 
@@ -20,13 +22,15 @@ FloatArray = npt.NDArray[np.float64]
 FRAME = 9
 """Pixels at the edges of a CCD that are no dark defects: the picture frame [pixel]."""
 _LAST_COLUMN = 7
+_LIT = 0.1
+"""An amp of a flat below this fraction of the median amp is dead, as for the defects."""
 _Q95 = 1.6448536269514722
 """95th percentile of a Gaussian of standard deviation 1."""
 
 PRODUCT: Mapping[str, Mapping[str, Statistic]] = {
     "dark": {
-        "dark_current_median": Statistic("electron/s", "median of the combined dark"),
-        "dark_current_q95": Statistic("electron/s", "95th percentile of the combined dark"),
+        "dark_current_median": Statistic("electron/s", "median of the combined dark without hot pixels"),
+        "dark_current_q95": Statistic("electron/s", "95th percentile of the combined dark without hot pixels"),
         "dark_current_tail": Statistic(
             "electron/s", "the same without its noise, which is the spread below the median"
         ),
@@ -79,6 +83,42 @@ def measure_product(kind: str, calib: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(variables, {dim: image[dim].values for dim in ("detector", "amp")})
 
 
+def hot_mask(dark: xr.Dataset) -> xr.Dataset:
+    """Hot pixels of a combined dark in place of ``defects``, where these are not known yet; nothing is computed.
+
+    Parameters
+    ----------
+    dark : Dataset
+        ``image`` (detector, amp, y, x); attributes ``instrument`` and ``units``.
+
+    Returns
+    -------
+    Dataset of ``mask`` (detector, amp, y, x) int32, 1 where `camcal_dask.kernels.hot_pixels.hot_pixels` finds one.
+    """
+    image = dark["image"].transpose("detector", "amp", "y", "x").chunk({"detector": 1, "amp": -1, "y": -1, "x": -1})
+    numbers = da.from_array(image["detector"].values, chunks=1)[:, None, None, None]
+    names = {"instrument": dark.attrs["instrument"], "units": dark.attrs["units"]}
+    mask = da.map_blocks(_hot_block, image.data, numbers, **names, dtype=np.int32, meta=np.empty((0,) * 4, np.int32))
+    coords = {dim: image[dim].values for dim in ("detector", "amp")}
+    return xr.Dataset({"mask": (image.dims, mask)}, coords, names)
+
+
+def _hot_block(
+    image: npt.NDArray[np.float32], detectors: npt.NDArray[np.int64], instrument: str, units: str
+) -> npt.NDArray[np.int32]:
+    out = np.zeros(image.shape, np.int32)
+    for d, number in enumerate(detectors.ravel()):
+        for amp in get_instrument(instrument).detectors[int(number)].amps:
+            box = np.s_[d, amp.index, : amp.data.height, : amp.data.width]
+            out[box] = hot_pixels(_per_second(image[box], amp, units))
+    return out
+
+
+def _per_second(image: npt.NDArray[np.float32], amp: Amp, units: str) -> npt.NDArray[np.float64]:
+    """Dark current of an amp [electron/s]."""
+    return np.asarray(image * (amp.gain if units.startswith("adu") else 1.0), np.float64)
+
+
 def _measure_detector(
     kind: str, instrument: str, detector: int, image: npt.NDArray[np.float32], units: str
 ) -> FloatArray:
@@ -93,8 +133,8 @@ def _measure_detector(
 def _dark_numbers(detector: Detector, image: npt.NDArray[np.float32], units: str) -> dict[int, list[float]]:
     found = {}
     for amp in detector.amps:
-        rate = image[amp.index, : amp.data.height, : amp.data.width] * (amp.gain if units.startswith("adu") else 1.0)
-        good = rate[np.isfinite(rate)]
+        rate = _per_second(image[amp.index, : amp.data.height, : amp.data.width], amp, units)
+        good = rate[np.isfinite(rate) & ~hot_pixels(rate)]
         low, median, high = np.percentile(good, [5, 50, 95]) if good.size else (np.nan,) * 3
         above = max((high - median) ** 2 - (median - low) ** 2, 0.0)  # NaN stays: nothing is larger than it
         numbers = [median, high, median + math.sqrt(above), (median - low) / _Q95]
@@ -103,9 +143,12 @@ def _dark_numbers(detector: Detector, image: npt.NDArray[np.float32], units: str
 
 
 def _flat_numbers(detector: Detector, image: npt.NDArray[np.float32]) -> dict[int, list[float]]:
+    level = {amp.index: median(image[amp.index]) for amp in detector.amps}
+    lit = _LIT * float(np.nanmedian(list(level.values())))
     profiles = {}
     for amp in detector.amps:
         along = profile(image[amp.index, : amp.data.height, : amp.data.width])
+        along[:] = along if level[amp.index] > lit else np.nan  # a dead amp tears nothing
         profiles[amp.ix, amp.iy] = along[::-1] if amp.flip_x else along
     torn = tearing(profiles)
     found = {}

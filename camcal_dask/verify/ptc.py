@@ -17,6 +17,7 @@ from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.proportionality import Proportionality, proportionality
 from camcal_dask.verify.block import MeasureConfig
 from camcal_dask.verify.curve import shot_variance
+from camcal_dask.verify.ptc_criteria import TURNOFF_ELECTRON
 from camcal_dask.verify.references import expectations
 
 FloatArray = npt.NDArray[np.float64]
@@ -27,6 +28,7 @@ GAIN_SLOPES = MappingProxyType({"ITL": 0.00027e-2, "E2V": 0.00046e-2})
 """Relative rise of the gain of a pair with its mean [1/adu] (DM-35790)."""
 GAIN_RANGE_ADU = (1_000.0, 25_000.0)
 """Means of the pairs whose gains are judged [adu]."""
+_SAME_MEAN = 1e-6
 LINES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2))
 """Lags whose covariance against the mean is described by a line."""
 
@@ -48,7 +50,8 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
         ``noise_scatter`` [adu]; ``overscan_noise`` [electron], ``noise_factor`` (noise of a corrected pixel over that
         of the overscan);
         ``row_mean_slope`` and its error; ``a_sum`` and its error; ``a00_centre``, ``a00_half_width``; ``n_used`` pairs;
-        ``raw_mean_max`` [adu]; ``linearity_worst``, ``linearity_rms``, ``linearity_turnoff`` [electron] against light
+        ``raw_mean_max`` [adu]; ``short_ramp``, 1 where the curve holds as far as the flats reach, which is below
+        `TURNOFF_ELECTRON`; ``linearity_worst``, ``linearity_rms``, ``linearity_turnoff`` [electron] against light
         (`camcal_dask.kernels.proportionality`); ``cov_slope``, ``cov_offset`` (.., lag) of a robust line; ``n_pixel``.
     """
     used = ptc["used"]
@@ -72,6 +75,7 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
         a00_half_width=("detector", half),
         n_used=used.sum("pair"),
         raw_mean_max=ptc["raw_mean"].max("pair"),
+        short_ramp=_short_ramp(ptc),
     )
     table = table.assign(_proportionality(ptc))
     if "a_matrix" in ptc:
@@ -170,6 +174,13 @@ def _widths(ptc: xr.Dataset) -> xr.DataArray:
     """Columns of an amp, over which a row is averaged."""
     camera = get_instrument(ptc.attrs["instrument"])
     return xr.DataArray([camera.detectors[int(d)].amps[0].data.width for d in ptc["detector"].values], dims="detector")
+
+
+def _short_ramp(ptc: xr.Dataset) -> xr.DataArray:
+    """1 where no flat is brighter than the turnoff: it is where the ramp ends, and tells nothing of the amp."""
+    brightest = ptc["raw_mean"].where(ptc["valid"]).max("pair")
+    at_end = ptc["turnoff"] >= brightest * (1 - _SAME_MEAN)
+    return (at_end & (ptc["turnoff"] * ptc["gain"] <= TURNOFF_ELECTRON)).astype(np.float64)
 
 
 def _row_mean_slope(used: xr.Dataset, gain: xr.DataArray, width: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from camcal_dask.verify.criterion import Criterion
 
+TURNOFF_ELECTRON = 90_000.0
+"""Up to here a curve has to hold (DMTN-101 16.3)."""
+
 PTC = (
     Criterion(
         id="ptc.gain",
@@ -43,12 +46,13 @@ PTC = (
         id="ptc.turnoff",
         name="PTC_TURNOFF",
         value="turnoff * gain",
-        threshold=90000.0,
+        threshold=TURNOFF_ELECTRON,
         required=True,
         source="cp_verify",
-        doc="signal [electron] up to which the curve holds",
+        doc="signal [electron] up to which the curve holds; not evaluated if to the end of a ramp below that",
         dmtn="16.3",
         op=">",
+        cannot_tell="short_ramp",
     ),
     Criterion(
         id="ptc.a00",

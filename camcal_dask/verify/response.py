@@ -7,8 +7,8 @@ With the response r, the flat f = 1 + s (r - 1) + n and an exposure x = r + e, t
 
 which is 0.11 for a flat whose contrast is 10 % too small (s = 0.90).  cov(e, n) is zero for an exposure that did not
 make the flat.  var(n) follows from the variance that the flat carries; a clipped mean of few inputs scatters by more
-than its variance says (`clipping_factors`).  Differences of neighbours in a row are taken for values: vignetting,
-illumination and glow drop out.
+than its variance says (`clipping_factors`).  Differences of neighbours in a row are taken for values, of the flat in
+units of their mean, less the mean difference of the amp: vignetting, illumination and glow drop out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from camcal_dask.verify.block import FloatArray, Statistic
 
 RESPONSE: Mapping[str, Statistic] = {
     "response_covariance": Statistic("1", "covariance of exposure / flat with the flat, of neighbours in a row"),
-    "response_variance": Statistic("1", "variance of the flat, likewise"),
+    "response_variance": Statistic("1", "relative variance of the flat, likewise"),
     "response_noise": Statistic("1", "part of it that is noise of the flat's inputs"),
     "response_error": Statistic("1", "standard error of the covariance"),
 }
@@ -71,12 +71,14 @@ def _measure_amp(
         return (np.nan,) * 4
     level = float(np.median(image[good]))
     quotient = ((image[right] - image[left])[both] / np.float32(level)).astype(np.float32)
-    own = (flat[right] - flat[left])[both]
-    noise = (variance[right] + variance[left])[both]
+    here = 0.5 * (flat[right] + flat[left])[both]  # a vignetted flat is far from 1, its relative noise is not
+    own = ((flat[right] - flat[left])[both] / here).astype(np.float32)
+    noise = (variance[right] + variance[left])[both] / here**2
     kept = _inliers(quotient) & _inliers(own)
     quotient, own, noise = (values[kept].astype(np.float64) for values in (quotient, own, noise))
     if own.size == 0:
         return (np.nan,) * 4
+    quotient, own = quotient - quotient.mean(), own - own.mean()
     product = 0.5 * quotient * own
     return product.mean(), 0.5 * (own**2).mean(), 0.5 * noise.mean(), product.std() / np.sqrt(own.size)
 

@@ -4,7 +4,6 @@ import pytest
 
 from camcal_dask.campaign.recipe import StackRecipe, VerifyRecipe, _read, load_recipe
 from camcal_dask.campaign.shipped import shipped
-from camcal_dask.campaign.tasks.verify import limits
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments import get_instrument
 
@@ -149,14 +148,3 @@ def test_thresholds_and_tables_of_tests_that_there_are_not_are_refused_before_an
     with pytest.raises(ConfigError, match=message):
         load_recipe(f"TinyCam/{name}.yaml", [setting])
     load_recipe("TinyCam/eoPersistence.yaml", ["verify.thresholds={persistence.level: 8}"])
-
-
-def test_hot_pixels_are_no_fault_before_there_are_defects():
-    recipe = load_recipe("TinyCam/verifyDark.yaml")
-    without = recipe.model_copy(update={"isr": recipe.isr.model_copy(update={"defects": False})})
-    with_defects = recipe.model_copy(update={"isr": recipe.isr.model_copy(update={"defects": True})})
-    assert limits(without)["dark.cr"] > 1e6
-    assert limits(with_defects) == {}
-    own = without.model_copy(update={"verify": without.verify.model_copy(update={"thresholds": {"dark.cr": 0.2}})})
-    assert limits(own) == {"dark.cr": 0.2}
-    assert limits(load_recipe("TinyCam/verifyBias.yaml")) == {}

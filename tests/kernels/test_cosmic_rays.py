@@ -60,6 +60,19 @@ def test_tail_of_a_track_joins_by_growth():
     assert hit_pixels(search(image, variance, mask)) == {(4, 20, x) for x in range(10, 14)}
 
 
+def test_a_masked_pixel_does_not_hide_its_neighbour_in_a_track():
+    """As simulated: the end of a diagonal track, where the only direction that is dark on both sides is masked."""
+    image, variance, mask = blank()
+    track = [(10, 12, 234), (10, 13, 848), (11, 11, 428), (11, 12, 1061), (12, 10, 647), (12, 11, 643), (13, 10, 424)]
+    for y, x, charge in track:
+        image[4, y, x] = charge
+    wanted = {(4, y, x) for y, x, _ in track}
+    assert hit_pixels(search(image, variance, mask)) == wanted
+    mask[4, 11, 13] = BAD
+    image[4, 11, 13] = 5000.0
+    assert hit_pixels(search(image, variance, mask)) == wanted
+
+
 def test_track_crosses_amps_in_ccd_order():
     """C10 and C11 (E2V, flipped): column 0 of C10 is the right-hand edge, beside the last column of C11."""
     image, variance, mask = blank()

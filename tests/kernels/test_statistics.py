@@ -36,7 +36,7 @@ def test_project_matches_masked_means(amp, side):
     image, mask = amp
     low, high = -6.0, 9.0
     good = (image >= low) & (image <= high) & (mask & BAD == 0)
-    rows, columns, bins = statistics.project(image, mask, BAD, 50, 36, low, high, side)
+    rows, columns, bins, count = statistics.project(image, mask, BAD, 50, 36, low, high, side)
     kept = np.where(good, image.astype("f8"), 0)
     np.testing.assert_allclose(rows, kept.sum(1) / good.sum(1))
     np.testing.assert_allclose(columns, kept.sum(0) / good.sum(0))

@@ -40,3 +40,14 @@ def test_departure_belongs_to_both_amps_of_a_boundary():
 def test_small_and_dead_amps():
     np.testing.assert_allclose(tearing.profile(np.full((49, 35), 7.0, np.float32)), np.ones(35), rtol=1e-12)
     assert np.isnan(tearing.profile(np.full((49, 35), np.nan, np.float32))).all()
+
+
+def test_a_dead_amp_tears_nothing():
+    """Its profile is any number; the amps beside it go by their own columns."""
+    profiles = {(i, 0): tearing.profile(flat(i)) for i in range(4)}
+    profiles[1, 0] = np.full(WIDTH, np.nan)
+    profiles[2, 0][:2] *= 1.03
+    found = tearing.tearing(profiles)
+    assert np.isnan(found[1, 0])
+    assert found[0, 0] < 0.002
+    assert found[2, 0] == pytest.approx(0.03, abs=0.002)

@@ -22,6 +22,7 @@ REFERENCES = {
     "to_electron",
     "noise_expected",
     "mean_error",
+    "split_error",
     "corner_error",
     "bin_error",
     "overscan_error",
@@ -62,7 +63,7 @@ OF_EXPOSURES = [name for name in CRITERIA if name not in OF_TABLES]
 def test_rows_are_unique_and_read_declared_statistics(criteria):
     assert len({c.id for c in criteria}) == len({c.name for c in criteria}) == len(criteria)
     for c in criteria:
-        used = names(c.value) | names(c.scale) | names(c.error)
+        used = names(c.value) | names(c.scale) | names(c.error) | names(c.cannot_tell)
         assert used <= set(STATISTICS) | REFERENCES | set(DERIVED) | set(RESPONSE) | CARRIED | ELECTRO_OPTICAL, c.id
 
 

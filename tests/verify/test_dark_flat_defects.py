@@ -10,6 +10,7 @@ from camcal_dask.kernels.masks import BAD, SAT
 from camcal_dask.verify.block import MeasureConfig, measure_block
 from camcal_dask.verify.criteria import CRITERIA
 from camcal_dask.verify.judge import FAIL, NOT_EVALUATED, PASS, failures, judge, majority, rubin, summary
+from camcal_dask.verify.product import hot_mask
 from camcal_dask.verify.references import BF_DEFICIT_PER_ELECTRON, complete, masters, split_statistics
 from camcal_dask.verify.statistics import measure
 
@@ -412,3 +413,34 @@ def test_poisson_flat_on_full_size_amps(make_flats):
     excess = verdict["value"].sel(test="flat.noise") / np.sqrt(stats["mean"]) - 1
     assert abs(excess.mean() - 0.00029) < 4 * 0.0007 / 4
     assert bool(verdict["run_success"]), summary(verdict)
+
+
+def test_bins_beside_a_masked_frame_are_no_structure(make_darks):
+    """Outer bins of one column or two rows, as in an amp at the corner of a CCD, tell nothing; glow still fails."""
+    corrected, calib = make_darks(30.0, detectors=ALL, n_exposure=6)
+    corrected["mask"][..., :7, :] |= 1
+    corrected["mask"][..., :8] |= 1
+    one_left = corrected["mask"].values[..., 9:18, 9:17]
+    one_left |= 1
+    stats = measure(corrected, config=EXACT, calibs={"dark": calib}).compute()
+    rows = ["dark.structure", "dark.flatness"]
+    assert (judge(stats, "dark")["status"].sel(test=rows) == PASS).all()
+    corrected["image"][2, ..., 27:45, 18:] += np.float32(25.0)
+    stats = measure(corrected, config=EXACT, calibs={"dark": calib}).compute()
+    failed = (judge(stats, "dark")["status"].sel(test=rows) == FAIL).all(["test", "detector", "amp"])
+    assert failed.values.tolist() == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("wide", [1, 14])
+def test_hot_pixels_of_a_dark_without_defects_are_masked_and_glow_is_not(make_darks, wide):
+    """5 electron/s that are in the dark and not in the exposures: a column will be a defect, 14 are a fault."""
+    corrected, calib = make_darks(30.0, detectors=ALL, n_exposure=2)
+    calib = calib.assign_attrs(instrument="TinyCam", units="electron/s")
+    calib["image"][..., 20 : 20 + wide] += np.float32(5.0)
+    corrected["image"][..., 20 : 20 + wide] -= np.float32(150.0)
+    mask = hot_mask(calib)["mask"].compute()
+    assert set(np.unique(np.nonzero(mask.values)[3])) == ({20} if wide == 1 else set())
+    corrected["mask"][:] = corrected["mask"] | mask.transpose("detector", "amp", "y", "x").values
+    verdict = judge(measure(corrected, config=EXACT, calibs={"dark": calib}).compute(), "dark")
+    assert bool(verdict["run_success"]) == (wide == 1)
+    assert bool(verdict["amp_success"].any()) == (wide == 1)

@@ -182,6 +182,30 @@ def test_dark_and_vampire_defects_and_tearing():
     assert float(found["divisadero"].isel(detector=2).max()) < 0.006
 
 
+def test_hot_pixels_are_counted_and_are_no_dark_current():
+    """A column and pixels, 7 % of the amp, moved the 95th percentile; a current of a tenth of the amp still does."""
+    rate = images(0.02, 0.02)
+    rate[0, 2, :, 5:7] += 6.0
+    rate[0, 2, ::9, 20] += 100.0
+    rate[0, 3, :, :6] += 0.5
+    found = measure_product("dark", combined(rate, "electron/s")).compute().isel(detector=0)
+    assert float(found["dark_current_tail"][2]) < 0.1
+    assert (float(found["bright_columns"][2]), float(found["bright_pixels"][2])) == (2, 6)
+    assert float(found["dark_current_tail"][3]) > 0.4
+
+
+def test_a_dead_amp_is_no_tearing_of_its_neighbours():
+    flat = images(1.0, 0.002)
+    flat[0, 4] = 0.001 * np.random.default_rng(1).standard_normal(flat[0, 4].shape)
+    torn = measure_product("flat", combined(flat, "1")).compute()["divisadero"].isel(detector=0).values
+    assert np.isnan(torn[4])
+    assert np.nanmax(torn) < 0.006
+    flat[0, 3] *= np.where(np.arange(flat.shape[3]) < 2, 1.08, 1.0)  # torn it is beside a dead amp, too
+    flat[0, 3] *= np.where(np.arange(flat.shape[3]) >= flat.shape[3] - 2, 1.08, 1.0)
+    torn = measure_product("flat", combined(flat, "1")).compute()["divisadero"].isel(detector=0).values
+    assert torn[3] == pytest.approx(0.08, abs=0.006)
+
+
 def test_frame_is_where_the_edges_of_the_ccd_are():
     """Counted in the assembled CCD: every amp's kept part, put in its place, leaves exactly the frame."""
     for detector in (CAMERA.detectors[d] for d in DETECTORS):

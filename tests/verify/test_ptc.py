@@ -55,6 +55,21 @@ def test_noise_that_depends_on_the_signal_fails(ptc):
     assert any(t == "ptc.noise_flat" and a == "C13" for _, a, t in failing(judge_table(ptc_table(ptc), "ptc")))
 
 
+def test_a_ramp_that_ends_early_says_nothing_of_the_turnoff(ptc):
+    """It holds to its brightest flat; where a brighter flat does not follow the curve, the turnoff is the amp's."""
+    bright = ptc["raw_mean"] * ptc["gain"] > 60_000
+    ptc["valid"] = ptc["valid"] & ~bright
+    ptc["turnoff"][:] = ptc["raw_mean"].where(ptc["valid"]).max("pair")
+    verdict = judge_table(ptc_table(ptc), "ptc")
+    assert (verdict["status"].sel(test="ptc.turnoff") == -1).all()
+    assert bool(verdict["run_success"])
+    assert (verdict["upstream_status"].sel(test="ptc.turnoff") == 0).all()
+    ptc["turnoff"][1, 5] *= 0.7
+    verdict = judge_table(ptc_table(ptc), "ptc")
+    assert {amp for _, amp, t in failing(verdict) if t == "ptc.turnoff"} == {"C15"}
+    assert not verdict["run_success"]
+
+
 def test_thresholds_and_known_bad_amps(ptc):
     ptc["turnoff"][0, 0] = 1000.0
     name = str(ptc_table(ptc)["detector_name"].values[0])

@@ -99,3 +99,26 @@ def test_shot_variance_is_that_of_the_curve(make_flats):
     assert bool(judge(stats, "flat", first_in_set=())["run_success"])
     without = complete(measure(corrected, config=EXACT, calibs={"flat": flat}).compute())
     assert (without["bf_allowance"] > 0.2).all()
+
+
+def test_errors_of_means_are_those_of_overscan_corrected_noise():
+    """Brute force on an amp of TinyCam: medians of serial overscan rows, then of the parallel overscan's columns."""
+    amp = get_instrument("TinyCam").detectors[0].amps[0]
+    ny, nx = amp.data.height, amp.data.width
+    skip = MeasureConfig().overscan_skip_pixel
+    n_row, n_column = amp.parallel_overscan.height - skip, amp.serial_overscan.width - skip
+    noise = np.random.default_rng(4).standard_normal((4000, ny + n_row, nx + n_column), np.float32)
+    image = noise[..., :nx] - np.median(noise[..., nx:], axis=2)[..., None]
+    image = image[:, :ny] - np.median(image[:, ny:], axis=1)[:, None]
+    shape = xr.Dataset(
+        {"image": (("exposure", "detector", "amp", "y", "x"), np.empty((1, 1, 16, ny, nx)))},
+        {"exposure": [1], "detector": [0], "amp": list(get_instrument("TinyCam").amp_names)},
+        {"instrument": "TinyCam", "units": "electron"},
+    )
+    found = {k: float(v[0, 0]) / amp.read_noise for k, v in expectations(shape, MeasureConfig()).items()}
+    means = image.mean(axis=(1, 2))  # pi / (2 n) is too large for medians of 8; without the offset: 0.095
+    assert means.std() == pytest.approx(found["mean_error"], rel=0.1)
+    assert image[:, ::4].mean(axis=(1, 2)).std() == pytest.approx(found["split_error"], rel=0.1)
+    bins = image[:, :9, :9].mean(axis=(1, 2))
+    assert (bins - means).std() <= 1.03 * found["bin_error"]
+    assert (bins - image[:, 9:18, 9:18].mean(axis=(1, 2))).std() == pytest.approx(2**0.5 * found["bin_error"], rel=0.1)

@@ -50,7 +50,8 @@ def statistics_of(raw, image, variance):
 
 
 def judged(statistics):
-    roles = {int(e): "construction" if i < N else "verification" for i, e in enumerate(statistics["exposure"].values)}
+    first = 3026081200001 + N
+    roles = {int(e): "construction" if e < first else "verification" for e in statistics["exposure"].values}
     return statistics.merge(judge(statistics, "flat", role=roles), compat="override", join="exact")
 
 
@@ -103,3 +104,30 @@ def test_what_a_clipped_mean_scatters_by(n):
     scatter, shared = clipping_factors(n)
     assert scatter == pytest.approx(float(np.var(found.mean.astype("f8"))) / said, rel=0.02)
     assert shared == pytest.approx(float(np.cov(inputs[0], found.mean)[0, 1]) / said, rel=0.04)
+
+
+def test_a_vignetted_flat_is_judged_like_any_other(flats):
+    """Five times less light on a detector: a flat of 0.2 with the same relative response and noise."""
+    raw, image, variance, _ = flats
+    bright, faint = (judged(statistics_of(raw, image * k, variance * k**2)) for k in (1.0, 0.2))
+    for name in ("response_excess", "response_power", "response_error"):
+        np.testing.assert_allclose(faint[name], bright[name], rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("s", [1.0, 0.7])
+def test_flats_of_two_inputs(flats, s):
+    """An amp of 1800 pixels cannot tell, says so, and never fails a right flat; the amps together can."""
+    raw, _, _, response = flats
+    raw = raw[[0, 1, *range(N, N + 4)]]
+    image = raw[:2].mean(axis=0) / LEVEL - (1 - s) * (response - 1)
+    statistics = statistics_of(raw, image.astype("f4"), (raw[:2].sum(axis=0) / (2 * LEVEL) ** 2).astype("f4"))
+    statistics["flat_n"] = statistics["flat_n"] * 0 + 2
+    statistics = statistics.isel(exposure=slice(2, None))
+    verdict = statistics.merge(judge(statistics, "flat", role="verification"), compat="override", join="exact")
+    pooled = verdict["exposure_status"].sel(exposure_test="flat.exposure_response").values
+    assert (pooled == (PASS if s == 1.0 else FAIL)).all()
+    status = verdict["status"].sel(test="flat.pixel_response").values
+    assert (s < 1.0) or not (status == FAIL).any()
+    blind = verdict["response_blind"].values > 0
+    assert (status[blind] == NOT_EVALUATED).all()
+    assert (status[~blind] != NOT_EVALUATED).all()

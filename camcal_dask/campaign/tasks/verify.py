@@ -17,13 +17,11 @@ from camcal_dask.isr.blocks import isr
 from camcal_dask.repo import products
 from camcal_dask.repo.shards import check_format, cube_exists
 from camcal_dask.verify.judge import failures, judge
-from camcal_dask.verify.product import measure_product
+from camcal_dask.verify.product import hot_mask, measure_product
 from camcal_dask.verify.raft import raft_correlations
 from camcal_dask.verify.readout import measure_readout
 from camcal_dask.verify.series import series
 from camcal_dask.verify.statistics import measure
-
-_NO_LIMIT = 1e9
 
 
 def run_verify(job: Job) -> Outcome:
@@ -48,7 +46,7 @@ def run_verify(job: Job) -> Outcome:
     verdict = judge(
         statistics,
         settings.tests or recipe.kind,
-        thresholds=limits(recipe),
+        thresholds=settings.thresholds,
         known_bad=settings.known_bad,
         role=_roles(plan),
         first_in_set=first_in_set(plan.pixels),
@@ -70,15 +68,6 @@ def run_verify(job: Job) -> Outcome:
     return job.outcome(verdict=verdict, failures=failures(verdict))
 
 
-def limits(recipe: VerifyRecipe) -> dict[str, float]:
-    """Thresholds that replace those of the table: the user's, and no limit for hot pixels that nobody could mask yet.
-
-    A dark is verified before there are defects, which are found in it; `dark.cr` counts unmasked hot pixels.
-    """
-    hot = (recipe.verify.tests or recipe.kind) == "dark" and not recipe.isr.defects
-    return ({"dark.cr": _NO_LIMIT} if hot else {}) | recipe.verify.thresholds
-
-
 def _earlier(job: Job) -> xr.Dataset | None:
     """Verdict of an earlier run, if it has all detectors and nothing that decides it has changed."""
     if not cube_exists(job.uri) or check_format(job.uri, "dataset").get("provenance_id") != job.provenance:
@@ -93,8 +82,10 @@ def verify_quantum(place: Place, quantum: Quantum) -> xr.Dataset:
     recipe = plan.recipe
     assert isinstance(recipe, VerifyRecipe)
     settings, raw, calibs = recipe.verify, plan.pixels.sel(detector=[detector]), open_calibs(plan, detector)
-    corrected = isr(raw, calibs, recipe.isr, block="exposure")
-    candidate = calibs[recipe.kind]
+    candidate, config = calibs[recipe.kind], recipe.isr
+    if recipe.kind == "dark" and not config.defects:  # these are found in it: what will be one is no fault of the dark
+        calibs, config = calibs | {"defects": hot_mask(candidate)}, config.model_copy(update={"defects": True})
+    corrected = isr(raw, calibs, config, block="exposure")
     parts = [
         measure(corrected, config=settings.measure, calib=candidate, calibs=calibs),
         measure_product(recipe.kind, candidate),
