@@ -56,7 +56,7 @@ LINEARIZER = (
         threshold=0.02,
         required=True,
         source="ours",
-        doc="largest departure from proportionality to light, 1e3 to 9e4 electron (CCD-009)",
+        doc="largest departure from proportionality to light, 1e3 to 9e4 electron (CCD-009) or the PTC turnoff",
     ),
     Criterion(
         id="linearizer.left_out",
@@ -171,12 +171,14 @@ def amp_numbers(one: xr.Dataset) -> dict[str, float]:
 
 
 def _left(one: xr.Dataset) -> tuple[float, float, float, float, float]:
-    """Values of `_AT_FLATS` for one amp; light is what the straight line through the linearised signals says."""
+    """Values of `_AT_FLATS` for one amp; light is what the straight line through the linearised signals says.
+
+    Proportional to light can only be what is below the turnoff of the photon transfer curve.
+    """
     model, residual, used = (one[name].values for name in ("model", "residual_unmasked", "used"))
     light = model - residual
-    departure = proportionality(
-        np.where(np.isfinite(model), model, 0.0) * float(one["input_gain"]), np.nan_to_num(light)
-    )
+    lit = np.isfinite(model) & ~(one["ordinate"].values > float(one["input_turnoff"]))
+    departure = proportionality(np.where(lit, model, 0.0) * float(one["input_gain"]), np.nan_to_num(light))
     refit = _refit(light, model, used, float(one["input_turnoff"]))
     return (*refit, departure.worst, departure.rms, departure.turnoff)
 

@@ -31,7 +31,8 @@ class Camera:
     def bent(self, v):
         """(.., amp) electrons collected -> electrons read."""
         scatter = 1 + 0.1 * np.random.default_rng(self.seed + 2).normal(size=(2, self.n_amp))
-        v = self.full_well * (1 - np.exp(-v / self.full_well)) * (v > self.full_well) + v * (v <= self.full_well)
+        over = np.maximum(v - self.full_well, 0) / (0.1 * self.full_well)  # a full amp takes a tenth more, slowly
+        v = np.minimum(v, self.full_well) + 0.1 * self.full_well * -np.expm1(-over)
         return v + self.c2 * scatter[0] * v**2 + self.c3 * scatter[1] * v**3
 
 

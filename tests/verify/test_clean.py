@@ -120,3 +120,5 @@ def test_clean_data_fail_nothing_required_and_less_than_one_percent_of_the_advic
             n_failed += int((advice == FAIL).sum())
     assert n_failed < 0.01 * n_judged, summary(verdict)
     assert verdict.attrs["policy_majority"] == "accept"
+    # Upstream's rule knows no vignetting: NOISE of a flat fails in all amps of one of these two detectors.
+    assert kind.startswith("flat") or verdict.attrs["policy_rubin"] == "accept"

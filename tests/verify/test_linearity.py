@@ -40,6 +40,18 @@ def test_a_good_linearizer_passes(kind):
     assert verdict["linear_to"].min() > 9e4
 
 
+@pytest.mark.parametrize("kind", ["DoubleSpline", "Spline"])
+def test_an_amp_that_fills_early_is_judged_up_to_its_turnoff(kind):
+    """56 000 electron: what lies above is no light that anybody measures, though CCD-009 asks for 90 000."""
+    table, ratios = named(Camera(full_well=80e3))
+    verdict = judged(fit(table, LinearityConfig(type=kind), ratios=ratios))
+    assert bool(verdict["run_success"])
+    assert verdict["worst"].max() < 2e-3
+    advice = failures(verdict)
+    assert set(advice["amp"]) == set(NAMES)
+    assert set(advice["test"]) == {"linearizer.turnoff"}
+
+
 def test_a_linearizer_that_does_nothing_fails_every_amp(data):
     verdict = judged(fit(data[0], LinearityConfig(type="Proportional")))
     assert not bool(verdict["run_success"])
