@@ -6,8 +6,9 @@ configuration can be a dictionary key, travel to workers and be written to prove
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -22,6 +23,19 @@ class Config(pydantic.BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """Path in which ``~`` and ``~user`` are home folders, for every path that a person writes.
+
+    As in a shell, which does not see paths in quotes, after ``=`` and in files; an unknown user, names and URIs stay
+    as they are.
+    """
+    return os.path.expanduser(path)  # noqa: PTH111 -- Path.expanduser() fails for an unknown user
+
+
+UserPath = Annotated[str, pydantic.AfterValidator(expanded)]
+"""A path among settings."""
 
 
 def load_config(model: type[C], values: Mapping[str, Any], where: str) -> C:

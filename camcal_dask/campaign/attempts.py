@@ -9,7 +9,6 @@ Nothing is overwritten by a later attempt; all files appear whole.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING, fields
@@ -91,8 +90,9 @@ def damage(attempt: str) -> list[str]:
         if files.exists(uri) and _whole(uri, needed) is None
     ]
     for uri, lines in _outcome_lines(attempt):
-        if n := sum(_outcome(line) is None for line in lines):
-            found.append(f"{uri}: {n} of {len(lines)} lines damaged")
+        if bad := [i for i, line in enumerate(lines, 1) if _outcome(line) is None]:
+            which = ", ".join(map(str, bad[:10])) + (" ..." if len(bad) > 10 else "")
+            found.append(f"{uri}: {len(bad)} of {len(lines)} lines damaged (line {which})")
     return found
 
 
@@ -105,8 +105,7 @@ def write_run_record(root: str, run: str) -> str:
 
 def write_outcomes(attempt: str, number: int, outcomes: Sequence[QuantumOutcome]) -> None:
     """Write the outcomes of some quanta as one file."""
-    rows = (json.dumps(_row(outcome)) for outcome in outcomes)
-    files.write_bytes(files.join(attempt, f"quanta-{number:04d}.jsonl"), ("\n".join(rows) + "\n").encode())
+    files.write_lines(files.join(attempt, f"quanta-{number:04d}.jsonl"), map(_row, outcomes))
 
 
 def read_outcomes(attempt: str) -> Iterator[QuantumOutcome]:
@@ -115,21 +114,23 @@ def read_outcomes(attempt: str) -> Iterator[QuantumOutcome]:
         yield from filter(None, map(_outcome, lines))
 
 
-def _outcome_lines(attempt: str) -> Iterator[tuple[str, list[bytes]]]:
+def _outcome_lines(attempt: str) -> Iterator[tuple[str, list[dict[str, Any] | ValueError]]]:
     for name in files.names(attempt):
         if name.startswith("quanta-") and name.endswith(".jsonl"):
             uri = files.join(attempt, name)
-            yield uri, (files.read_bytes(uri) or b"").splitlines()
+            yield uri, list(files.read_lines(uri))
 
 
 def _row(outcome: QuantumOutcome) -> dict[str, Any]:
     return {k: v for k, v in vars(outcome).items() if v not in ("", (), False)}
 
 
-def _outcome(line: bytes) -> QuantumOutcome | None:
+def _outcome(row: dict[str, Any] | ValueError) -> QuantumOutcome | None:
+    if isinstance(row, ValueError):
+        return None
     try:
-        row = json.loads(line)
-        task, detector, exposures = row.pop("quantum")
-        return QuantumOutcome(Quantum(task, detector, tuple(exposures)), **{**row, "log": tuple(row.get("log", ()))})
-    except (ValueError, TypeError, KeyError, AttributeError):
+        task, detector, exposures = row["quantum"]
+        values = {**row, "quantum": Quantum(task, detector, tuple(exposures)), "log": tuple(row.get("log", ()))}
+        return QuantumOutcome(**values)
+    except (ValueError, TypeError, KeyError):
         return None

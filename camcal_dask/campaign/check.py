@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from camcal_dask.calibs.stack import peak_bytes
 from camcal_dask.campaign.profile import Profile, seconds
 from camcal_dask.campaign.record import versions
+from camcal_dask.campaign.workers import LEAST_WORKER_BYTES
+from camcal_dask.instruments import Instrument
 from camcal_dask.kernels.moments import clipped_mean_stack
 from camcal_dask.repo import files
 
@@ -42,7 +45,7 @@ class Finding:
     text: str
 
 
-def check(client: Client, profile: Profile, root: str | None = None) -> list[Finding]:
+def check(client: Client, profile: Profile, root: str | None = None, camera: Instrument | None = None) -> list[Finding]:
     """Ask every worker what it is, what it reaches and how fast.
 
     Parameters
@@ -53,6 +56,8 @@ def check(client: Client, profile: Profile, root: str | None = None) -> list[Fin
         What was asked for.
     root : str, optional
         Repository whose storage is measured from every worker; a scratch file is written there and removed.
+    camera : Instrument, optional
+        Its detectors must fit into the memory of the workers; default: full-size ones.
 
     Returns
     -------
@@ -74,7 +79,7 @@ def check(client: Client, profile: Profile, root: str | None = None) -> list[Fin
         if isinstance(answer, BaseException):
             findings.append(Finding("failure", worker, f"{type(answer).__name__}: {answer}"))
         else:
-            findings += _judge(answer, profile, (began, ended), root)
+            findings += _judge(answer, profile, (began, ended), root, camera)
     return findings
 
 
@@ -130,7 +135,19 @@ def _storage(root: str) -> dict[str, Any]:
     return {"storage": "", "write_MB_per_s": mega / (written - begin), "read_MB_per_s": mega / (read - written)}
 
 
-def _judge(answer: Mapping[str, Any], profile: Profile, window: tuple[float, float], root: str | None) -> list[Finding]:
+def _least_memory(camera: Instrument | None, threads: int) -> int:
+    """Memory [byte] without which a worker can do nothing: it starts, and its tasks take a detector of an exposure."""
+    task = LEAST_TASK_BYTES if camera is None else peak_bytes(camera.raw_shape[2], 1, camera)
+    return max(task * threads, LEAST_WORKER_BYTES)
+
+
+def _judge(
+    answer: Mapping[str, Any],
+    profile: Profile,
+    window: tuple[float, float],
+    root: str | None,
+    camera: Instrument | None,
+) -> list[Finding]:
     who, found = str(answer["worker"]), []
 
     def say(level: Level, text: str) -> None:
@@ -142,11 +159,11 @@ def _judge(answer: Mapping[str, Any], profile: Profile, window: tuple[float, flo
     if differ := [f"{n} {v} here, {answer['versions'].get(n)} there" for n, v in ours.items()
                   if answer["versions"].get(n) != v]:  # fmt: skip
         say("failure", f"other versions: {'; '.join(differ)}; install the same environment on the workers")
-    if 0 < limit < LEAST_TASK_BYTES * answer["threads"]:
-        least = LEAST_TASK_BYTES * answer["threads"] / 2**20
+    if 0 < limit < (least := _least_memory(camera, answer["threads"])):
+        detectors = "full-size detectors" if camera is None else f"detectors of {camera.name}"
         say(
             "failure",
-            f"{limit / 2**20:.0f} MiB are too little for full-size detectors: memory_per_worker: {least:.0f} MiB",
+            f"{limit / 2**20:.0f} MiB are too little for {detectors}: memory_per_worker: {least / 2**20:.0f} MiB",
         )
     if answer["kernel_s"] > SLOW_START_S / 10:
         say("warning", "kernels were compiled anew: set kernel_cache_directory to a folder that workers keep")
@@ -173,6 +190,10 @@ def local_findings(profile: Profile, root: str | None) -> list[Finding]:
     if lifetime is not None and lifetime < 600:
         found.append(
             Finding("warning", "walltime", f"workers retire after {lifetime:.0f} s: most time goes into starts")
+        )
+    if profile.jobs is not None and profile.jobs.interface is None:
+        found.append(
+            Finding("warning", "interface", "scheduler and workers listen on all interfaces: set jobs.interface to one")
         )
     if profile.remote and profile.kernel_cache_directory is None and not os.access(Path(__file__).parent, os.W_OK):
         found.append(Finding("warning", "kernels", "the package is not writable: set kernel_cache_directory"))

@@ -12,6 +12,7 @@ from typing import Any
 from camcal_dask.campaign.plan import Plan, span
 from camcal_dask.campaign.quanta import Quantum
 from camcal_dask.campaign.recipe import CURVES, FlatRecipe, LinearityRecipe, PtcRecipe
+from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError
 from camcal_dask.repo.lookup import CalibRef
 
@@ -112,6 +113,7 @@ def save(plan: Plan, path: str) -> None:
     ConfigError
         If the name ends otherwise, or the file cannot be written.
     """
+    path = expanded(path)
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         raise ConfigError(f"{path}: a plan is saved as {' or '.join(FORMATS)}; choose one of these endings")

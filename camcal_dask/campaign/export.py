@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from camcal_dask.calibs.state import common_state
+from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.exchange.header import STATE_CARDS
 from camcal_dask.exchange.linearizer import write_linearizer
@@ -74,7 +74,7 @@ def export(
         dataset_type, collections=collections, exposure=exposure, detector=detectors, instrument=instrument
     )
     camera = repo.instrument(product.attrs["instrument"])
-    folder = Path(os.path.expanduser(out))  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
+    folder = Path(expanded(out))
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for number in product["detector"].values.tolist():

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from camcal_dask.calibs.products import get_product, template
+from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError
 from camcal_dask.exchange.tables import Calibration, read_table
 from camcal_dask.instruments.geometry import Instrument
@@ -53,7 +54,7 @@ def import_tables(
     camera = repo.instrument(instrument)
     repo.check_output(run)
     read: dict[int, tuple[str, Calibration]] = {}
-    for path in map(str, paths):
+    for path in map(expanded, paths):
         one = read_table(path, camera)
         if one.detector.id in read:
             raise ConfigError(f"{path} and {read[one.detector.id][0]} are both of {one.detector.full_name}")

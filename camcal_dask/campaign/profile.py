@@ -12,7 +12,7 @@ from dask.utils import parse_bytes, parse_timedelta
 from pydantic import Field
 
 from camcal_dask.campaign.shipped import shipped
-from camcal_dask.config import Config, load_config
+from camcal_dask.config import Config, UserPath, expanded, load_config
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.redact import SECRET, redacted
 
@@ -86,8 +86,8 @@ class JobsConfig(Config):
     """More lines of the job script, such as ``--constraint=milan``."""
     prologue: tuple[str, ...] = ()
     """Shell lines that run before the workers start, such as ``module load python``."""
-    log_directory: str | None = None
-    python: str | None = None
+    log_directory: UserPath | None = None
+    python: UserPath | None = None
     """Interpreter of the workers; default: that of the client."""
     options: dict[str, Any] = {}
     """Further arguments of the dask-jobqueue class, by its names."""
@@ -130,9 +130,9 @@ class Profile(Config):
     threads_per_worker: int = Field(1, ge=1)
     memory_per_worker: str = "auto"
     """Limit of one worker, such as ``"4 GiB"``; ``auto`` shares 80 % of this machine (threads, local)."""
-    scratch_directory: str | None = None
+    scratch_directory: UserPath | None = None
     """Local folder of each worker, for what it spills."""
-    kernel_cache_directory: str | None = None
+    kernel_cache_directory: UserPath | None = None
     """Where compiled kernels are kept (numba); default: beside the package, or in the home of the user."""
     environment: dict[str, str] = {}
     """Variables of the workers; no secrets: workers take these from their own environment or files."""
@@ -229,8 +229,8 @@ def _machine_memory_bytes() -> int:
 
 def profile_folders() -> list[Path]:
     """Folders that are searched for profiles, in order: the site's, the user's, the package's."""
-    folders = [Path(text).expanduser() for text in os.environ.get(SITE_PROFILES, "").split(os.pathsep) if text]
-    folders.append(Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "camcal" / "cluster")
+    folders = [Path(expanded(text)) for text in os.environ.get(SITE_PROFILES, "").split(os.pathsep) if text]
+    folders.append(Path(expanded(os.environ.get("XDG_CONFIG_HOME", "~/.config"))) / "camcal" / "cluster")
     package = shipped("cluster", "")
     return [folder for folder in (*folders, package) if folder is not None and _is_folder(folder)]
 
@@ -269,7 +269,7 @@ def load_profile(spec: str, processes: int | None = None) -> Profile:
     """
     if "://" in spec:
         return Profile(kind="address", address=spec)
-    names = profile_names()
+    spec, names = expanded(spec), profile_names()
     path = Path(spec) if spec.endswith((".yaml", ".yml")) and Path(spec).exists() else names.get(_stem(spec))
     if path is None:
         raise ConfigError(

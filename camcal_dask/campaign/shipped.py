@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from camcal_dask.config import expanded
+
 
 def shipped(kind: str, name: str) -> Path | None:
     """Find ``name`` as a path, else among the files shipped with the package.
@@ -15,6 +17,7 @@ def shipped(kind: str, name: str) -> Path | None:
     name : str
         A path, absolute or relative to the working directory or to the shipped folder.
     """
+    name = expanded(name)
     package = Path(__file__).parent.parent
     inside = name.removeprefix(f"{kind}/")
     candidates = [Path(name), package / kind / inside, package.parent / kind / inside] if name else []

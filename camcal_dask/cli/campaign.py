@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from camcal_dask.cli.common import (
+    PLACE,
     check_instrument,
     cluster_options,
     console,
@@ -22,7 +23,7 @@ from camcal_dask.repo import usable
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("run", required=False)
 @click.option("--watch", is_flag=True, help="repeat until the run has ended")
 @instrument_option
@@ -53,7 +54,7 @@ def status(repo: str, run: str | None, watch: bool, instrument: str | None) -> N
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("run")
 @click.option("--failed", is_flag=True, help="list all quanta that failed, with their reasons")
 @click.option("--quanta", is_flag=True, help="list all quanta with time, memory and worker")
@@ -119,7 +120,7 @@ def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("run")
 @click.option("--detector", help="id or name, such as R22_S11 (default: all)")
 @click.option("--failed", is_flag=True, help="only quanta that failed")
@@ -144,7 +145,7 @@ def logs(repo: str, run: str, detector: str | None, failed: bool, text: str, ins
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("run")
 @click.option("-o", "--output", "--output-run", required=True, help="RUN collection to write")
 @click.option("--product", help="needed if RUN holds several")

@@ -7,7 +7,7 @@ import sys
 import click
 from rich.text import Text
 
-from camcal_dask.cli.common import console
+from camcal_dask.cli.common import PLACE, console
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
@@ -27,7 +27,7 @@ def list_() -> None:
 
 
 @cluster.command()
-@click.argument("profile")
+@click.argument("profile", type=PLACE)
 def render(profile: str) -> None:
     """Print the job script, manifest or options that PROFILE hands to its system."""
     from camcal_dask.campaign import backends
@@ -37,20 +37,23 @@ def render(profile: str) -> None:
 
 
 @cluster.command()
-@click.argument("profile")
-@click.argument("repo", required=False)
+@click.argument("profile", type=PLACE)
+@click.argument("repo", type=PLACE, required=False)
 @click.option("-j", "--processes", type=click.IntRange(min=1), help="number of workers")
-def check(profile: str, repo: str | None, processes: int | None) -> None:
+@click.option("--instrument", help="camera whose detectors must fit into the workers' memory (default: full-size ones)")
+def check(profile: str, repo: str | None, processes: int | None, instrument: str | None) -> None:
     """Start PROFILE, run a small job on every worker, measure its way to REPO, say what would go wrong."""
     from camcal_dask.campaign import check as checks
     from camcal_dask.campaign.workers import connect, load_profile
+    from camcal_dask.instruments import get_instrument
     from camcal_dask.repo import files
 
+    camera = None if instrument is None else get_instrument(instrument)
     settings = load_profile(profile, processes)
     root = None if repo is None else files.absolute(repo)
     findings = checks.local_findings(settings, root)
     with connect(settings) as client:
-        findings += checks.check(client, settings, root)
+        findings += checks.check(client, settings, root, camera)
     for finding in findings:
         level = (f"{finding.level:7}", _COLOURS[finding.level])
         console.print(Text.assemble(level, f" {finding.what}: {finding.text}"))

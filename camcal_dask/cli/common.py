@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from camcal_dask.campaign import faults
+from camcal_dask.config import expanded
 from camcal_dask.errors import RepoError, explain
 from camcal_dask.redact import redacted
 
@@ -109,9 +110,20 @@ def terminable() -> Iterator[None]:
             signal.signal(number, before)
 
 
+class FilePath(click.Path):
+    """Path of a file or folder, as a person writes it (`expanded`); where names and URIs are taken too, these."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Expand ``~``, then check as click does."""
+        return super().convert(expanded(value), param, ctx)
+
+
+PLACE = FilePath(readable=False)
+"""A repository, pipeline or profile, which may be no file; who opens it says what is wrong with it."""
+
 cluster_options = [
     click.option("-j", "--processes", type=click.IntRange(min=1), help="number of workers"),
-    click.option("--cluster", default="local", help="profile name, YAML file or tcp://host:port"),
+    click.option("--cluster", type=PLACE, default="local", help="profile name, YAML file or tcp://host:port"),
 ]
 
 

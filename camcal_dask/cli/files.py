@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from camcal_dask.cli.common import bar, cluster_options, console, names, with_options
+from camcal_dask.cli.common import PLACE, FilePath, bar, cluster_options, console, names, with_options
 
 
 @click.command()
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=FilePath(file_okay=False, path_type=Path))
 @click.option("--instrument", default="LSSTCam")
 @click.option("--detectors", help="ids or names, comma-separated (default: all science detectors)")
 @click.option("--bias", type=int, default=0, help="number of biases")
@@ -54,9 +54,9 @@ def simulate(
 
 
 @click.command()
-@click.argument("repo")
-@click.argument("paths", nargs=-1)
-@click.option("--from-butler", "other", help="another Butler repository, whose raws are ingested")
+@click.argument("repo", type=PLACE)
+@click.argument("paths", nargs=-1, type=PLACE)
+@click.option("--from-butler", "other", type=PLACE, help="another Butler repository, whose raws are ingested")
 @click.option("-d", "--where", default="", help="Butler expression that selects raws of the other repository")
 @click.option("-i", "--collections", default="", help="its collections, comma-separated (default: INSTRUMENT/raw/all)")
 @click.option("--instrument", help="camera, if the other repository has several")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from camcal_dask.cli.common import check_instrument, console, instrument_option, names
+from camcal_dask.cli.common import PLACE, FilePath, check_instrument, console, instrument_option, names
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("run")
 @click.option(
-    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="folder [default: camcal-report/RUN]"
+    "-o", "--output", type=FilePath(file_okay=False, path_type=Path), help="folder [default: camcal-report/RUN]"
 )
 @click.option("--dataset-type", help="if RUN holds several")
 @instrument_option
@@ -29,7 +29,7 @@ def report(repo: str, run: str, output: Path | None, dataset_type: str | None, i
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("what")
 @click.option("-i", "--input", "inputs", default="", help="collections to search, comma-separated")
 @click.option("--exposure", type=int, help="of a raw or corrected image, or that a calibration must be valid for")
@@ -37,9 +37,9 @@ def report(repo: str, run: str, output: Path | None, dataset_type: str | None, i
 @click.option("--raft", help="such as R22")
 @click.option("--amp", help="of the detector, such as C10")
 @click.option("--bin", "binning", type=click.IntRange(min=1), help="pixels a side of a bin [default: 1, or what fits]")
-@click.option("-p", "--pipeline", help="whose ISR corrects the raw (default: overscan only)")
+@click.option("-p", "--pipeline", type=PLACE, help="whose ISR corrects the raw (default: overscan only)")
 @click.option("--mask", default="BAD,SAT,CR,SUSPECT,NO_DATA", help="planes drawn over the image, comma-separated")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".png or .fits")
+@click.option("-o", "--output", type=FilePath(dir_okay=False, path_type=Path), required=True, help=".png or .fits")
 @instrument_option
 def show(
     repo: str,
@@ -77,13 +77,14 @@ def show(
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.option("--port", type=click.IntRange(min=0), default=5006, help="0 takes a free one")
 @click.option(
     "--address", default="127.0.0.1", help="interface to listen on; the default is reached from this machine only"
 )
-def dashboard(repo: str, port: int, address: str) -> None:
-    """Look at the runs of REPO in a browser.  Reads only; ends with Ctrl-C."""
+@instrument_option
+def dashboard(repo: str, port: int, address: str, instrument: str | None) -> None:
+    """Look at the runs of REPO, of all cameras or of one, in a browser.  Reads only; ends with Ctrl-C."""
     from camcal_dask.errors import ConfigError
     from camcal_dask.repo.registry import open_repo
 
@@ -92,11 +93,11 @@ def dashboard(repo: str, port: int, address: str) -> None:
     except ImportError as error:
         raise ConfigError(f"the dashboard needs bokeh ({error}): pip install 'camcal_dask[dashboard]'") from None
     with open_repo(repo) as opened:
-        serve(opened, port, address, lambda url: console.print(f"dashboard {url}"))
+        serve(opened, port, address, lambda url: console.print(f"dashboard {url}"), instrument)
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("run")
 @click.option("--by", required=True, help="who accepts it")
 @click.option("--note", default="", help="what was looked at, a ticket ...")

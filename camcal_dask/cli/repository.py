@@ -6,11 +6,11 @@ import sys
 
 import click
 
-from camcal_dask.cli.common import console, instrument_option, names
+from camcal_dask.cli.common import PLACE, FilePath, console, instrument_option, names
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.option("--instrument", default="LSSTCam", help="camera to register")
 @click.option("--registry", help="postgresql://user@host/database (default: SQLite)")
 def create(repo: str, instrument: str, registry: str | None) -> None:
@@ -26,7 +26,7 @@ def create(repo: str, instrument: str, registry: str | None) -> None:
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("run")
 @click.argument("collection")
 @click.argument("dataset_type")
@@ -70,7 +70,7 @@ def certify(
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("dataset_type")
 @click.option("--exposure", type=int, required=True)
 @click.option("--detector", required=True, help="id or name, such as R22_S11")
@@ -87,9 +87,9 @@ def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: st
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("dataset_type")
-@click.argument("out", type=click.Path(file_okay=False))
+@click.argument("out", type=FilePath(file_okay=False))
 @click.option("-i", "--input", "inputs", required=True, help="collections to search, comma-separated")
 @click.option("--detectors", default="", help="ids or names, comma-separated (default: all there are)")
 @click.option("--exposure", type=int, help="that it must be valid for; needed with CALIBRATION collections")
@@ -125,11 +125,14 @@ def export(
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.option("--repair", is_flag=True, help="mend what can be mended")
 @click.option("--quick", is_flag=True, help="do not read the pixels")
-def check(repo: str, repair: bool, quick: bool) -> None:
-    """Say what is lost, damaged or orphaned in REPO: registry, manifests, shards, markers, scratch.
+@instrument_option
+def check(repo: str, repair: bool, quick: bool, instrument: str | None) -> None:
+    """Say what is lost, damaged or orphaned in REPO: registry, manifests, shards, markers, anchors, scratch.
+
+    With --instrument only what is of this camera, and what is of none.
 
     The exit code is 1 if something is lost or damaged.
     """
@@ -137,15 +140,15 @@ def check(repo: str, repair: bool, quick: bool) -> None:
     from camcal_dask.repo.registry import open_repo
 
     with open_repo(repo, writeable=repair) as opened:
-        account = look(opened, repair=repair, quick=quick)
+        account = look(opened, repair=repair, quick=quick, instrument=instrument)
     console.print(account.text(), soft_wrap=True)
     if not account.whole:
         sys.exit(1)
 
 
 @click.command("import")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.argument("repo")
+@click.argument("paths", nargs=-1, required=True, type=FilePath(exists=True, dir_okay=False))
+@click.argument("repo", type=PLACE)
 @click.option("-o", "--output", "run", required=True, help="RUN collection to make")
 @instrument_option
 def import_(paths: tuple[str, ...], repo: str, run: str, instrument: str | None) -> None:

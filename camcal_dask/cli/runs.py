@@ -7,13 +7,23 @@ from pathlib import Path
 
 import click
 
-from camcal_dask.cli.common import Duration, bar, cluster_options, console, grid, names, with_options
+from camcal_dask.cli.common import (
+    PLACE,
+    Duration,
+    FilePath,
+    bar,
+    cluster_options,
+    console,
+    grid,
+    names,
+    with_options,
+)
 from camcal_dask.cli.live import watching
 
 
 @click.command()
-@click.option("-b", "--butler-config", "repo", required=True, help="repository")
-@click.option("-p", "--pipeline", required=True, help="pipeline file, shipped or your own")
+@click.option("-b", "--butler-config", "repo", type=PLACE, required=True, help="repository")
+@click.option("-p", "--pipeline", type=PLACE, required=True, help="pipeline file, shipped or your own")
 @click.option("-i", "--input", "inputs", default="", help="collections to search, comma-separated, in order")
 @click.option("-o", "--output", "--output-run", required=True, help="RUN collection to write")
 @click.option("-d", "--data-query", "where", default="", help="Butler expression that selects exposures and detectors")
@@ -21,7 +31,7 @@ from camcal_dask.cli.live import watching
 @with_options(cluster_options)
 @click.option("--dry-run", is_flag=True, help="print the plan and stop")
 @click.option("--list-quanta", is_flag=True, help="print what each quantum reads and writes")
-@click.option("--save-plan", metavar="FILE", help="the same into FILE.json or FILE.csv")
+@click.option("--save-plan", type=FilePath(dir_okay=False), metavar="FILE", help="the same into FILE.json or FILE.csv")
 @click.option("--skip-existing-in", metavar="COLLS", default="", help="leave out what one of these collections has")
 @click.option("--strict", is_flag=True, help="exit non-zero if a required test of a verification fails")
 @click.option("--fail-fast", is_flag=True, help="stop at the first quantum that fails")
@@ -104,7 +114,7 @@ def run(
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.option("-p", "--products", default="", help="pipelines to run, comma-separated, in any order (default: all)")
 @click.option("-o", "--output", "prefix", required=True, help="each product goes to the RUN OUTPUT/<pipeline>")
 @click.option("-i", "--input", "inputs", default="", help="collections to search (default: the raws)")
@@ -155,13 +165,20 @@ def chain(
 
 
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="camcal-demo")
+@click.argument("folder", type=FilePath(file_okay=False, path_type=Path), default="camcal-demo")
 @click.option("--exposures", type=click.IntRange(min=5), default=10, help="good biases, after the contaminated first")
 @click.option("--fresh", is_flag=True, help="remove an earlier demo in FOLDER first")
+@click.option("--instrument", default="LSSTCam", help="camera; the demo knows this one")
 @with_options(cluster_options)
-def demo(folder: Path, exposures: int, fresh: bool, processes: int | None, cluster: str) -> None:
+def demo(folder: Path, exposures: int, fresh: bool, instrument: str, processes: int | None, cluster: str) -> None:
     """Simulate, ingest, build, verify and certify bias, dark, flat and defects in FOLDER; compare with the truth."""
     from camcal_dask.campaign.workers import load_profile
-    from camcal_dask.demo import run_demo
+    from camcal_dask.demo import INSTRUMENT, run_demo
+    from camcal_dask.errors import ConfigError
 
+    if instrument != INSTRUMENT:
+        raise ConfigError(
+            f"the demo is of {INSTRUMENT}, not of {instrument}; raws of another camera: camcal simulate OUT "
+            f"--instrument {instrument} ..., then camcal create, ingest and chain"
+        )
     run_demo(folder, exposures, load_profile(cluster, processes), fresh=fresh, console=console)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from camcal_dask.cli.common import console, names
+from camcal_dask.cli.common import PLACE, FilePath, console, names
 from camcal_dask.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operato
 
 
 @click.command()
-@click.argument("repo")
+@click.argument("repo", type=PLACE)
 @click.argument("dataset_type", default="verifyBias")
 @click.option("-i", "--input", "runs", default="*", help="RUNs or chains, comma-separated, with * and ?")
 @click.option("--instrument", help="camera, if the repository has several")
@@ -38,7 +38,7 @@ _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operato
 @click.option("--sort", metavar="COLUMN", help="largest first; -COLUMN for smallest first")
 @click.option("-n", "--rows", type=click.IntRange(min=1), help="print so many")
 @click.option("--format", "kind", default="table", type=click.Choice(FORMATS))
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="file to write (needed for parquet)")
+@click.option("-o", "--output", type=FilePath(dir_okay=False), help="file to write (needed for parquet)")
 def stats(
     repo: str,
     dataset_type: str,

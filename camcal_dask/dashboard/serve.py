@@ -18,8 +18,8 @@ from camcal_dask.errors import ConfigError
 from camcal_dask.repo.registry import Repo
 
 
-def make_server(repo: Repo, port: int = 0, address: str = "127.0.0.1") -> Server:
-    """Make the server of a repository, not started yet; port 0 takes a free one.
+def make_server(repo: Repo, port: int = 0, address: str = "127.0.0.1", instrument: str | None = None) -> Server:
+    """Make the server of a repository, or of one camera in it, not started yet; port 0 takes a free one.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def make_server(repo: Repo, port: int = 0, address: str = "127.0.0.1") -> Server
     RepoError
         If there is nothing to show.
     """
-    source = Source(repo)
+    source = Source(repo, instrument)
     read({}, source)  # says now, not in the browser, that there is nothing to show
 
     def page(document: Document) -> None:
@@ -59,10 +59,10 @@ def _free_port(address: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(repo: Repo, port: int, address: str, started: Callable[[str], None]) -> None:
+def serve(repo: Repo, port: int, address: str, started: Callable[[str], None], instrument: str | None = None) -> None:
     """Serve until interrupted; ``started`` is told the address."""
     logging.getLogger("bokeh").setLevel(logging.ERROR)  # a browser tab that closes is no reason to warn
-    server = make_server(repo, port, address)
+    server = make_server(repo, port, address, instrument)
     server.start()
     started(f"http://{host_of(address)}:{server.port}/")
     try:

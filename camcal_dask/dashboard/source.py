@@ -56,11 +56,11 @@ class Numbers:
 
 
 class Source:
-    """Cached reading of a repository; every name it is asked for must be in one of its lists."""
+    """Cached reading of a repository, or of one camera in it; names it is asked for must be in one of its lists."""
 
-    def __init__(self, repo: Repo) -> None:
+    def __init__(self, repo: Repo, instrument: str | None = None) -> None:
         self.repo = repo
-        self.instruments = repo.instruments
+        self.instrument = None if instrument is None else repo.instrument(instrument).name
         self.opened = functools.lru_cache(maxsize=_KEPT)(self._open)
         self.numbers = functools.lru_cache(maxsize=4 * _KEPT)(self._numbers)
         self.pixels = functools.lru_cache(maxsize=2)(self._pixels)
@@ -73,6 +73,8 @@ class Source:
         """RUN collections that hold numbers of amps, newest name first, each with the dataset type shown."""
         found = {}
         for collection in self.repo.collections(kind="RUN"):
+            if self.instrument is not None and self.instrument not in self.repo.cameras_of(collection.name):
+                continue
             if held := shown_types(self.repo, collection.name):
                 found[collection.name] = held[0]
         return dict(sorted(found.items(), reverse=True))
@@ -98,12 +100,12 @@ class Source:
         """Lazy statistics, or the small variables of a product; and the names of the quantities."""
         kind = self.runs[run]
         if not self.repo.is_statistics(kind):
-            product = self.repo.open(kind, run=run)
+            product = self.repo.open(kind, run=run, instrument=self.instrument)
             found = {q.key: (("detector", "amp"), q.values, {"units": q.unit, "long_name": q.doc})
                      for q in quantities(None, product)}  # fmt: skip
             coords = {"detector": product["detector"].values, "amp": product["amp"].values}
             return xr.Dataset(found, coords, {"instrument": product.attrs["instrument"]}), tuple(found)
-        statistics = self.repo.stats(kind, run)
+        statistics = self.repo.stats(kind, run, instrument=self.instrument)
         numeric = [str(n) for n, v in statistics.data_vars.items() if v.dtype.kind in "fiub" and n not in _HIDDEN]
         names = [n for n in numeric if set(_BLOCK) >= set(statistics[n].dims) >= {"detector", "amp"}]
         tests = [f"test {t}" for t in statistics["test"].values.tolist()] if "test" in statistics.coords else []
@@ -168,7 +170,7 @@ class Source:
         """Photon transfer curve of an amp from the first run that has one: the run, and its pairs."""
         for run in runs:
             if self.runs[run] in ("ptc", "linearizerPtc"):
-                product = self.repo.open(self.runs[run], run=run)
+                product = self.repo.open(self.runs[run], run=run, instrument=self.instrument)
                 if detector in product["detector"].values:
                     names = [n for n in ("raw_mean", "raw_var", "used", "final_model_var") if n in product]
                     return run, product[names].sel(detector=detector, amp=amp).load()

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from camcal_dask.config import Config, load_config
+from camcal_dask.config import Config, expanded, load_config
 from camcal_dask.errors import ConfigError, DataError, nearest
 from camcal_dask.instruments.arguments import Detectors, elements
 
@@ -256,7 +256,7 @@ def _restore(
 
 def _folders() -> dict[str, Traversable]:
     """Folders of tables by camera: those of the package, then those in the folders of CAMCAL_INSTRUMENTS."""
-    own = [Path(text) for text in os.environ.get("CAMCAL_INSTRUMENTS", "").split(os.pathsep) if text]
+    own = [Path(expanded(text)) for text in os.environ.get("CAMCAL_INSTRUMENTS", "").split(os.pathsep) if text]
     found = (p for root in (files("camcal_dask.instruments"), *own) for p in root.iterdir())
     cameras: dict[str, Traversable] = {}
     for folder in found:

@@ -8,7 +8,6 @@ never removed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from dask.system import CPU_COUNT
 
 from camcal_dask.errors import CamcalError, DataError, RepoError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes, files, photodiode, products, schema
+from camcal_dask.repo import cubes, files, naming, photodiode, products, schema
+from camcal_dask.repo.formatter import ANCHOR, beside
 from camcal_dask.repo.ingest import ingest
 from camcal_dask.repo.parts import unbind
 from camcal_dask.repo.registry import Repo
@@ -76,7 +76,7 @@ class Account:
         return "\n".join([*lines, f"{self.raws} raws and {self.products} products: {verdict}"])
 
 
-def check(repo: Repo, *, repair: bool = False, quick: bool = False) -> Account:
+def check(repo: Repo, *, repair: bool = False, quick: bool = False, instrument: str | None = None) -> Account:
     """Walk through a repository.
 
     Parameters
@@ -87,11 +87,14 @@ def check(repo: Repo, *, repair: bool = False, quick: bool = False) -> Account:
         Mend what can be mended, then look again.
     quick : bool
         Look at names, lengths and documents, not at pixels.
+    instrument : str, optional
+        Look only at what is this camera's; what belongs to none, such as scratch, is looked at in any case.
     """
+    cameras = repo.instruments if instrument is None else (repo.instrument(instrument).name,)
     mended: list[Finding] = []
     while True:
         products.forget_opened()
-        survey = _Survey(repo, quick)
+        survey = _Survey(repo, cameras, quick)
         found = list(survey.findings())
         able = [f for f in found if f.mend is not None and f not in mended] if repair else []
         done = [f for f in able if _mended(f)]
@@ -112,26 +115,44 @@ def _mended(finding: Finding) -> bool:
 class _Survey:
     """One walk."""
 
-    def __init__(self, repo: Repo, quick: bool) -> None:
-        self.repo, self.quick = repo, quick
+    def __init__(self, repo: Repo, cameras: Sequence[str], quick: bool) -> None:
+        self.repo, self.cameras, self.quick = repo, cameras, quick
         self.root = files.join(repo.root, "cubes")
+        self.stored = repo.stored()
+        self.owners: dict[str, set[str]] = {}
+        """Cameras of RUNs, and of cubes and records without their endings, by their place below `root`."""
+        for path, (run, of) in self.stored.items():
+            self.owners.setdefault(run, set()).update(of)
+            self.owners.setdefault(_stem(path.removeprefix(f"{self.root}/")), set()).update(of)
         self.raws = self.products = 0
         self.bad: set[str] = set()
         """Documents that are damaged."""
 
     def findings(self) -> Iterator[Finding]:
-        paths = list(files.walk(self.root))
+        paths = list(filter(self._mine, files.walk(self.root)))
         with ThreadPoolExecutor(CPU_COUNT) as pool:
             for finding in filter(None, pool.map(self._document, paths)):
                 self.bad.add(finding.uri)
                 yield finding
             yield from self._raws(pool, paths)
             yield from self._cubes(pool, paths)
+            yield from self._anchors(paths)
         for path, age in files.scratch(self.repo.root):
             old = age > files.SCRATCH_S
             reason = f"scratch of a killed process, {age / 3600:.1f} h old" if old else "scratch, perhaps in use"
             remedy = "" if old else "it is removed when it is a day old"
             yield Finding("orphaned", path, reason, remedy, partial(files.discard_scratch, path) if old else None)
+
+    def _mine(self, path: str) -> bool:
+        """Whether a file is not known to be of other cameras than those looked at."""
+        parts = path.removeprefix(f"{self.root}/").split("/")
+        if parts[0] in (schema.RAW.name, photodiode.DATASET_TYPE) and len(parts) > 2:
+            return parts[1] in self.cameras
+        for n in range(len(parts), 0, -1):
+            place = "/".join(parts[:n])
+            if owners := self.owners.get(_stem(place) if naming.is_ours(parts[n - 1]) else place):
+                return not owners.isdisjoint(self.cameras)
+        return True
 
     # ------------------------------------------------------------------ documents
 
@@ -141,8 +162,9 @@ class _Survey:
             if uri.endswith(".json"):
                 files.read_json(uri)
             elif uri.endswith(".jsonl"):
-                for line in (files.read_bytes(uri) or b"").splitlines():
-                    json.loads(line)
+                for number, line in enumerate(files.read_lines(uri), 1):
+                    if isinstance(line, ValueError):
+                        raise DataError(f"line {number}: {line}")
             elif uri.endswith(".parts"):
                 for _ in unbind(files.read_bytes(uri) or b"", uri):
                     pass
@@ -179,7 +201,7 @@ class _Survey:
 
     def _raws(self, pool: ThreadPoolExecutor, paths: Sequence[str]) -> Iterator[Finding]:
         there = set(paths)
-        for name in self.repo.instruments:
+        for name in self.cameras:
             folder = files.join(self.root, "raw", name)
             mine = [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")]
             exposures = [row.id for row in self.repo.exposure_records("", {}, name)]
@@ -246,7 +268,7 @@ class _Survey:
         for run in (c.name for c in self.repo.collections(kind="RUN")):
             for kind in self.repo.types_in(run):
                 if kind not in {schema.RAW.name, photodiode.DATASET_TYPE}:
-                    for ref in self.repo.datasets(kind, run):
+                    for ref in filter(lambda ref: self._mine(ref.uri), self.repo.datasets(kind, run)):
                         known.setdefault(ref.uri, []).append(ref)
         return known
 
@@ -289,6 +311,34 @@ class _Survey:
         if not reason and not self.quick:
             reason = next(products.read_all(uri, index), "")
         return reason.partition("; ")[0]
+
+    # ------------------------------------------------------------------ anchors
+
+    def _anchors(self, paths: Sequence[str]) -> Iterator[Finding]:
+        """Empty files by which the Butler knows cubes and records; one that is lost stops ``butler get``."""
+        there = set(paths)
+        for path, (run, _) in sorted(self.stored.items()):
+            if (
+                path.endswith(ANCHOR)
+                and path not in there
+                and self._mine(path)
+                and any(map(files.exists, beside(path)))
+            ):
+                again = partial(files.write_bytes, path, b"")
+                reason = f"anchor of {run}, without which the Butler finds nothing"
+                yield Finding("lost", path, reason, "camcal check --repair makes it again", again)
+        for path in (path for path in paths if path.endswith(ANCHOR) and path not in self.stored):
+            # Beside a cube it may be that of a run which is about to register; then the run needs it.
+            used = any(map(files.exists, beside(path)))
+            remedy = "a run that ended registers it" if used else "camcal check --repair removes it"
+            mend = None if used else partial(files.remove, path)
+            yield Finding("orphaned", path, "anchor that the registry does not know", remedy, mend)
+
+
+def _stem(place: str) -> str:
+    """Place of a cube or record without the ending; what else belongs to it has the same and another ending."""
+    folder, slash, name = place.rpartition("/")
+    return folder + slash + name.partition(".")[0]
 
 
 def _unregistered(paths: Iterable[str], registered: set[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], str]]:

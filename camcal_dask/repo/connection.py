@@ -37,10 +37,7 @@ def remedy(error: Exception) -> str:
         return 'the database needs an extension; run once: psql -d DATABASE -c "CREATE EXTENSION btree_gist"'
     signs = ("stored configuration for managers", "butler_attributes", "missing from database")
     if any(sign in str(error) for sign in signs):
-        return (
-            "its making was cut short; repeat camcal create (with PostgreSQL, first empty the database and remove "
-            "butler.yaml)"
-        )
+        return "its making was cut short; repeat camcal create"
     if isinstance(error, ImportError):
         return f"{text}; run: pip install 'camcal_dask[postgres]'"
     return text

@@ -14,6 +14,7 @@ from lsst.daf.butler.registry import RegistryError
 from lsst.resources import ResourcePath
 from sqlalchemy.exc import DBAPIError
 
+from camcal_dask.config import expanded
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.repo import schema
 from camcal_dask.repo.connection import remedy
@@ -46,6 +47,7 @@ def raws_of(
     RepoError
         If it cannot be opened, the expression is wrong, nothing matches, or its raws are no FITS files.
     """
+    root = expanded(root)
     try:
         with Butler.from_config(root, writeable=False) as butler:
             name = instrument or _only_instrument(butler, root)

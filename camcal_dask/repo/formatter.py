@@ -26,10 +26,20 @@ def anchor(uri: str) -> str:
     return uri.removesuffix(".zarr").removesuffix(".json") + ANCHOR
 
 
+def spelled(path: ResourcePath) -> str:
+    """URI, as `files` spells it, of what the datastore knows."""
+    return str(path.ospath) if path.isLocal else str(path)
+
+
+def beside(path: str) -> tuple[str, ...]:
+    """Places of which an anchor may be the anchor: a cube, a record, a folder of records."""
+    stem = path.removesuffix(ANCHOR)
+    return stem + ".zarr", stem + ".json", stem
+
+
 def cube_uri(path: ResourcePath, suffix: str = ".zarr") -> str:
     """URI of the cube (or of the record, ``suffix=".json"``) behind the path that the datastore knows."""
-    text = str(path.ospath) if path.isLocal else str(path)
-    if text.endswith(ANCHOR):
+    if (text := spelled(path)).endswith(ANCHOR):
         return text.removesuffix(ANCHOR) + suffix
     return text.removesuffix(f"/{objects.LAST}").rstrip("/")  # of a repository made before there were anchors
 

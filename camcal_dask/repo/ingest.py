@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask.system import CPU_COUNT
 
+from camcal_dask.config import expanded
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.ingest.photodiode import is_reading
@@ -146,7 +147,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
 def _expand(path: str) -> list[str]:
     if "://" in path:  # of another repository (`camcal_dask.repo.foreign`)
         return [path]
-    path = os.path.expanduser(path)  # noqa: PTH111 -- leaves "~unknown" as it is
+    path = expanded(path)
     if os.path.isdir(path):  # noqa: PTH112 -- False, not an error, where it may not be looked at
         names = list(_walk(path, set()))
     elif glob.has_magic(path) and not os.path.exists(path):  # noqa: PTH110

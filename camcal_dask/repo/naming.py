@@ -39,9 +39,14 @@ def fault(name: str) -> str | None:
     for part in parts:
         if not _WORD.fullmatch(part):
             return f"has the part {part!r}; a part is of A-Z a-z 0-9 _ . + ~ - and begins with a letter, a digit or _"
-        if _OURS.fullmatch(part):
+        if is_ours(part):
             return f"has the part {part!r}, a name that the repository uses itself"
     return f"begins with {parts[0]!r}, where the exposures lie" if parts[0].lower() in _FIRST else None
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file or folder of a RUN is one that the repository makes, so that no collection has this name."""
+    return _OURS.fullmatch(name) is not None
 
 
 def check_collection(name: str) -> str:

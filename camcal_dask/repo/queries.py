@@ -14,7 +14,7 @@ from camcal_dask.instruments import Instrument
 from camcal_dask.instruments.arguments import Detectors, Integers, integer, integers
 from camcal_dask.kernels.photodiode import Method
 from camcal_dask.repo import cubes, photodiode, schema, statistics
-from camcal_dask.repo.formatter import cube_uri, here, record_suffix
+from camcal_dask.repo.formatter import cube_uri, here, record_suffix, spelled
 from camcal_dask.repo.lookup import (
     CalibRef,
     Candidate,
@@ -98,6 +98,17 @@ class ProductQueries:
             at = list(self._type(name).dimensions.required).index("instrument")
             found |= {str(key[at]) for _, key in self._candidates(name, collection).by_key}
         return sorted(found)
+
+    def stored(self) -> dict[str, tuple[str, set[str]]]:
+        """Files by which the Butler's datastore knows cubes and records, with the RUN and the cameras of each."""
+        found: dict[str, tuple[str, set[str]]] = {}
+        for run in (c.name for c in self.collections(kind="RUN")):
+            for name in self.types_in(run):
+                refs = self.butler.query_datasets(name, run, find_first=False, explain=False, limit=None)
+                for ref, uris in self.butler.get_many_uris(refs).items():
+                    _, cameras = found.setdefault(spelled(uris.primaryURI), (run, set()))
+                    cameras.add(str(ref.dataId["instrument"]))
+        return found
 
     def runs_of(self, uuids: Iterable[str]) -> list[str]:
         """RUN collections of some datasets, sorted; those that are no longer registered are left out."""

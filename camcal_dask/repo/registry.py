@@ -1,4 +1,4 @@
-"""The Butler at the edge: the one module (with `formatter`) that knows ``lsst.daf.butler``.
+"""The Butler at the edge: the one module (with `formatter`, `making`, `postgres`) that knows ``lsst.daf.butler``.
 
 A `Repo` lives on the client only; tasks receive paths and numbers.  Registration is the last act of
 every write: what the registry does not know does not exist.
@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import xarray as xr
 from lsst.daf.butler import (
     Butler,
-    Config,
     DataCoordinate,
     DatasetIdGenEnum,
     DatasetRef,
@@ -34,7 +33,7 @@ from camcal_dask.errors import ConfigError, RepoError, nearest
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.instruments.arguments import Detectors, integer
-from camcal_dask.repo import cubes, expression, files, naming, objects, records, schema, selection, sqlite
+from camcal_dask.repo import cubes, expression, files, making, naming, objects, records, schema, selection, sqlite
 from camcal_dask.repo.connection import registry_url, remedy
 from camcal_dask.repo.curation import USER_ERRORS, Curation, ranges
 from camcal_dask.repo.formatter import ANCHOR, CubeFormatter, RecordFormatter, anchor, cube_uri, here
@@ -42,7 +41,6 @@ from camcal_dask.repo.queries import Names
 
 T = TypeVar("T")
 _ATTEMPTS = 7
-_CONFIG = "butler.yaml"
 
 
 # ---------------------------------------------------------------------------- create and open
@@ -74,10 +72,7 @@ def create_repo(root: str, instrument: str = "LSSTCam", registry: str | None = N
     root = naming.check_root(files.absolute(root))
     url = None if registry is None else registry_url(registry)
     _reachable(root)
-    if not Butler.has_repo_config(root) or _unfinished(root):
-        _make(root, url)
-    elif url is not None and url != (found := Config(files.join(root, _CONFIG))["registry", "db"]):
-        raise RepoError(f"{root}: is a repository already, with registry {found}, not {url}; choose another folder")
+    making.ensure_made(root, url)
     repo = open_repo(root, writeable=True)
     repo.register_instrument(camera)
     repo.make_relative()
@@ -95,8 +90,8 @@ def open_repo(root: str, *, writeable: bool = False) -> Repo:
     root = files.absolute(root)
     _reachable(root)
     if not Butler.has_repo_config(root):
-        raise RepoError(f"{root}: not a repository (no {_CONFIG}); make one with: camcal create {root}")
-    if _on_sqlite(root):
+        raise RepoError(f"{root}: not a repository (no {making.CONFIG}); make one with: camcal create {root}")
+    if making.on_sqlite(root):
         sqlite.check(files.local_path(root))
     try:
         with _quietly():
@@ -113,65 +108,6 @@ def _reachable(root: str) -> None:
             objects.exists(root)
         except OSError as error:
             raise RepoError(f"storage cannot be reached: {error}") from error
-
-
-def _make(root: str, url: str | None) -> None:
-    if objects.is_object(root) and url is None:
-        raise RepoError(
-            f"{root}: SQLite cannot live on an object store; give --registry postgresql://user@host/database"
-        )
-    if any(not _ours(name) for name in files.names(root)):
-        raise RepoError(f"{root}: folder is not empty and not a repository; choose another one")
-    config = Config(
-        {
-            "storageClasses": {schema.STORAGE_CLASS: {"pytype": "xarray.Dataset"}},
-            "datastore": {"formatters": {schema.STORAGE_CLASS: f"{CubeFormatter.__module__}.CubeFormatter"}},
-        }
-    )
-    if url is not None:
-        config["registry", "db"] = url
-    try:
-        if url is None:
-            _make_whole(root, config)
-        else:
-            Butler.makeRepo(root, config=config)
-    except FileExistsError:  # another process was a moment earlier
-        pass
-    except (DBAPIError, RuntimeError, ImportError) as error:
-        # A butler.yaml without a registry behind it would pass for a repository.
-        files.remove(files.join(root, _CONFIG))
-        raise RepoError(f"{root}: registry cannot be made: {remedy(error)}") from error
-
-
-def _make_whole(root: str, config: Config) -> None:
-    """Make a repository of SQLite so that a kill at any moment leaves none, or one that is whole."""
-    folder = files.local_path(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    with files.staging(files.join(root, _CONFIG)) as stage:
-        made = stage / "made"  # the name of the scratch folder looks like that of a file, with an extension
-        Butler.makeRepo(str(made), config=config)
-        sqlite.publish(made, folder)
-        (made / _CONFIG).replace(folder / _CONFIG)  # last: it is what makes a repository of a folder
-
-
-def _ours(name: str) -> bool:
-    """Whether a file in a folder without ``butler.yaml`` is what an interrupted `create_repo` leaves."""
-    return name.startswith((sqlite.NAME, f".{_CONFIG}."))
-
-
-def _on_sqlite(root: str) -> bool:
-    return not objects.is_object(root) and str(Config(files.join(root, _CONFIG))["registry", "db"]).startswith("sqlite")
-
-
-def _unfinished(root: str) -> bool:
-    """Whether the making of a repository of SQLite was cut short; what is there then is removed."""
-    if not _on_sqlite(root) or not sqlite.unfinished(files.local_path(root)):
-        return False
-    if files.names(files.join(root, "cubes")):
-        raise RepoError(f"{root}: has cubes but an empty registry; bring {sqlite.NAME} back from a copy")
-    files.remove(files.join(root, _CONFIG))
-    sqlite.discard(files.local_path(root))
-    return True
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from importlib.resources import files as resources
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError, RepoError, RunError
 from camcal_dask.instruments import Detector
 from camcal_dask.repo import files
@@ -64,7 +64,7 @@ def write_report(
     RepoError
         If the RUN holds nothing to report on.
     """
-    folder = Path(os.path.expanduser(folder))  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
+    folder = Path(expanded(folder))
     return write_pages(load_subject(repo, run, dataset_type, instrument), folder)
 
 

@@ -59,6 +59,8 @@ def _header(report: Report) -> Markup:
         words.append(tag("p", "judged by ", tag("code", subject.verification), class_="sub"))
     elif subject.candidates and subject.candidates != (subject.run,):
         words.append(tag("p", "candidate ", tag("code", ", ".join(subject.candidates)), class_="sub"))
+    if verdict is not None and "not_measured" in verdict.attrs:
+        words.append(tag("p", f"not measured: {verdict.attrs['not_measured']}", class_="sub"))
     return tag("header", tag("div", tag("h1", subject.run), *words), tag("div", verdict_badge(subject)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from camcal_dask.config import expanded
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.simulate.config import SimulationConfig
@@ -86,7 +86,7 @@ def simulate(
     begin = time.perf_counter()
     config = config or SimulationConfig()
     camera = get_instrument(instrument)
-    out = os.path.expanduser(out)  # noqa: PTH111 -- as a shell, which leaves an unknown ~user as it is
+    out = expanded(out)
     ids = list(dict.fromkeys(camera.detector_ids(camera.science_detectors if detectors is None else detectors)))
     check_faults(config, camera)
     filters = {physical_filter(camera, e) for e in exposures if e.lit}

@@ -430,6 +430,8 @@ def summary(verdict: xr.Dataset, *, max_lines: int = 12) -> str:
     lines += _capped([_amp_line(key, rows, n_good, key in always) for key, rows in groups], max_lines)
     advice = table[~table["required"] & ~table["known_bad"]]
     lines += _capped([_advice_line(str(name), rows) for name, rows in advice.groupby("name", sort=False)], max_lines)
+    if "not_measured" in verdict.attrs:
+        lines.append(f"  not measured: {verdict.attrs['not_measured']}")
     n_known = int((_required_failures(verdict, "amp") & verdict["known_bad"]).any("exposure").sum())
     if n_known:
         lines.append(f"  not judged: {n_known} known-bad amp{'s' * (n_known > 1)} fail as known")

@@ -66,6 +66,7 @@ LINEARIZER = (
         required=True,
         source="ours",
         doc="largest departure from linearity, from 1e3 electron, of a level of light that the fit did not know",
+        if_measured=True,
     ),
     Criterion(
         id="linearizer.left_out_rms",
@@ -75,6 +76,7 @@ LINEARIZER = (
         required=False,
         source="ours",
         doc="rms of the same over all levels",
+        if_measured=True,
     ),
     Criterion(
         id="linearizer.wander",
@@ -142,7 +144,8 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
         ``refit`` and its error, ``worst``, ``rms`` (all relative), ``linear_to`` [electron], ``fitted``;
         ``left_out_worst``, ``left_out_rms``, ``least_slope``, ``wander`` (relative);
         residual_sigma, linearity_turnoff, linearity_max_signal, input_gain, input_turnoff as in the product;
-        ``n_used`` flats; ``n_pixel``.
+        ``n_used`` flats; ``n_pixel``.  A linearizer from a file of the LSST stack, which has no place for the levels
+        left out, has no ``left_out_worst`` and ``left_out_rms``, and attribute ``not_measured`` says so.
     """
     table = nominal(linearizer)
     kept = ("residual_sigma", "linearity_turnoff", "linearity_max_signal", "input_gain", "input_turnoff")
@@ -156,7 +159,10 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
     measured: dict[str, Any] = {name: (("detector", "amp"), values) for name, values in found.items()}
     fitted = (linearizer["type"] != TYPES.index("None")) & ~linearizer["bad"]
     measured |= {"fitted": fitted.astype(np.float64), "n_used": linearizer["used"].sum("flat")}
-    return table.assign(measured)
+    table = table.assign(measured)
+    if "left_out" in linearizer:
+        return table
+    return table.drop_vars(["left_out_worst", "left_out_rms"]).assign_attrs(not_measured="levels left out of the fit")
 
 
 def amp_numbers(one: xr.Dataset) -> dict[str, float]:

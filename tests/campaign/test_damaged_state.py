@@ -7,8 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from camcal_dask.campaign import attempts, history
+from camcal_dask.campaign.quanta import Quantum, QuantumOutcome
 from camcal_dask.cli import main
 from camcal_dask.errors import RepoError
+from camcal_dask.repo.files import SEAL
 from camcal_dask.repo.registry import open_repo
 
 from .conftest import assert_same, make_bias
@@ -72,6 +74,49 @@ def test_no_command_is_stopped(biases, attempt, name, spoil):
     assert "bias" in camcal("status", biases), "the other runs are listed too"
     assert (f"{attempt / name}: " in camcal("history", biases, RUN, "--quanta")) == (not lost)
     camcal("logs", biases, RUN)
+
+
+def test_no_flipped_bit_of_a_log_is_silent(tmp_path):
+    """Every bit: the line that it hits is named, the other lines are read as they were."""
+    rows = [QuantumOutcome(Quantum("stack", d), "done", 1.5, tries=d + 1, log=(f"kept {d}",)) for d in range(3)]
+    attempts.write_outcomes(str(tmp_path), 1, rows)
+    path = tmp_path / "quanta-0001.jsonl"
+    content = path.read_bytes()
+    ends = [i for i, byte in enumerate(content) if byte == ord("\n")]
+    assert attempts.damage(str(tmp_path)) == []
+    for bit in range(8 * len(content)):
+        place = bit // 8
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit % 8]) + content[place + 1 :])
+        line = sum(end < place for end in ends)
+        (text,) = attempts.damage(str(tmp_path))
+        assert text.startswith(f"{path}: "), bit
+        assert f"(line {line + 1}" in text, bit
+        lost = {line, line + 1} if place in ends else {line}  # two lines in one
+        assert list(attempts.read_outcomes(str(tmp_path))) == [row for d, row in enumerate(rows) if d not in lost], bit
+
+
+def test_logs_of_older_versions_are_read(attempt, biases):
+    path = attempt / "quanta-0001.jsonl"
+    rows = list(attempts.read_outcomes(str(attempt)))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in line.items() if k != SEAL}) + "\n" for line in lines))
+    assert all(SEAL in line for line in lines)
+    assert list(attempts.read_outcomes(str(attempt))) == rows
+    assert attempts.damage(str(attempt)) == []
+    assert "remark" not in camcal("status", biases, RUN)
+
+
+def test_a_flipped_bit_in_a_log_is_named_with_its_line(attempt, biases):
+    path = attempt / "quanta-0001.jsonl"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\n") + 40] ^= 1  # of the second line
+    path.write_bytes(content)
+    remark = f"{path}: 1 of 4 lines damaged (line 2); no product rests on it"
+    assert remark in camcal("status", biases, RUN)
+    assert remark in camcal("history", biases, RUN)
+    assert f"damaged: {path}: line 2: its checksum is not that of its text" in camcal(
+        "check", biases, "--quick", code=1
+    )
 
 
 def test_a_run_whose_only_record_is_damaged_cannot_be_repeated(biases, attempt):

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from camcal_dask.campaign.backends import job_arguments
+from camcal_dask.campaign.check import local_findings
 from camcal_dask.campaign.profile import LOOPBACK, JobsConfig, Profile
 from camcal_dask.campaign.workers import connect
 
@@ -54,3 +55,6 @@ def test_batch_jobs_keep_their_http_servers_to_themselves():
     extra = arguments["worker_extra_args"]
     assert extra[extra.index("--dashboard-address") + 1] == f"{LOOPBACK}:0"
     assert "--lifetime" in extra
+    assert "listen on all interfaces: set jobs.interface" in " ".join(f.text for f in local_findings(profile, None))
+    narrow = profile.model_copy(update={"jobs": JobsConfig(walltime="01:00:00", interface="lo")})
+    assert "interfaces" not in " ".join(f.text for f in local_findings(narrow, None))

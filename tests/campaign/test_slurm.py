@@ -1,13 +1,21 @@
 """A calibration on a real SLURM (`tests.services`): jobs are submitted, run, and end with the command."""
 
+import ipaddress
+import os
+import socket
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
+from distributed.utils import get_ip_interface
 
+from camcal_dask.campaign.profile import LOOPBACK
+from camcal_dask.campaign.workers import connect, load_profile
 from camcal_dask.cli import main
 from camcal_dask.repo.registry import open_repo
 from camcal_dask.simulate import bias_set, simulate
@@ -65,6 +73,48 @@ def test_bias_through_slurm(profile, tmp_path):
     checked = camcal("cluster", "check", profile, root)
     assert "2 of 2 are there" in checked
     assert "MB/s read" in checked
+
+
+def other_interface():
+    """Name of a network interface that is not the loopback one; "" if there is none."""
+    there = {
+        name: [a.address for a in found if a.family == socket.AF_INET] for name, found in psutil.net_if_addrs().items()
+    }
+    return next(
+        (n for n, found in sorted(there.items()) if found and not ipaddress.ip_address(found[0]).is_loopback), ""
+    )
+
+
+@pytest.mark.parametrize("interface", ["lo", "another"])
+def test_everything_listens_on_the_interface_of_the_profile(profile, interface):
+    """Scheduler, workers and nannies there, HTTP servers on the loopback interface, on this host and in the jobs."""
+    if interface == "another":
+        if not (interface := other_interface()):
+            pytest.skip("this machine has no other interface than the loopback one")
+        profile.write_text(profile.read_text().replace("interface: lo", f"interface: {interface}"))
+    before = listeners(os.getpid())
+    with connect(load_profile(str(profile))) as client:
+        client.wait_for_workers(2, timeout=180)
+        kinds = {"scheduler": {client.scheduler.address}, "HTTP": {client.dashboard_link}}
+        info = client.scheduler_info(n_workers=-1)["workers"]
+        kinds |= {"workers": set(info), "nannies": {worker["nanny"] for worker in info.values()}}
+        ports = {kind: {urlsplit(address).port for address in found} for kind, found in kinds.items()}
+        ports["HTTP"] |= {worker["services"]["dashboard"] for worker in info.values()}
+        jobs = client.run(os.getpid, nanny=True)
+        pids = [os.getpid(), *jobs.values()]
+        found = set().union(*map(listeners, pids)) - before
+    assert {port for _, port in found} >= set().union(*ports.values()), (ports, found)
+    here = get_ip_interface(interface)
+    assert {port for ip, port in found if ip == here} >= set().union(*(ports[k] for k in ("scheduler", "workers")))
+    assert {ip for ip, port in found if port in ports["HTTP"]} == {LOOPBACK}, (ports, found)
+    assert {ip for ip, _ in found} <= {here, LOOPBACK}, found
+
+
+def listeners(pid):
+    """Addresses and ports on which a process and its children listen."""
+    process = psutil.Process(pid)
+    every = [c for p in (process, *process.children(recursive=True)) for c in p.net_connections("inet")]
+    return {(c.laddr.ip, c.laddr.port) for c in every if c.status == psutil.CONN_LISTEN}
 
 
 def test_a_job_that_dies_at_its_start_is_explained(profile, tmp_path):

@@ -11,6 +11,9 @@ from camcal_dask.exchange.linearizer import COLUMNS, read_linearizer, write_line
 from camcal_dask.instruments import get_instrument
 from camcal_dask.instruments.focal_plane import amp_boxes
 from camcal_dask.kernels.linearity import linearize, make_linearity
+from camcal_dask.verify.judge import NOT_EVALUATED, summary
+from camcal_dask.verify.linearity import linearizer_table
+from camcal_dask.verify.tables import judge_table
 from tests.calibs.linearity_tables import Camera, ramp
 
 DETECTOR = get_instrument("LSSTCam").detectors[94]
@@ -39,6 +42,24 @@ def test_back_without_loss(tmp_path, kind):
     assert read["reference_amp"].item() == linearizer["reference_amp"].item()
     write_linearizer(tmp_path / "two.fits", read, DETECTOR, read.attrs["cards"])
     assert (tmp_path / "two.fits").read_bytes() == (tmp_path / "one.fits").read_bytes()
+
+
+def test_what_the_layout_has_no_place_for_is_not_measured(tmp_path):
+    """A good linearizer stays good on its way through a file; the levels left out are no failure and no pass."""
+    linearizer, known_bad = made("DoubleSpline"), [(DETECTOR.full_name, DETECTOR.amps[5].name)]
+    verdict = judge_table(linearizer_table(linearizer), "linearizer", known_bad=known_bad)
+    assert bool(verdict["run_success"]), summary(verdict)
+    assert "not measured" not in summary(verdict)
+    write_linearizer(tmp_path / "one.fits", linearizer, DETECTOR)
+    imported = judge_table(linearizer_table(read_linearizer(tmp_path / "one.fits")), "linearizer", known_bad=known_bad)
+    assert bool(imported["run_success"]), summary(imported)
+    assert "not measured: levels left out of the fit" in summary(imported)
+    left_out = [t for t in imported["test"].values.tolist() if "left_out" in t]
+    assert len(left_out) == 2
+    assert (imported["status"].sel(test=left_out) == NOT_EVALUATED).all()
+    assert imported["value"].sel(test=left_out).isnull().all()
+    rest = [t for t in imported["test"].values.tolist() if t not in left_out]
+    np.testing.assert_array_equal(imported["status"].sel(test=rest), verdict["status"].sel(test=rest))
 
 
 def test_layout_is_the_one_listed(tmp_path):

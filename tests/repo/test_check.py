@@ -267,6 +267,45 @@ def test_what_older_versions_wrote_is_read_and_said_to_be_unverified(broken, mon
     assert [(f.kind, f.uri) for f in account.left] == [("unverified", uri)]
 
 
+ANCHORS = {"raw": "raw/TinyCam/20260812.butler", "product": "u/me/bias/bias.butler",
+           "statistics": "u/me/verify/verifyBias.butler"}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ANCHORS)
+def test_a_lost_anchor_is_named_and_made_again(broken, what):
+    """Pixels are whole and camcal reads them, but the Butler does not find them."""
+    path = Path(broken.root, "cubes", ANCHORS[what])
+    at = {"raw": ("raw", "TinyCam/raw/all", {"exposure": EXPOSURE, "detector": 1}),
+          "product": ("bias", "u/me/bias", {"detector": 1}),
+          "statistics": ("verifyBias", "u/me/verify", {})}  # fmt: skip
+    dataset_type, run, data_id = at[what]
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        broken.butler.get(dataset_type, instrument=CAMERA, collections=run, **data_id)
+    account = check(broken, quick=True)
+    assert [(f.kind, f.uri) for f in account.left] == [("lost", str(path))]
+    assert not account.whole
+    account = check(broken, repair=True)
+    assert (account.whole, [f.uri for f in account.mended], account.left) == (True, [str(path)], [])
+    assert broken.butler.get(dataset_type, instrument=CAMERA, collections=run, **data_id) is not None
+
+
+def test_orphaned_anchors_go_unless_a_run_may_be_about_to_register(broken):
+    folder = Path(broken.root, "cubes/u/me/bias")
+    alone, used = folder / "dark.butler", folder / "flat.butler"
+    for path in (alone, used):
+        path.touch()
+    write_bias(f"{folder}/flat.zarr", 1.0, detectors=(0,))
+    account = check(broken)
+    assert account.whole
+    orphans = {f.uri for f in account.left}
+    assert orphans == {str(alone), str(used), f"{folder}/flat.zarr"}
+    account = check(broken, repair=True)
+    assert [f.uri for f in account.mended] == [str(alone)]
+    assert not alone.exists()
+    assert used.exists()
+
+
 def test_the_command_says_what_is_wrong_and_fails(broken):
     path = Path(broken.root, SHARDS["raw"])
     path.unlink()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from multiprocessing import get_context
 
 import pytest
@@ -47,6 +50,75 @@ def test_create_register_in_two_processes_certify_and_look_up(postgres_database,
     bias = repo.butler.get("bias", instrument=CAMERA, exposure=2026081200002, detector=3, collections="TinyCam/calib")
     assert float(bias["image"][0, 0, 0]) == pytest.approx(1.3)
     repo.close()
+
+
+KILLED_WHILE_CREATING = """
+import os, signal, sys
+from lsst.daf.butler import Butler
+from lsst.daf.butler.registry.versions import ButlerVersionsManager
+from lsst.daf.butler.registry.attributes import DefaultButlerAttributeManager as Attributes
+from camcal_dask.repo import registry
+
+def end(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def but_for_the_last(self, name, value, **options):
+    end() if name == "config:dimensions.json" else put(self, name, value, **options)
+
+put = Attributes.set
+setattr(*{
+    "configuration": (Butler, "_make_repo_registry", end),
+    "tables": (ButlerVersionsManager, "storeManagersConfig", end),
+    "attributes": (Attributes, "set", but_for_the_last),
+}[sys.argv[1]])
+registry.create_repo(sys.argv[2], "TinyCam", sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("place", ["configuration", "tables", "attributes"])
+def test_a_creation_that_was_killed_is_repeated(postgres_database, tmp_path, place):
+    root, url = str(tmp_path / "repo"), postgres_database(f"killed_{place}")
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_CREATING, place, root, url], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(RepoError, match="its making was cut short; repeat camcal create"):
+        open_repo(root)
+    with create_repo(root, CAMERA) as repo:  # also without naming the registry again
+        assert repo.instruments == (CAMERA,)
+        make_bias(repo, "u/b", 1.0)
+    with create_repo(root, CAMERA, url) as repo:
+        assert repo.types_in("u/b") == ["bias"], "a whole one is left alone"
+
+
+@pytest.mark.parametrize("what", ["rows", "another table", "attribute", "cubes"])
+def test_what_may_be_somebodys_is_never_dropped(postgres_server, postgres_database, tmp_path, what):
+    """A registry without its last attribute, in which something is."""
+    folder, psql = postgres_server
+    name = f"used_{what.replace(' ', '_')}"
+    root = str(tmp_path / "repo")
+    create_repo(root, CAMERA, postgres_database(name)).close()
+
+    def ask(command):
+        return subprocess.run([*psql, "-d", name, "-Atc", command], check=True, capture_output=True, cwd="/").stdout
+
+    ask("DELETE FROM butler_attributes WHERE name = 'config:dimensions.json'")
+    if what != "rows":  # make_repo's dynamic tables and rows go, so that only one thing is left
+        tables = ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").decode().split()
+        dynamic = [t for t in tables if t.startswith(("dataset_tags_", "dataset_calibs_", "file_datastore_records"))]
+        ask(f"DROP TABLE {', '.join(dynamic)} CASCADE")
+        rest = set(tables) - set(dynamic) - {"butler_attributes"}
+        ask("TRUNCATE " + ", ".join(f'"{t}"' for t in sorted(rest)))
+        ask("DELETE FROM butler_attributes WHERE NOT name ~ '^(config:registry.managers|version:)'")
+    if what == "another table":
+        ask("CREATE TABLE precious (id int)")
+    elif what == "attribute":
+        ask("INSERT INTO butler_attributes VALUES ('somebody:else', 'x')")
+    elif what == "cubes":
+        (tmp_path / "repo" / "cubes" / "raw").mkdir(parents=True)
+    before = ask("SELECT count(*) FROM pg_tables")
+    with pytest.raises(RepoError, match="has cubes but" if what == "cubes" else "nothing of it is touched"):
+        create_repo(root, CAMERA)
+    assert ask("SELECT count(*) FROM pg_tables") == before
+    assert (tmp_path / "repo" / "butler.yaml").exists()
 
 
 def test_without_the_extension_the_cure_is_named(postgres_server, postgres_database, tmp_path):

@@ -1,6 +1,7 @@
 """Two cameras in one repository: nothing is taken for the other's, and every command can be told which."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -34,10 +35,66 @@ def camcal(*arguments, code=0):
 
 
 def test_every_command_on_a_repository_takes_the_instrument():
-    others = {"demo", "cluster", "dashboard", "check"}  # these look at all there is
-    for name, command in main.commands.items():
-        options = {o for p in command.params for o in p.opts}
-        assert name in others or "--instrument" in options, name
+    """And every one that makes data; what is left are commands on cluster profiles, which know no camera."""
+    without = set()
+    for name, command in commands(main):
+        if "--instrument" not in {o for p in command.params for o in p.opts}:
+            without.add(name)
+            assert not {"repo", "folder", "out", "paths"} & {p.name for p in command.params}, name
+    assert without == {"cluster list", "cluster render"}
+
+
+def commands(group, *names):
+    """All commands by their full names."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *names, name)
+        else:
+            yield " ".join((*names, name)), command
+
+
+def test_check_looks_at_one_camera(both, tmp_path):
+    root = str(shutil.copytree(both, tmp_path / "repo"))
+    before = camcal("check", root, "--instrument", CAMERA, code=1)  # its raws have no manifests
+    assert camcal("check", root, "--instrument", OTHER) == "0 raws and 1 products: nothing is lost or damaged"
+    shard = Path(root, "cubes/u/latiss/bias.zarr/image/c/0/0/0/0")
+    shard.write_bytes(shard.read_bytes()[:-40])
+    Path(root, "cubes/u/latiss/bias.butler").unlink()
+    Path(root, "cubes/u/latiss/attempts").mkdir()
+    Path(root, "cubes/u/latiss/attempts/record.json").write_text("{")
+    assert camcal("check", root, "--instrument", CAMERA, code=1) == before
+    said = camcal("check", root, "--instrument", OTHER, code=1)
+    for text in ("detector 0", "attempts/record.json: damaged", "bias.butler: anchor", "3 lost or damaged"):
+        assert text in said, said
+    assert CAMERA not in said
+    assert f"{23 + 3} lost or damaged" in camcal("check", root, code=1)
+
+
+def test_the_dashboard_shows_the_runs_of_one_camera(both):
+    source = pytest.importorskip("camcal_dask.dashboard.source", reason="needs bokeh")
+    with open_repo(both) as repo:
+        assert {"u/latiss", "u/me/b1"} <= set(source.Source(repo).runs)
+        assert set(source.Source(repo, OTHER).runs) == {"u/latiss"}
+        assert "u/latiss" not in source.Source(repo, CAMERA).runs
+        assert source.Source(repo, OTHER).collections["u/all"] == ("u/latiss",)
+        with pytest.raises(CamcalError, match="has no instrument 'TinyCan'"):
+            source.Source(repo, "TinyCan")
+
+
+def test_the_demo_refuses_other_cameras(tmp_path):
+    said = camcal("demo", tmp_path / "demo", "--instrument", OTHER, code=1)
+    assert "the demo is of LSSTCam, not of LATISS" in said
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_cluster_is_checked_for_the_detectors_of_one_camera(tmp_path):
+    """500 MiB do for a tiny camera, and not for an exposure of a full-size detector."""
+    profile = tmp_path / "small.yaml"
+    profile.write_text("{kind: threads, workers: 1, memory_per_worker: 500 MiB}")
+    assert "too little" not in camcal("cluster", "check", profile, "--instrument", CAMERA)
+    said = camcal("cluster", "check", profile, "--instrument", OTHER, code=1)
+    assert "500 MiB are too little for detectors of LATISS" in said
+    assert "unknown instrument 'X'" in camcal("cluster", "check", profile, "--instrument", "X", code=1)
 
 
 def test_products_of_two_cameras_are_never_mixed(both):

@@ -168,6 +168,14 @@ def test_assets_use_no_network():
         assert "innerHTML" not in text
 
 
+def test_what_was_not_measured_is_said(tmp_path):
+    subject = Subject("u/lin", "verifyLinearizer", get_instrument("TinyCam"), verdict=make_verdict())
+    assert "not measured" not in write_pages(subject, tmp_path / "a").read_text()
+    verdict = make_verdict().assign_attrs(not_measured="levels left out of the fit")
+    subject = Subject("u/lin", "verifyLinearizer", get_instrument("TinyCam"), verdict=verdict)
+    assert "not measured: levels left out of the fit" in write_pages(subject, tmp_path / "b").read_text()
+
+
 def test_statistics_without_tests_are_shown_without_a_verdict(tmp_path):
     numbers = make_verdict()[["noise", "residual_binned"]]
     subject = Subject("u/eo", "eoBias", get_instrument("TinyCam"), verdict=numbers)
