@@ -15,6 +15,7 @@ from camcal_dask.errors import ConfigError
 
 STAGGER_S = 60
 """Workers of one start retire spread over this time, not all at once."""
+_ALL_NETWORKS = ("0.0.0.0", "::")
 _CLASSES: Mapping[str, str] = MappingProxyType(
     {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "htcondor": "HTCondorCluster"}
 )
@@ -33,8 +34,10 @@ def start(profile: Profile) -> Any:
     Raises
     ------
     ConfigError
-        If its library is not installed or refuses the settings.
+        If its library is not installed or refuses the settings, or if a batch profile names no network interface.
     """
+    if profile.kind in JOB_QUEUES:
+        _check_interface(profile)
     maker: Callable[[Profile], Any] = {"kubernetes": _kubernetes, "gateway": _gateway}.get(profile.kind, job_queue)
     try:
         cluster = maker(profile)
@@ -63,6 +66,16 @@ def render(profile: Profile) -> str:
         assert profile.gateway is not None
         return str(yaml.safe_dump({"address": profile.gateway.address, "cluster_options": gateway_options(profile)}))
     raise ConfigError(f"kind {profile.kind} starts its workers itself: there is nothing to render")
+
+
+def _check_interface(profile: Profile) -> None:
+    """Refuse a scheduler and workers that listen on all interfaces, unless the profile says so: dask's default."""
+    if "interface" not in job_arguments(profile) and profile.listen not in _ALL_NETWORKS:
+        raise ConfigError(
+            "jobs.interface is not set, so scheduler and workers would listen on all networks, and whoever reaches "
+            "them can run programs as you: name the interface that the nodes share, such as ib0 (`ip -brief address` lists "
+            "them), or say listen: 0.0.0.0 on a closed network"
+        )
 
 
 def _scale(cluster: Any, profile: Profile) -> None:

@@ -79,7 +79,7 @@ class JobsConfig(Config):
     """Workers hand their work over and leave this long before the walltime ends."""
     workers_per_job: int = Field(1, ge=1)
     interface: str | None = None
-    """Network interface of the workers, such as ``ib0``."""
+    """Network interface of the workers, such as ``ib0``; without it nothing starts, unless `Profile.listen` is wide."""
     scheduler_interface: str | None = None
     """Network interface of the scheduler, which runs beside the client; default: that of the workers."""
     directives: tuple[str, ...] = ()

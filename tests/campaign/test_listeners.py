@@ -7,10 +7,11 @@ import urllib.request
 import psutil
 import pytest
 
+from camcal_dask.campaign import backends
 from camcal_dask.campaign.backends import job_arguments
-from camcal_dask.campaign.check import local_findings
 from camcal_dask.campaign.profile import LOOPBACK, JobsConfig, Profile
 from camcal_dask.campaign.workers import connect
+from camcal_dask.errors import ConfigError
 
 
 def listeners():
@@ -55,6 +56,23 @@ def test_batch_jobs_keep_their_http_servers_to_themselves():
     extra = arguments["worker_extra_args"]
     assert extra[extra.index("--dashboard-address") + 1] == f"{LOOPBACK}:0"
     assert "--lifetime" in extra
-    assert "listen on all interfaces: set jobs.interface" in " ".join(f.text for f in local_findings(profile, None))
-    narrow = profile.model_copy(update={"jobs": JobsConfig(walltime="01:00:00", interface="lo")})
-    assert "interfaces" not in " ".join(f.text for f in local_findings(narrow, None))
+
+
+@pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf", "htcondor"])
+def test_batch_clusters_never_listen_on_all_networks_unless_told_to(kind, monkeypatch):
+    """Without an interface dask listens on 0.0.0.0: nothing is started, not even the scheduler."""
+    started = []
+    monkeypatch.setattr(backends, "job_queue", started.append)
+    monkeypatch.setattr(backends, "_scale", lambda cluster, profile: None)
+    profile = Profile(kind=kind, workers=2, memory_per_worker="4 GiB", jobs=JobsConfig())
+    with pytest.raises(ConfigError, match=r"^jobs\.interface is not set"):
+        backends.start(profile)
+    assert not started
+    said = [
+        profile.model_copy(update={"jobs": JobsConfig(interface="lo")}),
+        profile.model_copy(update={"jobs": JobsConfig(options={"interface": "lo"})}),
+        profile.model_copy(update={"listen": "0.0.0.0"}),
+    ]
+    for one in said:
+        backends.start(one)
+    assert started == said
