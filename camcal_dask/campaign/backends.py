@@ -73,8 +73,8 @@ def _check_interface(profile: Profile) -> None:
     if "interface" not in job_arguments(profile) and profile.listen not in _ALL_NETWORKS:
         raise ConfigError(
             "jobs.interface is not set, so scheduler and workers would listen on all networks, and whoever reaches "
-            "them can run programs as you: name the interface that the nodes share, such as ib0 (`ip -brief address` lists "
-            "them), or say listen: 0.0.0.0 on a closed network"
+            "them can run programs as you: name the interface that the nodes share, such as ib0 "
+            "(`ip -brief address` lists them), or say listen: 0.0.0.0 on a closed network"
         )
 
 
