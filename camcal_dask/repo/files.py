@@ -300,6 +300,10 @@ def staging(uri: str | os.PathLike[str]) -> Iterator[Path]:
     make_folder(stage)
     try:
         yield stage
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a write to a full disk does not say where
+            error.filename = str(target)
+        raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
