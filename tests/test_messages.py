@@ -14,6 +14,7 @@ from rich.console import Console
 
 from camcal_dask.cli import common, main
 from camcal_dask.errors import ConfigError, explain
+from camcal_dask.repo import files
 from camcal_dask.repo.registry import create_repo
 
 from .services import as_nobody
@@ -63,6 +64,19 @@ def test_errors_of_the_system(number, remedy):
     assert line.startswith("Error: /data/[b]:b:/x.json: ")
     assert os.strerror(number).lower() in line
     assert remedy in line
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    """The system does not say which file a write was of."""
+
+    def full(self, value):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        files.write_json(str(tmp_path / "act.json"), {"by": "me"})
+    assert explain(caught.value).startswith(f"{tmp_path}/act.json: no space left on device; make room there")
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_of_the_registry():

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import dask.config
+from distributed.utils import get_ip
+
 from camcal_dask.campaign.profile import JOB_QUEUES, Profile, seconds
 from camcal_dask.errors import ConfigError
 
@@ -91,9 +94,18 @@ def _library(name: str) -> Any:
 
 
 def job_queue(profile: Profile) -> Any:
-    """Cluster of a batch system, not scaled yet (dask-jobqueue)."""
+    """Cluster of a batch system, not scaled yet (dask-jobqueue).
+
+    Where neither profile nor the site's dask configuration names an interface, the scheduler listens at the one address
+    that it tells its workers.
+    """
     library = _library("dask_jobqueue")
-    return getattr(library, _CLASSES[profile.kind])(**job_arguments(profile))
+    arguments = job_arguments(profile)
+    scheduler = arguments["scheduler_options"]
+    named = arguments.get("interface") or dask.config.get(f"jobqueue.{profile.kind}.interface", None)
+    if not named and not {"interface", "host"} & set(scheduler):
+        arguments["scheduler_options"] = {**scheduler, "host": get_ip()}
+    return getattr(library, _CLASSES[profile.kind])(**arguments)
 
 
 def job_arguments(profile: Profile) -> dict[str, Any]:

@@ -192,9 +192,7 @@ def local_findings(profile: Profile, root: str | None) -> list[Finding]:
             Finding("warning", "walltime", f"workers retire after {lifetime:.0f} s: most time goes into starts")
         )
     if profile.jobs is not None and profile.jobs.interface is None:
-        found.append(
-            Finding("warning", "interface", "scheduler and workers listen on all interfaces: set jobs.interface to one")
-        )
+        found.append(Finding("warning", "interface", "workers listen on all interfaces: set jobs.interface to one"))
     if profile.remote and profile.kernel_cache_directory is None and not os.access(Path(__file__).parent, os.W_OK):
         found.append(Finding("warning", "kernels", "the package is not writable: set kernel_cache_directory"))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -13,11 +14,27 @@ from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import Detector
+from camcal_dask.regular import check_regular
 
 STATE_CARDS = ("SEQFILE", "SEQNAME", "SEQCKSUM", "ODP", "AP0_RC")
 """Camera state, which ISR compares between exposures and calibrations; copy them from the flats."""
 _STRUCTURE = ("XTENSION", "SIMPLE", "BITPIX", "EXTEND", "PCOUNT", "GCOUNT", "TFIELDS", "EXTNAME")
 _STRUCTURE_STEMS = ("NAXIS", "TTYPE", "TFORM", "TDIM", "TNULL", "TUNIT")
+
+
+def opened(path: str | os.PathLike[str]) -> fits.HDUList:
+    """Open a FITS file of the exchange; the caller closes it.
+
+    Raises
+    ------
+    DataError
+        If it cannot be opened, or is no file.
+    """
+    try:
+        check_regular(path)
+        return fits.open(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def calibration_header(

@@ -16,7 +16,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError, nearest
-from camcal_dask.exchange.header import calibration_header, metadata_of, native, select_detector
+from camcal_dask.exchange.header import calibration_header, metadata_of, native, opened, select_detector
 from camcal_dask.instruments.focal_plane import amp_boxes
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.kernels.linearity import TYPES
@@ -117,9 +117,9 @@ def read_linearizer(path: str | Path) -> xr.Dataset:
     Raises
     ------
     DataError
-        If it is no linearizer, or one without linearity.
+        If it cannot be read, is no linearizer, or one without linearity.
     """
-    with fits.open(path) as hdus:
+    with opened(path) as hdus:
         header = hdus[1].header if len(hdus) > 1 else hdus[0].header
         if header.get("OBSTYPE") != "LINEARIZER":
             raise DataError(f"{path}: no linearizer (OBSTYPE = {header.get('OBSTYPE')!r})")

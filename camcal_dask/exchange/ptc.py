@@ -16,7 +16,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
-from camcal_dask.exchange.header import calibration_header, metadata_of, native, select_detector
+from camcal_dask.exchange.header import calibration_header, metadata_of, native, opened, select_detector
 from camcal_dask.instruments.geometry import Detector
 
 SCHEMA = "Gen3 Photon Transfer Curve"
@@ -146,9 +146,9 @@ def read_ptc(path: str | Path) -> xr.Dataset:
     Raises
     ------
     DataError
-        If it is no photon transfer curve, or of a version before 1.9.
+        If it cannot be read, is no photon transfer curve, or of a version before 1.9.
     """
-    with fits.open(path) as hdus:
+    with opened(path) as hdus:
         header = hdus[1].header if len(hdus) > 1 else hdus[0].header
         version = header.get("PTC_VERSION")
         if header.get("OBSTYPE") != "PTC" or version is None:

@@ -80,6 +80,8 @@ class Cards:
             value = self._values.get(name)
             if value is None or (isinstance(value, str) and not value.strip()):
                 continue
+            if isinstance(value, bool):
+                raise self.error(name, "a number")
             try:
                 number = float(value)  # type: ignore[arg-type]
             except (TypeError, ValueError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from camcal_dask.errors import DataError
 from camcal_dask.ingest.cameras import CAMERAS
-from camcal_dask.ingest.times import DAY_NSEC, SECOND_NSEC, iso_to_nsec
+from camcal_dask.ingest.times import DAY_NSEC, SECOND_NSEC, iso_to_nsec, mjd_to_nsec
 
 if TYPE_CHECKING:
     from camcal_dask.ingest.header import ExposureRecord
@@ -25,6 +25,8 @@ _FILE = re.compile(r"([A-Z]{2}_[A-Z]_\d{8}_\d{6})_(R\d\d_S[0-9A-Z]\d)\.fits(\.fz
 _SIMULATED_CONTROLLERS = ("H", "P", "Q", "S")
 _SLACK_NSEC = 3600 * SECOND_NSEC
 """Begin and ``day_obs`` come from the same clock; an hour is for changes to and from summer time."""
+_SAME_BEGIN_S = 1.0
+"""Both cards of the begin are written from one clock reading; a float holds an MJD to a microsecond [s]."""
 _LATISS_CLOCK = iso_to_nsec("2020-02-01")
 """Before, LATISS wrote dates of 1970, repaired from the time of writing (raw_format.md hazard 3)."""
 
@@ -44,7 +46,7 @@ def check(header: Mapping[str, object], record: ExposureRecord, *, file: str) ->
     Returns
     -------
     list of str
-        Remarks on a simulated exposure.
+        Remarks on a simulated exposure, and on what is doubtful of any.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def check(header: Mapping[str, object], record: ExposureRecord, *, file: str) ->
             f"{file}: contradicts itself: {'; '.join(found)}; "
             "correct the card (header_corrections.csv of the instrument), or the file's name, or leave the file out"
         )
-    return found
+    return [*found, *_doubts(header, record)]
 
 
 def _is_simulated(header: Mapping[str, object], record: ExposureRecord) -> bool:
@@ -99,6 +101,31 @@ def _date_against_day(record: ExposureRecord) -> list[str]:
         return []
     days = (begin - start) / DAY_NSEC
     return [f"it began {days:+.1f} days from the start of its DAYOBS {record.day_obs}"]
+
+
+def _doubts(header: Mapping[str, object], record: ExposureRecord) -> list[str]:
+    """What differs without a doubt on which exposure it is, or leaves its use open."""
+    found = []
+    match, code = _OBS_ID.fullmatch(record.obs_id), str(header.get("CAMCODE") or "").strip()
+    if match and code and not record.obs_id.startswith(f"{code}_"):
+        found.append(f"OBSID is {record.obs_id}, CAMCODE {code}")
+    if record.observation_type == "unknown":
+        found.append("no IMGTYPE: no calibration will use it")
+    if record.physical_filter == "unknown" and record.observation_type not in ("bias", "dark"):
+        found.append("no FILTER: its filter is unknown")
+    days, date = header.get("MJD-BEG"), header.get("DATE-BEG")
+    if isinstance(days, float) and isinstance(date, str) and date.strip():
+        try:
+            apart = abs(mjd_to_nsec(days) - iso_to_nsec(date)) / SECOND_NSEC
+        except ValueError:
+            found.append(f"card DATE-BEG is {date[:70]!r}, expected an ISO date and time; MJD-BEG {days} is used")
+        else:
+            if apart > _SAME_BEGIN_S:
+                found.append(f"DATE-BEG {date} and MJD-BEG {days} are {apart:.0f} s apart; MJD-BEG is used")
+    begin, end, lasted = record.begin_tai_nsec, record.end_tai_nsec, record.exposure_time_s
+    if begin is not None and end == begin + 1 and (lasted or 0.0) > 0.0:
+        found.append(f"DATE-END {header.get('DATE-END')} is not after its begin, EXPTIME is {lasted:g} s")
+    return found
 
 
 def _name_against_header(header: Mapping[str, object], record: ExposureRecord, file: str) -> list[str]:

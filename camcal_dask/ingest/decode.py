@@ -209,9 +209,14 @@ def decode_any(hdu: Any, out: Int32Array) -> None:
     Raises
     ------
     ValueError
-        If the pixels are not integers of at most 32 bits; says what they are.
+        If the pixels are not integers of at most 32 bits, and says what they are; or if they cannot be unpacked.
     """
-    pixels = hdu.data
+    try:
+        pixels = hdu.data
+    except (MemoryError, *FAULTS):
+        raise
+    except Exception as error:  # the compiled decoders of astropy have exceptions of their own, which nobody may name
+        raise ValueError(str(error)) from error
     if pixels is None or not np.can_cast(pixels.dtype, np.int32):
         raise ValueError(f"pixels are {getattr(pixels, 'dtype', None)}, expected integers that fit int32")
     out[...] = pixels

@@ -287,6 +287,9 @@ def _check_names(container: Container, detector: Detector) -> list[str]:
             )
         at = wrong[0]
         raise DataError(f"{where}: HDU {at + 1} is {names[at]!r}, expected {expected[at]!r}: amps are out of order")
+    behind = enumerate(container.hdus[len(expected) + 1 :], len(expected) + 1)
+    if again := next((f"HDU {i} is {hdu.name!r} again" for i, hdu in behind if hdu.name.upper() in upper), None):
+        raise DataError(f"{where}: {again}: which of them is the amp is not known")
     remarks = [f"HDU {i + 1} is named {names[i]!r}, expected {expected[i]!r}" for i in wrong]
     if not all(names):
         remarks.append(f"{names.count('')} amp HDUs have no name; taken by position")

@@ -61,7 +61,7 @@ def _check_size(
 ) -> tuple[int, int] | None:
     """Compare the (width, height) of a section card [pixel], if it is defined, with the allowed ones.
 
-    Returns its first (column, row), as the card counts; None without the card.
+    Returns the (column, row) it starts at, as the card counts; None without the card.
     """
     value = header.get(card)
     if value is None or not str(value).strip():
@@ -74,7 +74,7 @@ def _check_size(
     if size not in sizes:
         expected = " or ".join(f"{width} x {height}" for width, height in sizes)
         raise _conflict(card, f"{value} ({size[0]} x {size[1]} pixels)", expected, detector, file)
-    return min(x0, x1), min(y0, y1)
+    return x0, y0
 
 
 def _conflict(card: str, found: str, expected: str, detector: Detector, file: str) -> DataError:

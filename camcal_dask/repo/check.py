@@ -168,7 +168,7 @@ class _Survey:
             elif uri.endswith(".parts"):
                 for _ in unbind(files.read_bytes(uri) or b"", uri):
                     pass
-        except (RepoError, DataError, ValueError) as error:
+        except (RepoError, DataError, ValueError, IsADirectoryError) as error:
             remedy, mend = self._remedy(uri)
             return Finding("damaged", uri, str(error).partition("; ")[0], remedy, mend)
         return None
@@ -372,9 +372,8 @@ def _without_checksums(uri: str, names: Iterable[str]) -> Iterator[Finding]:
 
 
 def _put_aside(uri: str) -> None:
-    """Give a damaged document a name that nobody reads."""
-    files.write_bytes(uri + _ASIDE, files.read_bytes(uri) or b"")
-    files.remove(uri)
+    """Give a damaged document, or a folder in its place, a name that nobody reads."""
+    files.rename(uri, uri + _ASIDE)
 
 
 def _ingest_again(repo: Repo, path: str) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,12 +26,15 @@ from camcal_dask.repo import objects
 
 SEAL = "camcal_crc32"
 """Key under which a JSON document holds the CRC-32 of its own text."""
+_A_FOLDER = "it is a folder"
 BLANK = "0" * 8
 """Value of `SEAL` before there is one."""
 _SEAL = re.compile(rb'"camcal_crc32": "([0-9a-f]{8})"')
 _TRACES = (b'"camcal_c', b'rc32": "')  # one flipped bit leaves one of them
 _roots: set[Path] = set()
 """Local repositories that this process works on (`guard`)."""
+DOCUMENTS = (".json", ".jsonl")
+"""Endings of small files; no folder of a repository has one."""
 SCRATCH_S = 86400.0
 """Scratch that is older is nobody's any more."""
 _SCRATCH = re.compile(r"\..+\.[0-9a-f]{32}")
@@ -137,6 +141,15 @@ def remove(uri: str) -> None:
         local_path(uri).unlink(missing_ok=True)
 
 
+def rename(uri: str, to: str) -> None:
+    """Give a file another name, or a local folder; what has that name is replaced, if it is a file."""
+    if objects.is_object(uri):
+        objects.write(to, objects.read(uri) or b"")
+        objects.remove(uri)
+    else:
+        local_path(uri).replace(local_path(to))
+
+
 def read_bytes(uri: str) -> bytes | None:
     """Content of a file; None if there is none."""
     if objects.is_object(uri):
@@ -169,13 +182,20 @@ def read_json(uri: str) -> dict[str, Any] | None:
     RepoError
         If the file is not JSON, or not what was written (`sealed`).
     """
-    content = read_bytes(uri)
+    try:
+        content = read_bytes(uri)
+    except IsADirectoryError as error:
+        raise _damaged(uri, _A_FOLDER) from error
     if content is None:
         return None
     try:
         return _opened(content)
     except ValueError as error:
-        raise RepoError(f"{uri}: damaged JSON file ({error}); camcal check REPO says how to mend it") from error
+        raise _damaged(uri, error) from error
+
+
+def _damaged(uri: str, reason: object) -> RepoError:
+    return RepoError(f"{uri}: damaged JSON file ({reason}); camcal check REPO says how to mend it")
 
 
 def _opened(content: bytes) -> dict[str, Any]:
@@ -202,7 +222,12 @@ def read_lines(uri: str) -> Iterator[dict[str, Any] | ValueError]:
 
     A log appears whole (`write_lines`), so a killed process leaves no cut line: the storage cut it.
     """
-    for line in (read_bytes(uri) or b"").splitlines():
+    try:
+        content = read_bytes(uri) or b""
+    except IsADirectoryError:
+        yield ValueError(_A_FOLDER)
+        return
+    for line in content.splitlines():
         try:
             yield _opened(line)
         except ValueError as error:
@@ -276,6 +301,10 @@ def staging(uri: str | os.PathLike[str]) -> Iterator[Path]:
     make_folder(stage)
     try:
         yield stage
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a write to a full disk does not say where
+            error.filename = str(target)
+        raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -304,12 +333,13 @@ def discard_scratch(uri: str) -> None:
 
 
 def walk(uri: str) -> Iterator[str]:
-    """URIs of all files below a folder, without scratch."""
+    """URIs of all files below a folder, without scratch; of folders those that have the name of a document."""
     if objects.is_object(uri):
         yield from objects.below(uri)
         return
     for folder, inner, found in os.walk(local_path(uri)):
         inner[:] = sorted(name for name in inner if not _SCRATCH.fullmatch(name))
+        found += [name for name in inner if name.endswith(DOCUMENTS)]
         yield from (join(folder, name) for name in sorted(found) if not _SCRATCH.fullmatch(name))
 
 
@@ -328,9 +358,12 @@ def scratch(uri: str) -> list[tuple[str, float]]:
 
 
 def _server_time(folder: Path) -> float:
-    """Time by the clock that stamps the files of a folder, which need not be this host's."""
+    """Time by the clock that stamps the files of a folder, which need not be this host's; it is, of a read-only one."""
     stamp = folder / f".stamp.{uuid.uuid4().hex}"
-    stamp.touch()
+    try:
+        stamp.touch()
+    except OSError:
+        return time.time()
     try:
         return stamp.stat().st_mtime
     finally:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import xarray as xr
+import yaml
 from lsst.daf.butler import (
     Butler,
     DataCoordinate,
@@ -91,11 +92,16 @@ def open_repo(root: str, *, writeable: bool = False) -> Repo:
     _reachable(root)
     if not Butler.has_repo_config(root):
         raise RepoError(f"{root}: not a repository (no {making.CONFIG}); make one with: camcal create {root}")
-    if making.on_sqlite(root):
-        sqlite.check(files.local_path(root))
     try:
+        if making.on_sqlite(root):
+            sqlite.check(files.local_path(root))
         with _quietly():
             return Repo(root, Butler.from_config(root, writeable=writeable), writeable)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # what the Butler makes of a damaged one
+        raise RepoError(
+            f"{root}: {making.CONFIG} is damaged ({' '.join(str(error).split())[:200]}); bring a copy back, or take "
+            "that of a new repository of the same cameras and registry (camcal create)"
+        ) from error
     except (DBAPIError, RuntimeError, ImportError, LookupError) as error:
         raise RepoError(f"{root}: registry cannot be opened: {remedy(error)}") from error
 

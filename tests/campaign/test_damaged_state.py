@@ -127,6 +127,25 @@ def test_a_run_whose_only_record_is_damaged_cannot_be_repeated(biases, attempt):
         history.reference_instrument(biases, RUN)
 
 
+@pytest.mark.parametrize("name", ["progress.json", "record.json", "quanta-0001.jsonl"])
+def test_a_folder_in_the_place_of_a_file_is_damage(biases, attempt, name):
+    path = attempt / name
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    try:
+        for command in (("status", biases, RUN), ("status", biases), ("history", biases, RUN, "--quanta")):
+            assert f"{path}: " in camcal(*command)
+        assert f"damaged: {path}: " in camcal("check", biases, "--quick", code=1)
+        assert "nothing is lost or damaged" in camcal("check", biases, "--quick", "--repair")
+        assert not path.exists()
+    finally:
+        for left in (path, path.with_name(name + ".damaged")):
+            if left.is_dir():
+                left.rmdir()
+        path.write_bytes(content)
+
+
 def test_values_of_a_wrong_type_are_damage(biases, attempt):
     path = attempt / "progress.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "total": "many"}))

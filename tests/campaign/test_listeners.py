@@ -55,6 +55,8 @@ def test_batch_jobs_keep_their_http_servers_to_themselves():
     extra = arguments["worker_extra_args"]
     assert extra[extra.index("--dashboard-address") + 1] == f"{LOOPBACK}:0"
     assert "--lifetime" in extra
-    assert "listen on all interfaces: set jobs.interface" in " ".join(f.text for f in local_findings(profile, None))
+    assert "workers listen on all interfaces: set jobs.interface" in " ".join(
+        f.text for f in local_findings(profile, None)
+    )
     narrow = profile.model_copy(update={"jobs": JobsConfig(walltime="01:00:00", interface="lo")})
     assert "interfaces" not in " ".join(f.text for f in local_findings(narrow, None))

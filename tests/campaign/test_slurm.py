@@ -85,6 +85,17 @@ def other_interface():
     )
 
 
+def test_without_an_interface_the_scheduler_listens_at_one_address(profile):
+    profile.write_text(profile.read_text().replace("  interface: lo\n", ""))
+    before = listeners(os.getpid())
+    with connect(load_profile(str(profile))) as client:
+        client.wait_for_workers(2, timeout=180)
+        scheduler = urlsplit(client.scheduler.address)
+        found = listeners(os.getpid()) - before
+    assert {ip for ip, port in found if port == scheduler.port} == {scheduler.hostname}, found
+    assert {ip for ip, _ in found} <= {scheduler.hostname, LOOPBACK}, found
+
+
 @pytest.mark.parametrize("interface", ["lo", "another"])
 def test_everything_listens_on_the_interface_of_the_profile(profile, interface):
     """Scheduler, workers and nannies there, HTTP servers on the loopback interface, on this host and in the jobs."""

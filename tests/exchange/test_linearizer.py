@@ -1,5 +1,7 @@
 """The FITS layout of linearizers: as listed, and back without loss."""
 
+import os
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -149,3 +151,9 @@ def test_other_files_are_refused(tmp_path):
         read_linearizer(tmp_path / "off.fits")
     with pytest.raises(DataError, match=r"detector 93 \(R22_S10\) with amps C10 to C00 is not in this linearizer"):
         write_linearizer(tmp_path / "x.fits", made("Squared"), get_instrument("LSSTCam").detectors[93])
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.fits")
+    with pytest.raises(DataError, match=r"pipe\.fits: cannot be read \(Is a pipe"):
+        read_linearizer(tmp_path / "pipe.fits")

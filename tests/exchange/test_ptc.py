@@ -1,5 +1,7 @@
 """The FITS layout of photon transfer curves: as listed, and back without loss."""
 
+import os
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -172,3 +174,9 @@ def test_what_cannot_be_written_or_read_is_named(tmp_path, pairs):
     write_ptc(tmp_path / "old.fits", pairs, DETECTOR, {"PTC_VERSION": 1.4})
     with pytest.raises(DataError, match=r"version 1\.4 is too old"):
         read_ptc(tmp_path / "old.fits")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.fits")
+    with pytest.raises(DataError, match=r"pipe\.fits: cannot be read \(Is a pipe"):
+        read_ptc(tmp_path / "pipe.fits")

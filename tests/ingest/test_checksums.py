@@ -250,5 +250,13 @@ def test_real_file_with_true_checksums(tmp_path, shared_data):
             read(tmp_path, flipped(data, int(rng.integers(8 * begin, 8 * end))))
 
 
+def test_what_a_decoder_raises_is_damage_whatever_it_is(tmp_path, simulated):
+    """A flipped bit of the number of tiles: the exception of astropy's decoder is of a class of its own."""
+    card = b"NAXIS2  =                   64 / number of rows in table"
+    assert card in simulated
+    with pytest.raises(DataError, match=r"amp C10 .*damaged"):
+        read(tmp_path, simulated.replace(card, card.replace(b"64 /", b"24 /"), 1))
+
+
 def test_manifests_can_hold_what_is_remarked(tmp_path, simulated):
     assert json.loads(json.dumps(read(tmp_path, simulated).warnings)) == []

@@ -65,6 +65,12 @@ def test_simulations_contradict_themselves_with_a_remark(tmp_path):
         ({"ELSTART": 92.0, "AZSTART": 0.0}, "card ELSTART is 92.0"),
         ({"OBJECT": "o" * 70}, "card OBJECT"),
         ({"CCD_MANU": ...}, "no CCD_MANU, DATASEC or DETSIZE card says what sensor it is"),
+        ({"CAMCODE": "AT"}, "OBSID is TC_O_20260812_000001, CAMCODE AT"),
+        ({"IMGTYPE": ...}, "no IMGTYPE: no calibration will use it"),
+        ({"IMGTYPE": "FLAT", "FILTER": ...}, "no FILTER: its filter is unknown"),
+        ({"DATE-BEG": "2026-08-12T20:00:37", "MJD-BEG": 61264.0 + 20 / 24}, "are 37 s apart; MJD-BEG is used"),
+        ({"DATE-BEG": "soon", "MJD-BEG": 61264.0 + 20 / 24}, "card DATE-BEG is 'soon'"),
+        ({"IMGTYPE": "DARK", "EXPTIME": 30.0, "DARKTIME": 30.0, "DATE-END": "2026-08-11T00:00:00"}, "is not after its"),
         ({"IMGTYPE": "DARK", "EXPTIME": 30.0, "DARKTIME": ...}, "no DARKTIME: the exposure time of 30 s is used"),
     ],
 )
@@ -78,6 +84,7 @@ def test_what_is_unlikely_but_harmless_is_a_remark(tmp_path, cards, remark):
     [
         ("[9:44,1:50]", "DATASEC is .* which starts at"),
         ("[8:40,1:48]", "DATASEC is .* pixels"),
+        ("[44:9,1:50]", "DATASEC is .* which starts at"),
         ("everywhere", "DATASEC is 'everywhere', expected a section"),
     ],
 )
@@ -87,6 +94,21 @@ def test_sections_of_every_amp_count(tmp_path, section, message):
     data.writeto(tmp_path / "a.fits")
     with pytest.raises(DataError, match=rf"a.fits: .*amp C05 \(HDU 11\).*{message}"):
         read_raw(tmp_path / "a.fits")
+
+
+def test_an_amp_that_is_there_twice_is_refused(tmp_path):
+    hdus = hdu_list(pixels(), how="plain", cards=primary())
+    hdus.append(hdus[3].copy())
+    hdus.writeto(tmp_path / "a.fits")
+    with pytest.raises(DataError, match=rf"HDU {len(hdus) - 1} is 'SEGMENT12' again"):
+        read_raw(tmp_path / "a.fits")
+
+
+@pytest.mark.parametrize("card", ["EXPTIME", "SEQNUM", "DARKTIME"])
+def test_a_truth_value_is_no_number(tmp_path, card):
+    cards = {"IMGTYPE": "DARK", "EXPTIME": 1.0, "DARKTIME": 1.0} | {card: True}
+    with pytest.raises(DataError, match=f"card {card} is True, expected a number"):
+        read_raw(written(tmp_path, **cards))
 
 
 def test_missing_electronics_are_a_remark(tmp_path):

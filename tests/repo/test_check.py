@@ -119,6 +119,14 @@ def test_a_whole_repository_is_whole(repo):
     assert (account.whole, account.left, account.raws, account.products) == (True, [], 2, 3)
 
 
+def test_a_repository_that_cannot_be_written_is_checked(repo, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert check(repo).whole
+
+
 def test_no_flipped_bit_anywhere_is_silent(broken):
     """Every file of the repository but SQLite's: the check names it, and readers give what they gave, or an error."""
     truth = everything(broken)

@@ -580,3 +580,14 @@ def test_a_night_of_the_whole_focal_plane_takes_few_statements(tmp_path):
     assert raw.shape == (100, 189, 16, 2048, 576)
     assert registered < 2000
     assert resolved < 100
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b.replace(b"datastore", b"datast\xf2re", 1), lambda b: b[:-40] + b"\n  - [", lambda b: b"x"]
+)
+def test_a_damaged_configuration_is_named(tmp_path, spoil):
+    create_repo(str(tmp_path / "r"), CAMERA).close()
+    path = tmp_path / "r" / "butler.yaml"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(RepoError, match=r"butler\.yaml is damaged|registry cannot be opened"):
+        open_repo(str(tmp_path / "r"))
