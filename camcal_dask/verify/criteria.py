@@ -16,8 +16,8 @@ from camcal_dask.verify.ptc_criteria import GAIN, PTC
 
 _NOISE_ERROR = "1 / sqrt(2 * n_good)"
 """Relative standard error of the standard deviation of n Gaussian values."""
-_REFERENCE_ERROR = f"{_NOISE_ERROR} + reference_error"
-"""And of the noise that it is compared with."""
+_REFERENCE_ERROR = "noise_error + reference_error"
+"""That of corrected pixels, and of the noise that they are compared with."""
 
 
 def _common(calibration: str) -> tuple[Criterion, ...]:

@@ -61,6 +61,7 @@ DERIVED: Mapping[str, tuple[str, str]] = {
     "response_blind": ("1", "1 where a flat without any of this response would be within the noise"),
     "bf_allowance": ("1", "part of the shot variance that the brighter-fatter effect may take away"),
     "reference_error": ("1", "relative standard error of noise_expected"),
+    "noise_error": ("1", "relative standard error of the noise of the pixels, part of which rows and columns share"),
 }
 """Numbers that `complete` adds: unit and meaning."""
 
@@ -90,18 +91,19 @@ def expectations(
         error; ``from_ptc``, 1 where gain and noise are the curve's, 0 where they are the camera model's;
         ``mean_error``, ``split_error`` [image unit], standard errors of the mean of the
         amp and of its rows that halves are compared on; ``corner_error``, ``bin_error`` [image unit], those of the
-        corner box and of a bin against the rest of the amp;
+        corner box and of a bin against the rest of the amp; ``common_error`` [image unit], root of the standard error
+        of the variance that rows and columns of pixels share;
         ``overscan_error``, relative standard error of the noise of the serial overscan.
     """
     instrument = get_instrument(corrected.attrs["instrument"])
     detectors = [instrument.detectors[int(d)] for d in corrected["detector"].values]
     n_amp = corrected.sizes["amp"]
-    table = np.full((8, len(detectors), n_amp), np.nan)
+    table = np.full((9, len(detectors), n_amp), np.nan)
     for d, detector in enumerate(detectors):
         for a, amp in enumerate(detector.amps[:n_amp]):
             table[:, d, a] = (amp.gain, amp.read_noise, *_noise_factors(amp, corrected["image"].shape[-2:], config))
     dims = {"detector": corrected["detector"].values, "amp": list(instrument.amp_names)[:n_amp]}
-    gain, read_noise, pixel, mean, halves, corner, cell, strip = (
+    gain, read_noise, pixel, mean, halves, corner, cell, common, strip = (
         xr.DataArray(row, dims, ("detector", "amp")) for row in table
     )
     curve = {} if ptc is None else _curve(ptc, gain, pixel)
@@ -114,7 +116,7 @@ def expectations(
     found = {"gain": gain, "read_noise": read_noise, "to_electron": to_electron, "overscan_error": strip}
     found |= {"from_ptc": known.astype(np.float64), "reference_error": curve.get("error", xr.zeros_like(gain))}
     factors = {"noise_expected": pixel, "mean_error": mean, "split_error": halves}
-    factors |= {"corner_error": corner, "bin_error": cell}
+    factors |= {"corner_error": corner, "bin_error": cell, "common_error": common}
     return found | {name: noise * factor for name, factor in factors.items()}
 
 
@@ -272,6 +274,9 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
         "bf_allowance": xr.where(known, 0.0, deficit),
     }
     derived |= {} if "reference_error" in statistics else {"reference_error": 0.0}
+    if {"noise", "n_good"} <= set(statistics.data_vars):
+        common = (_or(statistics, "common_error", 0.0) / statistics["noise"]) ** 2 / 2
+        derived["noise_error"] = np.sqrt(0.5 / statistics["n_good"] + common**2)
     if "response_covariance" in statistics:
         derived |= _response(statistics, shot / (poisson := mean / electron * inverse).where(poisson > 0))
     unit = statistics.attrs.get("units", "")
@@ -438,7 +443,10 @@ def _supplied(corrected: xr.Dataset, name: str, nominal: xr.DataArray) -> xr.Dat
 
 
 def _noise_factors(amp: Amp, shape: Sequence[int], config: MeasureConfig) -> tuple[float, ...]:
-    """Noise of a pixel, standard errors of four means and of the overscan noise, in units of the read noise.
+    """Noise of a pixel, errors of four means, of the shared variance and of the overscan noise, by the read noise.
+
+    The errors of the overscan medians are part of the noise, but there are only as many of them as rows and columns:
+    their variances are known to sqrt(2 / ny) and sqrt(2 / nx).
 
     The median that is taken off a row of the parallel overscan has an error that all columns share; the median over
     these n rows keeps 1 / n of its variance (that of two medians of correlation r is r / n), as an offset of the
@@ -461,5 +469,6 @@ def _noise_factors(amp: Amp, shape: Sequence[int], config: MeasureConfig) -> tup
         error(*corner_box(height, width, config)),
         error(side, side),
     )
+    common = (2 * (serial**2 / height + parallel**2 / width)) ** 0.25
     strip = 1 / math.sqrt(2 * amp.serial_overscan.width * amp.raw_height)
-    return math.sqrt(1 + serial + parallel), *means, strip
+    return math.sqrt(1 + serial + parallel), *means, common, strip

@@ -25,6 +25,7 @@ REFERENCES = {
     "split_error",
     "corner_error",
     "bin_error",
+    "common_error",
     "overscan_error",
 }
 CARRIED = {"read_noise_adu", "n_defect_previous", "split_mean", "split_noise", "split_expected", "split_n"}

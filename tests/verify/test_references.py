@@ -119,6 +119,14 @@ def test_errors_of_means_are_those_of_overscan_corrected_noise():
     means = image.mean(axis=(1, 2))  # pi / (2 n) is too large for medians of 8; without the offset: 0.095
     assert means.std() == pytest.approx(found["mean_error"], rel=0.1)
     assert image[:, ::4].mean(axis=(1, 2)).std() == pytest.approx(found["split_error"], rel=0.1)
+    sigma = image.std(axis=(1, 2))  # of independent pixels: 1.7 %
+    known = {"noise": sigma.mean(), "n_good": float(ny * nx)} | {
+        k: found[k] for k in ("common_error", "noise_expected")
+    }
+    one = xr.Dataset({"mean": ("exposure", [0.0]), **known}, {"exposure": [1]})
+    error = float(complete(one)["noise_error"].mean())
+    assert sigma.std() / sigma.mean() == pytest.approx(error, rel=0.1)
+    assert error > 1.4 / np.sqrt(2 * ny * nx)
     bins = image[:, :9, :9].mean(axis=(1, 2))
     assert (bins - means).std() <= 1.03 * found["bin_error"]
     assert (bins - image[:, 9:18, 9:18].mean(axis=(1, 2))).std() == pytest.approx(2**0.5 * found["bin_error"], rel=0.1)
