@@ -24,6 +24,7 @@ from camcal_dask.verify.ptc import nominal
 FloatArray = npt.NDArray[np.float64]
 
 REFIT_NODES = 15
+_SAME_SIGNAL = 1e-6
 _GRID = 200
 _AT_FLATS = ("refit", "refit_error", "worst", "rms", "linear_to")
 _BETWEEN = ("left_out_worst", "left_out_rms", "least_slope", "wander")
@@ -110,11 +111,12 @@ LINEARIZER = (
         id="linearizer.turnoff",
         name="LINEARITY_TURNOFF",
         value="linearity_turnoff * input_gain",
-        threshold=90000.0,
+        threshold=LINEAR_RANGE[1],
         required=False,
         source="ours",
-        doc="signal [electron] up to which the amp can be linearised",
+        doc="signal [electron] up to which the amp can be linearised; not evaluated if to the end of a ramp below that",
         op=">",
+        cannot_tell="short_ramp",
     ),
     Criterion(
         id="linearizer.reach",
@@ -144,7 +146,8 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
         ``refit`` and its error, ``worst``, ``rms`` (all relative), ``linear_to`` [electron], ``fitted``;
         ``left_out_worst``, ``left_out_rms``, ``least_slope``, ``wander`` (relative);
         residual_sigma, linearity_turnoff, linearity_max_signal, input_gain, input_turnoff as in the product;
-        ``n_used`` flats; ``n_pixel``.  A linearizer from a file of the LSST stack, which has no place for the levels
+        ``n_used`` flats; ``n_pixel``; ``short_ramp``, 1 where no flat is brighter than the turnoff, and that is below
+        `LINEAR_RANGE`.  A linearizer from a file of the LSST stack, which has no place for the levels
         left out, has no ``left_out_worst`` and ``left_out_rms``, and attribute ``not_measured`` says so.
     """
     table = nominal(linearizer)
@@ -159,6 +162,9 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
     measured: dict[str, Any] = {name: (("detector", "amp"), values) for name, values in found.items()}
     fitted = (linearizer["type"] != TYPES.index("None")) & ~linearizer["bad"]
     measured |= {"fitted": fitted.astype(np.float64), "n_used": linearizer["used"].sum("flat")}
+    at_end = linearizer["linearity_turnoff"] >= linearizer["ordinate"].max("flat") * (1 - _SAME_SIGNAL)
+    short = at_end & (linearizer["linearity_turnoff"] * linearizer["input_gain"] <= LINEAR_RANGE[1])
+    measured["short_ramp"] = short.astype(np.float64)
     table = table.assign(measured)
     if "left_out" in linearizer:
         return table

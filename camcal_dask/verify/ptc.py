@@ -49,7 +49,8 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
         moves the intercept, not the overscan; ``linear_only``, 0, NaN for such a curve: its sum is not judged;
         ``noise_scatter`` [adu]; ``overscan_noise`` [electron], ``noise_factor`` (noise of a corrected pixel over that
         of the overscan);
-        ``row_mean_slope`` and its error; ``a_sum`` and its error; ``a00_centre``, ``a00_half_width``; ``n_used`` pairs;
+        ``row_mean_slope`` and its error; ``a_sum`` and its error; ``a00_centre``, ``a00_half_width``,
+        ``a00_err``; ``n_used`` pairs;
         ``raw_mean_max`` [adu]; ``short_ramp``, 1 where the curve holds as far as the flats reach, which is below
         `TURNOFF_ELECTRON`; ``linearity_worst``, ``linearity_rms``, ``linearity_turnoff`` [electron] against light
         (`camcal_dask.kernels.proportionality`); ``cov_slope``, ``cov_offset`` (.., lag) of a robust line; ``n_pixel``.
@@ -73,6 +74,7 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
         row_mean_slope_err=error,
         a00_centre=("detector", centre),
         a00_half_width=("detector", half),
+        a00_err=_a00_error(ptc),
         n_used=used.sum("pair"),
         raw_mean_max=ptc["raw_mean"].max("pair"),
         short_ramp=_short_ramp(ptc),
@@ -174,6 +176,16 @@ def _widths(ptc: xr.Dataset) -> xr.DataArray:
     """Columns of an amp, over which a row is averaged."""
     camera = get_instrument(ptc.attrs["instrument"])
     return xr.DataArray([camera.detectors[int(d)].amps[0].data.width for d in ptc["detector"].values], dims="detector")
+
+
+def _a00_error(ptc: xr.Dataset) -> xr.DataArray:
+    """Error of a00 [1/electron], by the fit that was made; 0 where none was noted."""
+    noted = {"fit_pars_err": {"parameter": 0}, "a_matrix_err": {"lag_i": 0, "lag_j": 0}}
+    found = xr.zeros_like(ptc["gain"])
+    for name, at in noted.items():
+        if name in ptc:
+            found = found + ptc[name].isel(at, drop=True).fillna(0.0)
+    return found
 
 
 def _short_ramp(ptc: xr.Dataset) -> xr.DataArray:

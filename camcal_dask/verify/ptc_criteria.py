@@ -66,6 +66,7 @@ PTC = (
         op="<",
         scale="a00_half_width",
         required_upstream=True,
+        error="a00_err",
     ),
     Criterion(
         id="ptc.fitted",

@@ -6,7 +6,7 @@ import pytest
 from camcal_dask.calibs.linearity import fit
 from camcal_dask.calibs.linearity_config import LinearityConfig
 from camcal_dask.instruments import get_instrument
-from camcal_dask.verify.judge import failures
+from camcal_dask.verify.judge import NOT_EVALUATED, failures
 from camcal_dask.verify.linearity import linearizer_table
 from camcal_dask.verify.tables import judge_table
 from tests.calibs.linearity_tables import Camera, ramp
@@ -50,6 +50,14 @@ def test_an_amp_that_fills_early_is_judged_up_to_its_turnoff(kind):
     advice = failures(verdict)
     assert set(advice["amp"]) == set(NAMES)
     assert set(advice["test"]) == {"linearizer.turnoff"}
+
+
+def test_a_ramp_that_ends_early_says_nothing_of_the_turnoff():
+    table, ratios = ramp(Camera(), 200, top=60e3)
+    made = fit(table.assign_coords(amp=NAMES), LinearityConfig(), ratios=ratios.assign_coords(amp=NAMES))
+    verdict = judged(made)
+    assert bool(verdict["run_success"])
+    assert (verdict["status"].sel(test="linearizer.turnoff") == NOT_EVALUATED).all()
 
 
 def test_a_linearizer_that_does_nothing_fails_every_amp(data):

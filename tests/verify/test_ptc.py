@@ -50,6 +50,15 @@ def test_each_fault_fails_its_test_for_its_amp_only(ptc, variable, factor, test)
     assert bool(verdict["run_success"]) == (test == "ptc.a00")  # the band is advice
 
 
+@pytest.mark.parametrize("errors", [0.1, 1.0])
+def test_a00_is_in_its_band_to_its_own_error(ptc, errors):
+    """Four times too large, known to a tenth of that or to all of it: six errors never fail."""
+    ptc["a00"][1, 5] *= 4
+    ptc["a_matrix_err"][1, 5, 0, 0] = errors * abs(ptc["a00"].values[1, 5])
+    fails = ("C15", "ptc.a00") in {(a, t) for _, a, t in failing(judge_table(ptc_table(ptc), "ptc"))}
+    assert fails == (errors < 0.125)
+
+
 def test_noise_that_depends_on_the_signal_fails(ptc):
     ptc["noise_adu"][0, 3] += np.linspace(0, 6, ptc.sizes["pair"])
     assert any(t == "ptc.noise_flat" and a == "C13" for _, a, t in failing(judge_table(ptc_table(ptc), "ptc")))
