@@ -275,7 +275,7 @@ def complete(statistics: xr.Dataset) -> xr.Dataset:
     }
     derived |= {} if "reference_error" in statistics else {"reference_error": 0.0}
     if {"noise", "n_good"} <= set(statistics.data_vars):
-        common = (_or(statistics, "common_error", 0.0) / statistics["noise"]) ** 2 / 2
+        common = (_or(statistics, "common_error", 0.0) / statistics["noise_expected"]) ** 2 / 2
         derived["noise_error"] = np.sqrt(0.5 / statistics["n_good"] + common**2)
     if "response_covariance" in statistics:
         derived |= _response(statistics, shot / (poisson := mean / electron * inverse).where(poisson > 0))
