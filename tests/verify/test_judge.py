@@ -39,6 +39,7 @@ def statistics_of(n_exposure=4, detectors=(0, 2), instrument="TinyCam", n_good=N
     values = {"mean": level, "noise": sigma, "cr_noise": sigma, "stdev": sigma}
     values |= {"amp_corner": level + draw(stats["corner_error"].values), "n_good": pixels, "n_pixel": pixels}
     values["structure"] = 6 * stats["bin_error"].values + draw(stats["bin_error"].values)
+    values["n_defect_frame"] = 0 * values["n_pixel"]
     values["read_noise_adu"] = np.broadcast_to((stats["read_noise"] / stats["gain"]).values, shape)
     for name in ("n_masked", "force_failure", "bias_shift_count"):
         values[name] = np.zeros(shape)
