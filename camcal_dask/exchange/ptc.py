@@ -27,6 +27,8 @@ CALIBCLS = "lsst.ip.isr.ptcDataset.PhotonTransferCurveDataset"
 
 _PAIR = ("pair",)
 _LAGS = ("lag_i", "lag_j")
+_ORDER, _ORDER_CARD = "covariance_order", "COVORDER"
+"""Attribute that tells the model of a full covariance fit, and our card for it: the layout has no place."""
 
 
 class Column(NamedTuple):
@@ -119,6 +121,8 @@ def write_ptc(path: str | Path, ptc: xr.Dataset, detector: Detector, metadata: M
     data = _of_detector(ptc, detector)
     fit_type = str(data.attrs.get("fit_type", "PARTIAL"))
     cards = {"INSTRUME": data.attrs.get("instrument", ""), "PTC_FIT_TYPE": fit_type, **(metadata or {})}
+    if _ORDER in data.attrs:
+        cards[_ORDER_CARD] = int(data.attrs[_ORDER])
     header = calibration_header("PTC", SCHEMA, VERSION, CALIBCLS, detector, cards)
     columns = _identity(data, fit_type)
     for column in COLUMNS:
@@ -244,6 +248,8 @@ def _assembled(table: dict[str, NDArray[Any]], cards: dict[str, Any]) -> xr.Data
     coords = {"pair": range(len(pairs)), "detector": [int(cards["DETECTOR"])], "amp": names}
     coords |= {"lag_i": range(side), "lag_j": range(side)}
     attrs = {"instrument": cards.get("INSTRUME", ""), "fit_type": fit_type, "units": "adu", "covariance_lags": fitted}
+    if _ORDER_CARD in cards:
+        attrs[_ORDER] = int(cards[_ORDER_CARD])
     data = xr.Dataset(variables, coords, {**attrs, "cards": cards})
     data = data.set_coords([name for name in _PAIR_COORDS if name in data])
     in_detector = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,25 @@ FloatArray = npt.NDArray[np.float64]
 LINEAR_RANGE = (1e3, 9e4)
 """Signals [electron] in which an amp shall be linear to 2 % (CCD-009)."""
 TURNOFF_RESIDUAL = 0.05
+_LIT = 0.1
+"""An amp with less of the light of the others is dead."""
+
+
+def ends_early(turnoff: FloatArray, at_end: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Whether a turnoff is only where the ramp ends, below `LINEAR_RANGE`, and so says nothing of the amp.
+
+    An amp that sees no light, or a tenth of what the others see, has no such excuse.
+
+    Parameters
+    ----------
+    turnoff : (.., amp) [electron], NaN for an amp without
+    at_end : (.., amp) bool, no flat is brighter
+    """
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a detector without any turnoff
+        others = np.nanmedian(turnoff, axis=-1, keepdims=True)
+        lit = (turnoff > LINEAR_RANGE[0]) & (turnoff > _LIT * others)
+        return np.asarray(at_end & lit & (turnoff <= LINEAR_RANGE[1]))
 
 
 class Proportionality(NamedTuple):

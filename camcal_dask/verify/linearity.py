@@ -17,7 +17,7 @@ from camcal_dask.kernels.akima import akima_spline
 from camcal_dask.kernels.linearity import TYPES, correct_signals
 from camcal_dask.kernels.linearity_nodes import find_levels, level_medians, level_signals, measure_shape
 from camcal_dask.kernels.linearity_spline import Ramp, SplineTerms, fit_spline, uniform_nodes
-from camcal_dask.kernels.proportionality import LINEAR_RANGE, proportionality
+from camcal_dask.kernels.proportionality import LINEAR_RANGE, ends_early, proportionality
 from camcal_dask.verify.criterion import Criterion
 from camcal_dask.verify.ptc import nominal
 
@@ -163,8 +163,9 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
     fitted = (linearizer["type"] != TYPES.index("None")) & ~linearizer["bad"]
     measured |= {"fitted": fitted.astype(np.float64), "n_used": linearizer["used"].sum("flat")}
     at_end = linearizer["linearity_turnoff"] >= linearizer["ordinate"].max("flat") * (1 - _SAME_SIGNAL)
-    short = at_end & (linearizer["linearity_turnoff"] * linearizer["input_gain"] <= LINEAR_RANGE[1])
-    measured["short_ramp"] = short.astype(np.float64)
+    turnoff = (linearizer["linearity_turnoff"] * linearizer["input_gain"]).transpose("detector", "amp")
+    short = ends_early(turnoff.values, at_end.transpose("detector", "amp").values)
+    measured["short_ramp"] = (("detector", "amp"), short.astype(np.float64))
     table = table.assign(measured)
     if "left_out" in linearizer:
         return table

@@ -14,10 +14,9 @@ from scipy.optimize import least_squares
 from camcal_dask.errors import DataError
 from camcal_dask.ingest.identifiers import unpack_exposure_id
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.kernels.proportionality import Proportionality, proportionality
+from camcal_dask.kernels.proportionality import Proportionality, ends_early, proportionality
 from camcal_dask.verify.block import MeasureConfig
 from camcal_dask.verify.curve import shot_variance
-from camcal_dask.verify.ptc_criteria import TURNOFF_ELECTRON
 from camcal_dask.verify.references import expectations
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,7 +51,7 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
         ``row_mean_slope`` and its error; ``a_sum`` and its error; ``a00_centre``, ``a00_half_width``,
         ``a00_err``; ``n_used`` pairs;
         ``raw_mean_max`` [adu]; ``short_ramp``, 1 where the curve holds as far as the flats reach, which is below
-        `TURNOFF_ELECTRON`; ``linearity_worst``, ``linearity_rms``, ``linearity_turnoff`` [electron] against light
+        `LINEAR_RANGE`; ``linearity_worst``, ``linearity_rms``, ``linearity_turnoff`` [electron] against light
         (`camcal_dask.kernels.proportionality`); ``cov_slope``, ``cov_offset`` (.., lag) of a robust line; ``n_pixel``.
     """
     used = ptc["used"]
@@ -189,10 +188,11 @@ def _a00_error(ptc: xr.Dataset) -> xr.DataArray:
 
 
 def _short_ramp(ptc: xr.Dataset) -> xr.DataArray:
-    """1 where no flat is brighter than the turnoff: it is where the ramp ends, and tells nothing of the amp."""
+    """1 where no flat is brighter than the turnoff of a lit amp: it is where the ramp ends, and tells nothing of it."""
     brightest = ptc["raw_mean"].where(ptc["valid"]).max("pair")
     at_end = ptc["turnoff"] >= brightest * (1 - _SAME_MEAN)
-    return (at_end & (ptc["turnoff"] * ptc["gain"] <= TURNOFF_ELECTRON)).astype(np.float64)
+    turnoff = (ptc["turnoff"] * ptc["gain"]).transpose("detector", "amp")
+    return turnoff.copy(data=ends_early(turnoff.values, at_end.transpose(*turnoff.dims).values).astype(np.float64))
 
 
 def _row_mean_slope(used: xr.Dataset, gain: xr.DataArray, width: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from camcal_dask.kernels.proportionality import LINEAR_RANGE
 from camcal_dask.verify.criterion import Criterion
-
-TURNOFF_ELECTRON = 90_000.0
-"""Up to here a curve has to hold (DMTN-101 16.3)."""
 
 PTC = (
     Criterion(
@@ -46,7 +44,7 @@ PTC = (
         id="ptc.turnoff",
         name="PTC_TURNOFF",
         value="turnoff * gain",
-        threshold=TURNOFF_ELECTRON,
+        threshold=LINEAR_RANGE[1],
         required=True,
         source="cp_verify",
         doc="signal [electron] up to which the curve holds; not evaluated if to the end of a ramp below that",

@@ -59,6 +59,14 @@ def test_a00_is_in_its_band_to_its_own_error(ptc, errors):
     assert fails == (errors < 0.125)
 
 
+def test_an_amp_without_light_has_no_short_ramp(ptc):
+    """Dead: all its levels are noise, the last of them the brightest."""
+    mean = ptc["raw_mean"].transpose("detector", "amp", "pair")
+    mean[1, 5] *= 1e-5
+    ptc["raw_mean"], ptc["turnoff"][1, 5] = mean, mean[1, 5].max()
+    assert ("C15", "ptc.turnoff") in {(a, t) for _, a, t in failing(judge_table(ptc_table(ptc), "ptc"))}
+
+
 def test_noise_that_depends_on_the_signal_fails(ptc):
     ptc["noise_adu"][0, 3] += np.linspace(0, 6, ptc.sizes["pair"])
     assert any(t == "ptc.noise_flat" and a == "C13" for _, a, t in failing(judge_table(ptc_table(ptc), "ptc")))
