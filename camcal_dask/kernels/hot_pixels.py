@@ -12,7 +12,7 @@ HOT_PER_S = 3.0
 SIDE = 5
 """Columns at each side that are the surroundings."""
 _SIGNIFICANCE = 6.0
-_Q95 = 1.6448536269514722
+Q95 = 1.6448536269514722
 """95th percentile of a Gaussian of standard deviation 1."""
 
 
@@ -36,7 +36,7 @@ def hot_pixels(rate: npt.NDArray[Any], threshold: float = HOT_PER_S, side: int =
     if good.size == 0:
         return np.zeros(rate.shape, bool)
     low, middle = np.percentile(good, [5, 50])
-    least = max(threshold, _SIGNIFICANCE * (middle - low) / _Q95)  # the noise by what is below: the rest has the tail
+    least = max(threshold, _SIGNIFICANCE * (middle - low) / Q95)  # the noise by what is below: the rest has the tail
     y, x = np.nonzero(rate > middle + least)
     padded = np.pad(np.asarray(rate, np.float64), ((0, 0), (side, side)), constant_values=np.nan)
     around = np.stack([padded[y, x + i] for i in range(2 * side + 1)])  # itself included: the edge of glow is not hot

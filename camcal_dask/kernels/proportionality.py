@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +13,11 @@ LINEAR_RANGE = (1e3, 9e4)
 TURNOFF_RESIDUAL = 0.05
 _LIT = 0.1
 """An amp with less of the light of the others is dead."""
+_SAME = 1e-6
+"""Relative difference of two signals that are the same but for rounding."""
 
 
-def ends_early(turnoff: FloatArray, at_end: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def ends_early(turnoff: FloatArray, brightest: FloatArray) -> npt.NDArray[np.bool_]:
     """Whether a turnoff is only where the ramp ends, below `LINEAR_RANGE`, and so says nothing of the amp.
 
     An amp that sees no light, or a tenth of what the others see, has no such excuse.
@@ -24,13 +25,12 @@ def ends_early(turnoff: FloatArray, at_end: npt.NDArray[np.bool_]) -> npt.NDArra
     Parameters
     ----------
     turnoff : (.., amp) [electron], NaN for an amp without
-    at_end : (.., amp) bool, no flat is brighter
+    brightest : (.., amp) [electron], signal of the brightest flat
     """
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a detector without any turnoff
-        others = np.nanmedian(turnoff, axis=-1, keepdims=True)
-        lit = (turnoff > LINEAR_RANGE[0]) & (turnoff > _LIT * others)
-        return np.asarray(at_end & lit & (turnoff <= LINEAR_RANGE[1]))
+    known = np.isfinite(turnoff)
+    others = np.nanmedian(np.where(known.any(axis=-1, keepdims=True), turnoff, 0.0), axis=-1, keepdims=True)
+    lit = known & (turnoff > LINEAR_RANGE[0]) & (turnoff > _LIT * others)
+    return np.asarray(lit & (turnoff >= brightest * (1 - _SAME)) & (turnoff <= LINEAR_RANGE[1]))
 
 
 class Proportionality(NamedTuple):

@@ -24,7 +24,6 @@ from camcal_dask.verify.ptc import nominal
 FloatArray = npt.NDArray[np.float64]
 
 REFIT_NODES = 15
-_SAME_SIGNAL = 1e-6
 _GRID = 200
 _AT_FLATS = ("refit", "refit_error", "worst", "rms", "linear_to")
 _BETWEEN = ("left_out_worst", "left_out_rms", "least_slope", "wander")
@@ -162,9 +161,8 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
     measured: dict[str, Any] = {name: (("detector", "amp"), values) for name, values in found.items()}
     fitted = (linearizer["type"] != TYPES.index("None")) & ~linearizer["bad"]
     measured |= {"fitted": fitted.astype(np.float64), "n_used": linearizer["used"].sum("flat")}
-    at_end = linearizer["linearity_turnoff"] >= linearizer["ordinate"].max("flat") * (1 - _SAME_SIGNAL)
-    turnoff = (linearizer["linearity_turnoff"] * linearizer["input_gain"]).transpose("detector", "amp")
-    short = ends_early(turnoff.values, at_end.transpose("detector", "amp").values)
+    ends = linearizer["linearity_turnoff"], linearizer["ordinate"].max("flat")
+    short = ends_early(*((adu * linearizer["input_gain"]).transpose("detector", "amp").values for adu in ends))
     measured["short_ramp"] = (("detector", "amp"), short.astype(np.float64))
     table = table.assign(measured)
     if "left_out" in linearizer:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, Detector, get_instrument
 from camcal_dask.kernels import outlier_counts
-from camcal_dask.kernels.hot_pixels import hot_pixels
+from camcal_dask.kernels.hot_pixels import Q95, hot_pixels
 from camcal_dask.kernels.moments import median
 from camcal_dask.kernels.tearing import profile, tearing
 from camcal_dask.verify.block import Statistic
@@ -24,8 +24,6 @@ FRAME = 9
 _LAST_COLUMN = 7
 _LIT = 0.1
 """An amp of a flat below this fraction of the median amp is dead, as for the defects."""
-_Q95 = 1.6448536269514722
-"""95th percentile of a Gaussian of standard deviation 1."""
 
 PRODUCT: Mapping[str, Mapping[str, Statistic]] = {
     "dark": {
@@ -137,7 +135,7 @@ def _dark_numbers(detector: Detector, image: npt.NDArray[np.float32], units: str
         good = rate[np.isfinite(rate) & ~hot_pixels(rate)]
         low, median, high = np.percentile(good, [5, 50, 95]) if good.size else (np.nan,) * 3
         above = max((high - median) ** 2 - (median - low) ** 2, 0.0)  # NaN stays: nothing is larger than it
-        numbers = [median, high, median + math.sqrt(above), (median - low) / _Q95]
+        numbers = [median, high, median + math.sqrt(above), (median - low) / Q95]
         found[amp.index] = [*numbers, *outlier_counts.bright(rate)]
     return found
 

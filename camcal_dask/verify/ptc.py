@@ -27,7 +27,6 @@ GAIN_SLOPES = MappingProxyType({"ITL": 0.00027e-2, "E2V": 0.00046e-2})
 """Relative rise of the gain of a pair with its mean [1/adu] (DM-35790)."""
 GAIN_RANGE_ADU = (1_000.0, 25_000.0)
 """Means of the pairs whose gains are judged [adu]."""
-_SAME_MEAN = 1e-6
 LINES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2))
 """Lags whose covariance against the mean is described by a line."""
 
@@ -190,9 +189,8 @@ def _a00_error(ptc: xr.Dataset) -> xr.DataArray:
 def _short_ramp(ptc: xr.Dataset) -> xr.DataArray:
     """1 where no flat is brighter than the turnoff of a lit amp: it is where the ramp ends, and tells nothing of it."""
     brightest = ptc["raw_mean"].where(ptc["valid"]).max("pair")
-    at_end = ptc["turnoff"] >= brightest * (1 - _SAME_MEAN)
-    turnoff = (ptc["turnoff"] * ptc["gain"]).transpose("detector", "amp")
-    return turnoff.copy(data=ends_early(turnoff.values, at_end.transpose(*turnoff.dims).values).astype(np.float64))
+    turnoff, end = ((adu * ptc["gain"]).transpose("detector", "amp") for adu in (ptc["turnoff"], brightest))
+    return turnoff.copy(data=ends_early(turnoff.values, end.values).astype(np.float64))
 
 
 def _row_mean_slope(used: xr.Dataset, gain: xr.DataArray, width: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

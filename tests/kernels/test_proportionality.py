@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from camcal_dask.kernels.proportionality import proportionality
+from camcal_dask.kernels.proportionality import ends_early, proportionality
 
 
 def test_departure_of_known_curves():
@@ -21,3 +21,11 @@ def test_departure_of_known_curves():
     saturated = np.minimum(1e12 * flux, 120_000)
     assert proportionality(saturated, flux).turnoff == pytest.approx(120_000)
     assert np.isnan(proportionality(saturated[:2], flux[:2]).worst)
+
+
+def test_only_a_lit_amp_at_the_end_of_a_short_ramp_ends_early():
+    """Vignetted to 54 ke; full below its brightest flat; dead; without a curve; beyond what is asked for."""
+    turnoff = np.array([[54e3, 50e3, 40e3, 2e3, 0.1, np.nan], [95e3, 95e3, 95e3, 95e3, 95e3, 95e3], [np.nan] * 6])
+    brightest = np.array([[54e3, 50e3, 52e3, 2e3, 0.1, 50e3], [95e3] * 6, [50e3] * 6])
+    early = ends_early(turnoff, brightest)
+    assert early.tolist() == [[True, True, False, False, False, False], [False] * 6, [False] * 6]
