@@ -10,8 +10,8 @@ import xarray as xr
 
 from camcal_dask.instruments import Instrument
 from camcal_dask.isr.blocks import DIMS
-from camcal_dask.repo import cubes
-from camcal_dask.repo.shards import lazy_variable
+from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.storage.shards import lazy_variable
 
 
 def open_cube(uri: str, camera: Instrument, detector: int, exposures: list[int]) -> xr.DataArray:

@@ -15,11 +15,12 @@ import xarray as xr
 
 from camcal_dask.calibs.products import template
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import files, products
-from camcal_dask.repo.registry import Repo
-from camcal_dask.report.build import write_report
-from camcal_dask.report.images import product_images
-from camcal_dask.verify.judge import judge
+from camcal_dask.repo.butler.repository import Repo
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.storage import files
+from camcal_dask.report.figures.images import product_images
+from camcal_dask.report.pages.build import write_report
+from camcal_dask.verify.judging.judge import judge
 
 RUN = "pages/verifyBias"
 EXPOSURES = 20

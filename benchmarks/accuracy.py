@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.ptc import PtcExtractConfig, extract
-from camcal_dask.calibs.ptc_product import join_pairs
-from camcal_dask.calibs.ptc_solve import PtcSolveConfig, solve
+from camcal_dask.calibs.ptc.extract import PtcExtractConfig, extract
+from camcal_dask.calibs.ptc.product import join_pairs
+from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import products
+from camcal_dask.repo.cubes import products
 from camcal_dask.simulate import ExposureSpec, SimulationConfig, ptc_set, simulate_exposure
 from camcal_dask.simulate.config import (
     BiasLevel,
@@ -284,7 +284,7 @@ are too small.
 ## What made a00 one percent too large
 
 The table before this one said 1.04 ± 0.19 % for a00, and pulls of -0.46 (a00) and 0.31 (a01).  Two causes, both
-visible without any noise (`tests/calibs/test_ptc_solve.py::test_light_knows_no_truncated_series`,
+visible without any noise (`tests/calibs/ptc/test_solve.py::test_light_knows_no_truncated_series`,
 `tests/simulate/test_kernels.py::test_power_of_a_flat_is_the_closed_form`):
 
 | cause | a00 | pull of a00 | of a01 |
@@ -304,7 +304,7 @@ The turnoff of 8 % of the ITL amps was not wrong: the level of 130 000 electron 
 well, so its photon noise was cut off, and the comparison did not allow for that.
 
 A second simulation that shares no code with the simulator, and knows a00 to 0.2 %, is
-`tests/calibs/test_ptc_second_path.py`: there order 8 is right to 0.2 %, Eq. 20 is off by 1 %.
+`tests/calibs/ptc/test_second_path.py`: there order 8 is right to 0.2 %, Eq. 20 is off by 1 %.
 """  # noqa: E501 (a table)
 
 

@@ -30,18 +30,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from camcal_dask.campaign import attempts, dispatch
-from camcal_dask.campaign.dispatch import run_quanta
-from camcal_dask.campaign.plan import make_plan
-from camcal_dask.campaign.quanta import Quantum
-from camcal_dask.campaign.recipe import load_recipe
-from camcal_dask.campaign.run import execute
-from camcal_dask.campaign.tracker import Snapshot, Tracker
-from camcal_dask.campaign.workers import Profile, connect
+from camcal_dask.campaign.cluster.workers import Profile, connect
+from camcal_dask.campaign.past import attempts
+from camcal_dask.campaign.planning.plan import make_plan
+from camcal_dask.campaign.planning.quanta import Quantum
+from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.running import dispatch
+from camcal_dask.campaign.running.dispatch import run_quanta
+from camcal_dask.campaign.running.run import execute
+from camcal_dask.campaign.running.tracker import Snapshot, Tracker
 from camcal_dask.ingest.header import translate
 from camcal_dask.instruments import Instrument, get_instrument
-from camcal_dask.repo import cubes
-from camcal_dask.repo.registry import Repo, create_repo
+from camcal_dask.repo.butler.repository import Repo, create_repo
+from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.simulate import SimulationConfig, bias_set, ptc_set, schedule
 from camcal_dask.simulate.headers import primary_header
 

@@ -12,16 +12,16 @@ import time
 from itertools import chain
 from pathlib import Path
 
-from camcal_dask.campaign.plan import make_plan
-from camcal_dask.campaign.recipe import load_recipe
-from camcal_dask.campaign.run import execute
+from camcal_dask.campaign.cluster.workers import connect, load_profile
+from camcal_dask.campaign.planning.plan import make_plan
+from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.running.run import execute
 from camcal_dask.campaign.simulation import simulate_on
-from camcal_dask.campaign.workers import connect, load_profile
 from camcal_dask.instruments import get_instrument
 from camcal_dask.instruments.focal_plane import assemble
-from camcal_dask.kernels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
-from camcal_dask.repo.ingest import find_files, ingest
-from camcal_dask.repo.registry import Repo, create_repo
+from camcal_dask.kernels.pixels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
+from camcal_dask.repo.butler.repository import Repo, create_repo
+from camcal_dask.repo.incoming.ingest import find_files, ingest
 from camcal_dask.simulate import bias_set, dark_set, flat_set, load_truth, schedule
 
 DAY = 20260812

@@ -17,12 +17,12 @@ import numpy as np
 from astropy.io import fits
 from distributed import Client
 
-from camcal_dask.campaign.workers import connect, load_profile
+from camcal_dask.campaign.cluster.workers import connect, load_profile
 from camcal_dask.ingest import decode
 from camcal_dask.ingest.fits import Container
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo.ingest import ingest
-from camcal_dask.repo.registry import create_repo
+from camcal_dask.repo.butler.repository import create_repo
+from camcal_dask.repo.incoming.ingest import ingest
 from camcal_dask.simulate.exposures import bias_set
 from camcal_dask.simulate.run import simulate
 

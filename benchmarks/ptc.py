@@ -30,16 +30,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks._cube import open_cube, peak_mib
-from camcal_dask.calibs.ptc import PtcExtractConfig, extract
-from camcal_dask.calibs.ptc_solve import PtcSolveConfig, solve
-from camcal_dask.campaign.workers import Profile, connect
+from camcal_dask.calibs.ptc.extract import PtcExtractConfig, extract
+from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
+from camcal_dask.campaign.cluster.workers import Profile, connect
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
 from camcal_dask.isr.memory import reuse_freed_memory
-from camcal_dask.kernels.covariance import lag_covariance, n_products
-from camcal_dask.kernels.ptc_models import LagPlanes, covariances
-from camcal_dask.repo import cubes
+from camcal_dask.kernels.ptc.covariance import lag_covariance, n_products
+from camcal_dask.kernels.ptc.models import LagPlanes, covariances
+from camcal_dask.repo.cubes import raw as cubes
 
 DETECTOR = 94
 FIRST = 2026081200001

@@ -17,13 +17,14 @@ import xarray as xr
 
 from benchmarks._pages import first_paint_seconds, report_seconds
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import files, products
-from camcal_dask.repo.registry import Repo, create_repo
-from camcal_dask.verify.block import STATISTICS
-from camcal_dask.verify.judge import judge
-from camcal_dask.verify.query import compare, failed, table, worst
-from camcal_dask.verify.references import expectations
-from camcal_dask.verify.statistics import BLOCK, MeasureConfig
+from camcal_dask.repo.butler.repository import Repo, create_repo
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.storage import files
+from camcal_dask.verify.judging.judge import judge
+from camcal_dask.verify.judging.query import compare, failed, table, worst
+from camcal_dask.verify.measuring.block import STATISTICS
+from camcal_dask.verify.measuring.references import expectations
+from camcal_dask.verify.measuring.statistics import BLOCK, MeasureConfig
 
 NIGHT = 50
 """Exposures of a run."""

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.kernels.ptc_models import LagPlanes, covariances
+from camcal_dask.kernels.ptc.models import LagPlanes, covariances
 
 FIRST = 2026081200001
 A = np.array([[-3.0e-6, 3.0e-7, 1e-7], [6.0e-7, 2.0e-7, 1e-7], [1e-7, 1e-7, -2e-7]]).T

@@ -134,7 +134,7 @@ def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """``s3://bucket`` of a fresh bucket; the endpoint is in the environment, the credentials in the standard file."""
     import boto3
 
-    from camcal_dask.repo import objects
+    from camcal_dask.repo.storage import objects
 
     for name in [n for n in os.environ if n.startswith(("AWS_", "S3_"))]:
         monkeypatch.delenv(name)

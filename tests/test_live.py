@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from camcal_dask.campaign.tracker import Snapshot
+from camcal_dask.campaign.running.tracker import Snapshot
 from camcal_dask.cli import live
 
 STATE = Snapshot(

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from camcal_dask.cli import common, main
 from camcal_dask.errors import ConfigError, explain
-from camcal_dask.repo import files
-from camcal_dask.repo.registry import create_repo
+from camcal_dask.repo.butler.repository import create_repo
+from camcal_dask.repo.storage import files
 
 from .services import as_nobody
 

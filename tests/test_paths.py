@@ -7,12 +7,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from camcal_dask.campaign.profile import Profile, load_profile
-from camcal_dask.campaign.recipe import load_recipe
+from camcal_dask.campaign.cluster.profile import Profile, load_profile
+from camcal_dask.campaign.planning.recipe import load_recipe
 from camcal_dask.cli import main
 from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError
-from camcal_dask.repo.registry import create_repo, open_repo
+from camcal_dask.repo.butler.repository import create_repo, open_repo
 
 NO_PATHS = {
     "amp", "beg", "begin_date", "by", "cards", "collection", "collections", "conditions", "dark", "dataset_type",

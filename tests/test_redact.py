@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camcal_dask.campaign import record
+from camcal_dask.campaign.past import record
 from camcal_dask.redact import redacted, redacted_command, redacted_values
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.calibs.products import template
-from camcal_dask.campaign.record import RunRecord
+from camcal_dask.campaign.past.record import RunRecord
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import files, products
-from camcal_dask.verify.block import STATISTICS
-from camcal_dask.verify.judge import judge
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.storage import files
+from camcal_dask.verify.judging.judge import judge
+from camcal_dask.verify.measuring.block import STATISTICS
 
 CAMERA = get_instrument("TinyCam")
 DIMS = ("exposure", "detector", "amp")

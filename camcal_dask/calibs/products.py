@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.linearity_product import LINEARIZER
-from camcal_dask.calibs.ptc_product import PTC
+from camcal_dask.calibs.linearizer.product import LINEARIZER
+from camcal_dask.calibs.ptc.product import PTC
 from camcal_dask.calibs.tables import BFK, CROSSTALK, CTI, ELECTRO_BF, GAIN_CORRECTION
 from camcal_dask.calibs.variable import Variable
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.instruments.geometry import Instrument
-from camcal_dask.kernels.defects import DEFECT_BITS
-from camcal_dask.kernels.masks import MASK_PLANES
+from camcal_dask.kernels.pixels.defects import DEFECT_BITS
+from camcal_dask.kernels.pixels.masks import MASK_PLANES
 
 PIXELS = ("detector", "amp", "y", "x")
 LEVELS = (0, 5, 16, 50, 84, 95, 100)
@@ -54,7 +54,7 @@ COMBINED: Mapping[str, Variable] = MappingProxyType(
 """Variables of every product of the combine engine."""
 
 OF_HALVES = ("mean", "noise", "expected", "n")
-"""What is kept of the comparison of the halves: `camcal_dask.kernels.moments.compare_amp`."""
+"""What is kept of the comparison of the halves: `camcal_dask.kernels.statistics.moments.compare_amp`."""
 DEFECT_KINDS = ("bias", "dark", "flat")
 """Images that are searched for defects; all filters' flats count as one kind."""
 DEFECTS: Mapping[str, Variable] = MappingProxyType(
@@ -67,7 +67,7 @@ DEFECTS: Mapping[str, Variable] = MappingProxyType(
         "dead": Variable(("detector", "amp", "kind"), "i1", "1", "the amp is a defect as a whole"),
     }
 )
-"""Variables of the defects; the boxes of each detector are in its record (`camcal_dask.calibs.defects`)."""
+"""Variables of the defects; the boxes of each detector are in its record (`camcal_dask.calibs.defects.find`)."""
 _BY_FILTER = ("instrument", "detector", "physical_filter")
 _SECOND: dict[str, Any] = {"exposure_time_s": 1.0, "dark_time_s": 1.0}
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.illumination import SelectConfig
+from camcal_dask.calibs.flat.illumination import SelectConfig
 from camcal_dask.campaign.flats import choose_flats
-from camcal_dask.campaign.plan import TASK_BUDGET_BYTES, Plan, make_plan
-from camcal_dask.campaign.recipe import (
+from camcal_dask.campaign.planning.plan import TASK_BUDGET_BYTES, Plan, make_plan
+from camcal_dask.campaign.planning.recipe import (
     AnyRecipe,
     DefectsRecipe,
     FlatRecipe,
@@ -26,13 +26,13 @@ from camcal_dask.campaign.recipe import (
     VerifyRecipe,
     load_recipe,
 )
-from camcal_dask.campaign.run import Outcome, execute
-from camcal_dask.campaign.selection import Chosen, camera_states, choose
-from camcal_dask.campaign.shipped import shipped
+from camcal_dask.campaign.planning.selection import Chosen, camera_states, choose
+from camcal_dask.campaign.planning.shipped import shipped
+from camcal_dask.campaign.running.run import Outcome, execute
 from camcal_dask.errors import CamcalError, ConfigError, PlanError, RepoError, RunError, nearest
-from camcal_dask.repo.naming import check_collection, component
-from camcal_dask.repo.registry import Repo
+from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.repo.schema import raw_run
+from camcal_dask.repo.storage.naming import check_collection, component
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from camcal_dask.calibs.state import common_state
+from camcal_dask.calibs.combined.state import common_state
 from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.exchange.header import STATE_CARDS
 from camcal_dask.exchange.linearizer import write_linearizer
 from camcal_dask.exchange.ptc import write_ptc
 from camcal_dask.instruments.arguments import Detectors
-from camcal_dask.repo import cubes
+from camcal_dask.repo.cubes import raw as cubes
 
 if TYPE_CHECKING:
-    from camcal_dask.repo.registry import Repo
+    from camcal_dask.repo.butler.repository import Repo
 
 WRITERS: Mapping[str, Callable[..., None]] = MappingProxyType(
     {"ptc": write_ptc, "linearizerPtc": write_ptc, "linearizer": write_linearizer}

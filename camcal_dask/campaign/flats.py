@@ -10,15 +10,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from camcal_dask.calibs.illumination import RAMP_REASONS, Flats, Picked, SelectConfig, pick
+from camcal_dask.calibs.flat.illumination import RAMP_REASONS, Flats, Picked, SelectConfig, pick
 from camcal_dask.errors import CamcalError, PlanError
 from camcal_dask.instruments.geometry import Amp, Detector, Instrument
-from camcal_dask.kernels.linearity_fit import SIGMA_OF_MAD
-from camcal_dask.repo import products
-from camcal_dask.repo.cubes import FILL
+from camcal_dask.kernels.linearity.fit import SIGMA_OF_MAD
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes.raw import FILL
 
 if TYPE_CHECKING:  # workers unpickle a plan, and they have no use for the Butler
-    from camcal_dask.repo.registry import Repo
+    from camcal_dask.repo.butler.repository import Repo
 
 N_AMP = 6
 """Amps measured of an exposure: a dead one does not matter."""

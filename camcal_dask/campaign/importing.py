@@ -15,10 +15,11 @@ from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError
 from camcal_dask.exchange.tables import Calibration, read_table
 from camcal_dask.instruments.geometry import Instrument
-from camcal_dask.repo import files, naming, products
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.storage import files, naming
 
 if TYPE_CHECKING:
-    from camcal_dask.repo.registry import Repo
+    from camcal_dask.repo.butler.repository import Repo
 
 
 def import_tables(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.pairs import Pairs, pair_exposures
-from camcal_dask.campaign.recipe import PtcRecipe
+from camcal_dask.calibs.ptc.pairs import Pairs, pair_exposures
+from camcal_dask.campaign.planning.recipe import PtcRecipe
 from camcal_dask.errors import PlanError
-from camcal_dask.repo import cubes
+from camcal_dask.repo.cubes import raw as cubes
 
 if TYPE_CHECKING:  # workers unpickle a plan, and they have no use for the Butler
-    from camcal_dask.repo.registry import Repo
+    from camcal_dask.repo.butler.repository import Repo
 
 
 @dataclass(frozen=True)

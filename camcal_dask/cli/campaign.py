@@ -19,7 +19,7 @@ from camcal_dask.cli.common import (
     with_options,
 )
 from camcal_dask.cli.live import duration, line, watching
-from camcal_dask.repo import usable
+from camcal_dask.repo.cubes import usable
 
 
 @click.command()
@@ -29,8 +29,8 @@ from camcal_dask.repo import usable
 @instrument_option
 def status(repo: str, run: str | None, watch: bool, instrument: str | None) -> None:
     """Say how far RUN is (default: all runs of REPO): while it goes, and afterwards."""
-    from camcal_dask.campaign.history import damage, recorded_runs, snapshots
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.campaign.past.history import damage, recorded_runs, snapshots
+    from camcal_dask.repo.butler.repository import open_repo
 
     with open_repo(repo) as opened:
         if run:
@@ -61,9 +61,9 @@ def status(repo: str, run: str | None, watch: bool, instrument: str | None) -> N
 @instrument_option
 def history(repo: str, run: str, failed: bool, quanta: bool, instrument: str | None) -> None:
     """Print what RUN did: every attempt with command, settings, inputs, software, host, times and outcomes."""
-    from camcal_dask.campaign import attempts
-    from camcal_dask.campaign.history import latest_outcomes, outcomes
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.campaign.past import attempts
+    from camcal_dask.campaign.past.history import latest_outcomes, outcomes
+    from camcal_dask.repo.butler.repository import open_repo
 
     with open_repo(repo) as opened:
         root = opened.root
@@ -128,8 +128,8 @@ def _account(record: dict[str, Any]) -> list[tuple[str, str]]:
 @instrument_option
 def logs(repo: str, run: str, detector: str | None, failed: bool, text: str, instrument: str | None) -> None:
     """Print the log lines and tracebacks of the quanta of RUN, of all attempts."""
-    from camcal_dask.campaign.history import outcomes, reference_instrument
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.campaign.past.history import outcomes, reference_instrument
+    from camcal_dask.repo.butler.repository import open_repo
 
     with open_repo(repo) as opened:
         root = opened.root
@@ -161,10 +161,10 @@ def rerun(
     cluster: str,
 ) -> None:
     """Repeat RUN exactly into another RUN: same settings, exposures, detectors and calibrations."""
-    from camcal_dask.campaign.rerun import differences, replan
-    from camcal_dask.campaign.run import Options, execute
-    from camcal_dask.campaign.workers import connect, load_profile
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.campaign.cluster.workers import connect, load_profile
+    from camcal_dask.campaign.past.rerun import differences, replan
+    from camcal_dask.campaign.running.run import Options, execute
+    from camcal_dask.repo.butler.repository import open_repo
 
     profile = load_profile(cluster, processes)
     with open_repo(repo, writeable=True) as opened:

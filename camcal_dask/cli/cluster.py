@@ -20,7 +20,7 @@ def cluster() -> None:
 @cluster.command("list")
 def list_() -> None:
     """List the profiles; your own lie in ~/.config/camcal/cluster or in $CAMCAL_CLUSTER_PATH."""
-    from camcal_dask.campaign.profile import load_profile, profile_names
+    from camcal_dask.campaign.cluster.profile import load_profile, profile_names
 
     for name, path in profile_names().items():  # no table: it would cut the paths
         click.echo(f"{name:14} {load_profile(str(path)).kind:10} {path}")
@@ -30,8 +30,8 @@ def list_() -> None:
 @click.argument("profile", type=PLACE)
 def render(profile: str) -> None:
     """Print the job script, manifest or options that PROFILE hands to its system."""
-    from camcal_dask.campaign import backends
-    from camcal_dask.campaign.profile import load_profile
+    from camcal_dask.campaign.cluster import backends
+    from camcal_dask.campaign.cluster.profile import load_profile
 
     click.echo(backends.render(load_profile(profile)))
 
@@ -43,10 +43,10 @@ def render(profile: str) -> None:
 @click.option("--instrument", help="camera whose detectors must fit into the workers' memory (default: full-size ones)")
 def check(profile: str, repo: str | None, processes: int | None, instrument: str | None) -> None:
     """Start PROFILE, run a small job on every worker, measure its way to REPO, say what would go wrong."""
-    from camcal_dask.campaign import check as checks
-    from camcal_dask.campaign.workers import connect, load_profile
+    from camcal_dask.campaign.cluster import check as checks
+    from camcal_dask.campaign.cluster.workers import connect, load_profile
     from camcal_dask.instruments import get_instrument
-    from camcal_dask.repo import files
+    from camcal_dask.repo.storage import files
 
     camera = None if instrument is None else get_instrument(instrument)
     settings = load_profile(profile, processes)

@@ -17,13 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from camcal_dask.campaign import faults
+from camcal_dask.campaign.running import faults
 from camcal_dask.config import expanded
 from camcal_dask.errors import RepoError, explain
 from camcal_dask.redact import redacted
 
 if TYPE_CHECKING:
-    from camcal_dask.repo.registry import Repo
+    from camcal_dask.repo.butler.repository import Repo
 
 
 class Plain(Console):
@@ -163,7 +163,7 @@ class Duration(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read ``10 minutes``, ``2 h``, ``04:00:00`` or a number of seconds."""
-        from camcal_dask.campaign.profile import seconds
+        from camcal_dask.campaign.cluster.profile import seconds
 
         try:
             return seconds(str(value))

@@ -34,8 +34,8 @@ def simulate(
     **sets: Any,
 ) -> None:
     """Write simulated raw FITS files, with the truth beside them, into OUT."""
+    from camcal_dask.campaign.cluster.workers import connect, load_profile
     from camcal_dask.campaign.simulation import exposure_sets, simulate_on
-    from camcal_dask.campaign.workers import connect, load_profile
     from camcal_dask.instruments import get_instrument
 
     camera = get_instrument(instrument)
@@ -78,11 +78,11 @@ def ingest(
     cluster: str,
 ) -> None:
     """Read raw FITS files (files, folders, globs, or those of another Butler) into the raw cubes and register them."""
-    from camcal_dask.campaign.workers import connect, load_profile
-    from camcal_dask.repo.foreign import raws_of
-    from camcal_dask.repo.ingest import find_files
-    from camcal_dask.repo.ingest import ingest as ingest_files
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.campaign.cluster.workers import connect, load_profile
+    from camcal_dask.repo.butler.foreign import raws_of
+    from camcal_dask.repo.butler.repository import open_repo
+    from camcal_dask.repo.incoming.ingest import find_files
+    from camcal_dask.repo.incoming.ingest import ingest as ingest_files
 
     if bool(paths) == bool(other):
         raise click.UsageError("give PATHS, or --from-butler with another repository")

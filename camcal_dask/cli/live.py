@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from camcal_dask.cli.common import console
-from camcal_dask.repo import usable
+from camcal_dask.repo.cubes import usable
 
 if TYPE_CHECKING:
-    from camcal_dask.campaign.tracker import Snapshot
+    from camcal_dask.campaign.running.tracker import Snapshot
 
 LINE_S = 10.0
 """Seconds between two lines of a log."""

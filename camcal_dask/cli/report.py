@@ -19,8 +19,8 @@ from camcal_dask.cli.common import PLACE, FilePath, check_instrument, console, i
 @instrument_option
 def report(repo: str, run: str, output: Path | None, dataset_type: str | None, instrument: str | None) -> None:
     """Write a static HTML report of RUN, a calibration or a verification."""
-    from camcal_dask.repo.registry import open_repo
-    from camcal_dask.report.build import default_folder, write_report
+    from camcal_dask.repo.butler.repository import open_repo
+    from camcal_dask.report.pages.build import default_folder, write_report
 
     with open_repo(repo) as opened:
         check_instrument(opened, run, instrument)
@@ -56,8 +56,8 @@ def show(
     instrument: str | None,
 ) -> None:
     """Make a picture of WHAT: raw, corrected (after the ISR), or a dataset type such as bias."""
-    from camcal_dask.repo.registry import open_repo
-    from camcal_dask.report.show import open_pixels, picture
+    from camcal_dask.repo.butler.repository import open_repo
+    from camcal_dask.report.figures.show import open_pixels, picture
 
     with open_repo(repo) as opened:
         pixels = open_pixels(
@@ -86,7 +86,7 @@ def show(
 def dashboard(repo: str, port: int, address: str, instrument: str | None) -> None:
     """Look at the runs of REPO, of all cameras or of one, in a browser.  Reads only; ends with Ctrl-C."""
     from camcal_dask.errors import ConfigError
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.repo.butler.repository import open_repo
 
     try:
         from camcal_dask.dashboard.serve import serve
@@ -105,8 +105,8 @@ def dashboard(repo: str, port: int, address: str, instrument: str | None) -> Non
 @instrument_option
 def approve(repo: str, run: str, by: str, note: str, override: str, instrument: str | None) -> None:
     """Record that a person accepts the calibrations of RUN."""
-    from camcal_dask.repo.registry import open_repo
-    from camcal_dask.repo.signoff import approve as record
+    from camcal_dask.repo.butler.repository import open_repo
+    from camcal_dask.repo.butler.signoff import approve as record
 
     with open_repo(repo) as opened:
         check_instrument(opened, run, instrument)

@@ -15,7 +15,7 @@ from camcal_dask.cli.common import PLACE, FilePath, console, instrument_option, 
 @click.option("--registry", help="postgresql://user@host/database (default: SQLite)")
 def create(repo: str, instrument: str, registry: str | None) -> None:
     """Make the repository REPO, or add an instrument to it."""
-    from camcal_dask.repo.registry import create_repo
+    from camcal_dask.repo.butler.repository import create_repo
 
     with create_repo(repo, instrument, registry) as made:
         camera = made.instrument(instrument)
@@ -51,8 +51,8 @@ def certify(
     RUN must have been approved (camcal approve); of a CHAINED collection of RUNs the first dataset of each data id is
     taken.  Who, when and on which verification it rests is recorded beside the calibration.
     """
-    from camcal_dask.repo.registry import open_repo
-    from camcal_dask.repo.signoff import certify as certify_approved
+    from camcal_dask.repo.butler.repository import open_repo
+    from camcal_dask.repo.butler.signoff import certify as certify_approved
 
     with open_repo(repo, writeable=True) as opened:
         acts = certify_approved(
@@ -78,7 +78,7 @@ def certify(
 @instrument_option
 def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: str, instrument: str | None) -> None:
     """Say which DATASET_TYPE is valid for an exposure and detector."""
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.repo.butler.repository import open_repo
 
     with open_repo(repo) as opened:
         ref = opened.find_calib(dataset_type, exposure, detector, names(inputs), instrument=instrument)
@@ -107,7 +107,7 @@ def export(
 ) -> None:
     """Write DATASET_TYPE (ptc, linearizerPtc, linearizer) into OUT as FITS files that the LSST stack reads."""
     from camcal_dask.campaign.export import export as write_files
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.repo.butler.repository import open_repo
 
     given = dict(card.partition("=")[::2] for card in cards)
     with open_repo(repo) as opened:
@@ -136,8 +136,8 @@ def check(repo: str, repair: bool, quick: bool, instrument: str | None) -> None:
 
     The exit code is 1 if something is lost or damaged.
     """
+    from camcal_dask.repo.butler.repository import open_repo
     from camcal_dask.repo.check import check as look
-    from camcal_dask.repo.registry import open_repo
 
     with open_repo(repo, writeable=repair) as opened:
         account = look(opened, repair=repair, quick=quick, instrument=instrument)
@@ -157,7 +157,7 @@ def import_(paths: tuple[str, ...], repo: str, run: str, instrument: str | None)
     Pipelines take them when RUN is in -i.
     """
     from camcal_dask.campaign.importing import import_tables
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.repo.butler.repository import open_repo
 
     with open_repo(repo, writeable=True) as opened:
         dataset_type, detectors = import_tables(opened, paths, run, instrument=instrument)

@@ -68,14 +68,14 @@ def run(
     register_dataset_types: bool,
 ) -> None:
     """Run a pipeline; options as in pipetask run.  The same command again does only what is missing."""
-    from camcal_dask.campaign import dataflow
-    from camcal_dask.campaign.attempts import list_attempts
-    from camcal_dask.campaign.plan import make_plan, without_existing
-    from camcal_dask.campaign.recipe import load_recipe
-    from camcal_dask.campaign.run import Limits, Options, count_tasks, execute
-    from camcal_dask.campaign.workers import connect, load_profile
+    from camcal_dask.campaign.cluster.workers import connect, load_profile
+    from camcal_dask.campaign.past.attempts import list_attempts
+    from camcal_dask.campaign.planning import dataflow
+    from camcal_dask.campaign.planning.plan import make_plan, without_existing
+    from camcal_dask.campaign.planning.recipe import load_recipe
+    from camcal_dask.campaign.running.run import Limits, Options, count_tasks, execute
     from camcal_dask.errors import ConfigError
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.repo.butler.repository import open_repo
 
     recipe = load_recipe(pipeline, overrides)
     if instrument not in (None, recipe.instrument):
@@ -144,8 +144,8 @@ def chain(
     Without -p: bootstraps, defects, linearizer, ptc, then bias, dark and flats with these, and the defects again.
     """
     from camcal_dask.campaign.chain import Chain, ChainSettings
-    from camcal_dask.campaign.workers import connect, load_profile
-    from camcal_dask.repo.registry import open_repo
+    from camcal_dask.campaign.cluster.workers import connect, load_profile
+    from camcal_dask.repo.butler.repository import open_repo
 
     profile = load_profile(cluster, processes)
     settings = ChainSettings(
@@ -172,7 +172,7 @@ def chain(
 @with_options(cluster_options)
 def demo(folder: Path, exposures: int, fresh: bool, instrument: str, processes: int | None, cluster: str) -> None:
     """Simulate, ingest, build, verify and certify bias, dark, flat and defects in FOLDER; compare with the truth."""
-    from camcal_dask.campaign.workers import load_profile
+    from camcal_dask.campaign.cluster.workers import load_profile
     from camcal_dask.demo import INSTRUMENT, run_demo
     from camcal_dask.errors import ConfigError
 

@@ -62,8 +62,8 @@ def stats(
     Read noise by vendor:       camcal stats REPO --by vendor
     Where a test failed:        camcal stats REPO --failed bias.noise
     """  # noqa: D301 (click's mark for lines kept as they are)
-    from camcal_dask.repo.registry import open_repo
-    from camcal_dask.verify import query
+    from camcal_dask.repo.butler.repository import open_repo
+    from camcal_dask.verify.judging import query
 
     with open_repo(repo) as opened:
         found = opened.stats(dataset_type, names(runs), instrument=instrument)
@@ -91,7 +91,7 @@ def keep(statistics: xr.Dataset, condition: str) -> xr.Dataset:
     """
     import numpy as np
 
-    from camcal_dask.repo.statistics import choose
+    from camcal_dask.repo.cubes.statistics import choose
 
     match = _CONDITION.fullmatch(condition)
     if match is None:

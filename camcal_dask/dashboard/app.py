@@ -18,7 +18,7 @@ from camcal_dask.dashboard import panels
 from camcal_dask.dashboard.source import ALL, Source
 from camcal_dask.dashboard.state import COMPARISONS, LEVELS, State, others, settle
 from camcal_dask.instruments import Detector
-from camcal_dask.report.quantities import colour_limits
+from camcal_dask.report.content.quantities import colour_limits
 
 FloatArray = NDArray[np.float64]
 _REFRESH_MS = 60

@@ -15,7 +15,7 @@ from camcal_dask.dashboard.app import Page
 from camcal_dask.dashboard.source import Source
 from camcal_dask.dashboard.state import read
 from camcal_dask.errors import ConfigError
-from camcal_dask.repo.registry import Repo
+from camcal_dask.repo.butler.repository import Repo
 
 
 def make_server(repo: Repo, port: int = 0, address: str = "127.0.0.1", instrument: str | None = None) -> Server:

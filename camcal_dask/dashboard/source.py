@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import Detector
-from camcal_dask.repo.registry import Repo
-from camcal_dask.report.images import assembled
-from camcal_dask.report.layout import Layout, make_layout
-from camcal_dask.report.quantities import nan_median, quantities
-from camcal_dask.report.subject import product_of, shown_types
+from camcal_dask.repo.butler.repository import Repo
+from camcal_dask.report.content.layout import Layout, make_layout
+from camcal_dask.report.content.quantities import nan_median, quantities
+from camcal_dask.report.content.subject import product_of, shown_types
+from camcal_dask.report.figures.images import assembled
 
 FloatArray = NDArray[np.float64]
 ALL = "all"

@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from camcal_dask.campaign.chain import Chain, ChainSettings
+from camcal_dask.campaign.cluster.workers import Profile, connect
 from camcal_dask.campaign.simulation import simulate_on
-from camcal_dask.campaign.workers import Profile, connect
 from camcal_dask.demo.truth import bias_table, lines
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo.ingest import find_files, ingest
-from camcal_dask.repo.registry import Repo, create_repo
-from camcal_dask.repo.signoff import approve, certify
-from camcal_dask.report.build import write_report
+from camcal_dask.repo.butler.repository import Repo, create_repo
+from camcal_dask.repo.butler.signoff import approve, certify
+from camcal_dask.repo.incoming.ingest import find_files, ingest
+from camcal_dask.report.pages.build import write_report
 from camcal_dask.simulate import bias_set, dark_set, flat_set, load_truth, schedule
 
 if TYPE_CHECKING:

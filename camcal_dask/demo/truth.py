@@ -12,9 +12,9 @@ from rich.table import Table
 
 from camcal_dask.instruments import Amp, Detector
 from camcal_dask.instruments.focal_plane import assemble
-from camcal_dask.kernels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
-from camcal_dask.kernels.moments import clip_statistics, clipped_mean_stack
-from camcal_dask.repo.registry import Repo
+from camcal_dask.kernels.pixels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
+from camcal_dask.kernels.statistics.moments import clip_statistics, clipped_mean_stack
+from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.simulate import Truth
 
 SKIPPED = 6

@@ -10,7 +10,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from camcal_dask.kernels.masks import MASK_PLANES
+from camcal_dask.kernels.pixels.masks import MASK_PLANES
 
 
 def write_image(

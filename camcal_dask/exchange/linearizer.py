@@ -19,7 +19,7 @@ from camcal_dask.errors import DataError, nearest
 from camcal_dask.exchange.header import calibration_header, metadata_of, native, opened, select_detector
 from camcal_dask.instruments.focal_plane import amp_boxes
 from camcal_dask.instruments.geometry import Detector
-from camcal_dask.kernels.linearity import TYPES
+from camcal_dask.kernels.linearity.correct import TYPES
 
 SCHEMA = "Gen3 Linearizer"
 VERSION = 1.8
@@ -75,7 +75,7 @@ def write_linearizer(
     ----------
     path : file to write
     linearizer : Dataset
-        From `camcal_dask.calibs.linearity.fit`, or the product.
+        From `camcal_dask.calibs.linearizer.fit.fit`, or the product.
     detector : Detector
         Must be in it; its amps give the rows.
     metadata : further header cards, see :func:`camcal_dask.exchange.header.calibration_header`
@@ -111,7 +111,7 @@ def read_linearizer(path: str | Path) -> xr.Dataset:
     Returns
     -------
     Dataset
-        One detector, as `camcal_dask.calibs.linearity.fit` makes it; ``exposure`` holds positions.
+        One detector, as `camcal_dask.calibs.linearizer.fit.fit` makes it; ``exposure`` holds positions.
         ``attrs["cards"]`` are the header cards.
 
     Raises

@@ -107,7 +107,7 @@ def write_ptc(path: str | Path, ptc: xr.Dataset, detector: Detector, metadata: M
     ----------
     path : file to write
     ptc : Dataset
-        Of `camcal_dask.calibs.ptc_solve.solve`, or of the extraction.  Pairs are sorted by the mean over the amps, as
+        Of `camcal_dask.calibs.ptc.solve.solve`, or of the extraction.  Pairs are sorted by the mean over the amps, as
         readers expect.  What is missing is written as NaN.
     detector : Detector
         Must be in ``ptc``; its amps give the rows.

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from camcal_dask.errors import DataError, nearest
 from camcal_dask.exchange.header import native
 from camcal_dask.instruments.geometry import Detector, Instrument
-from camcal_dask.kernels.brighter_fatter import detector_kernel
-from camcal_dask.kernels.cti import TRAP_KINDS
+from camcal_dask.kernels.charge.brighter_fatter import detector_kernel
+from camcal_dask.kernels.charge.cti import TRAP_KINDS
 from camcal_dask.regular import check_regular
 
 Rows = Mapping[str, NDArray[Any]]

@@ -9,7 +9,7 @@ fitsio                                                        128
 astropy table + its ``Rice1`` codec, a call a row             176
 astropy table + imagecodecs ``rcomp_decode``, a call a row    177
 astropy table + astropy's C function, a call a row            215
-:func:`camcal_dask.kernels.rice.decode_rows`, a call an amp   500
+:func:`camcal_dask.kernels.compression.rice.decode_rows`, a call an amp   500
 ===========================================================  ====
 
 (The kernel alone does 950 MB/s.)  imagecodecs would be 26 MB of dependency for a third of the speed and fitsio is
@@ -31,7 +31,7 @@ import numpy.typing as npt
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
-from camcal_dask.kernels.rice import BLOCK, SLACK, decode_rows
+from camcal_dask.kernels.compression.rice import BLOCK, SLACK, decode_rows
 
 Int32Array = npt.NDArray[np.int32]
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import Amp, Box, Detector
-from camcal_dask.kernels.masks import NO_DATA, PARTLY_VIGNETTED, VIGNETTED
+from camcal_dask.kernels.pixels.masks import NO_DATA, PARTLY_VIGNETTED, VIGNETTED
 
 FloatArray = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from camcal_dask.instruments import Detector, get_instrument
 from camcal_dask.instruments.focal_plane import assemble as assemble_ccd
 from camcal_dask.instruments.focal_plane import ccd_to_focal_plane, transform
 from camcal_dask.isr.blocks import Corrected, blocks_of, unwrap
-from camcal_dask.kernels.masks import NO_DATA, bits
+from camcal_dask.kernels.pixels.masks import NO_DATA, bits
 
 AMPS = ("amp", "y", "x")
 CCD = ("y_ccd", "x_ccd")

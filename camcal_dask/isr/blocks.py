@@ -31,7 +31,7 @@ from camcal_dask.isr import steps, whole
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.memory import reuse_freed_memory
 from camcal_dask.isr.tables import Prepared, Tables, check_detectors, prepare, select_tables
-from camcal_dask.kernels.masks import MASK_PLANES
+from camcal_dask.kernels.pixels.masks import MASK_PLANES
 
 DIMS = ("exposure", "detector", "amp", "y", "x")
 SLAB_ROWS = 256
@@ -304,7 +304,7 @@ def isr(
     block : "exposure" or "slab"
         Blocks of (1 exposure, 1 detector), or of (all exposures, 1 detector, ``slab_rows`` rows).
     slab_rows : int, optional
-        Height of a slab [pixel], 256 by default; `camcal_dask.calibs.stack.slab_rows_for` plans it.
+        Height of a slab [pixel], 256 by default; `camcal_dask.calibs.combined.combine.slab_rows_for` plans it.
 
     Returns
     -------

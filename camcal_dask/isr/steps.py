@@ -20,10 +20,12 @@ from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import Amp, Box, Detector
 from camcal_dask.isr.config import IsrConfig, OverscanConfig
 from camcal_dask.isr.tables import NO_TABLES, Prepared, prepare
-from camcal_dask.kernels import calibrate, crosstalk, cti, linearity, overscan
-from camcal_dask.kernels.masks import BAD, NO_DATA
-from camcal_dask.kernels.moments import median
-from camcal_dask.kernels.random import split64
+from camcal_dask.kernels.charge import cti
+from camcal_dask.kernels.linearity import correct as linearity
+from camcal_dask.kernels.pixels.masks import BAD, NO_DATA
+from camcal_dask.kernels.readout import calibrate, crosstalk, overscan
+from camcal_dask.kernels.simulator.random import split64
+from camcal_dask.kernels.statistics.moments import median
 
 FloatArray = NDArray[np.float32]
 _DITHER_LOW = {"symmetric": -0.5, "positive": 0.0, "negative": -1.0}

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import Amp, Detector
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.kernels import brighter_fatter, crosstalk, cti, linearity
+from camcal_dask.kernels.charge import brighter_fatter, cti
+from camcal_dask.kernels.linearity import correct as linearity
+from camcal_dask.kernels.readout import crosstalk
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,9 @@ from camcal_dask.instruments.focal_plane import amp_boxes, assemble, split
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.tables import Prepared
-from camcal_dask.kernels import amp_offset, brighter_fatter, interpolation, saturation
+from camcal_dask.kernels.charge import brighter_fatter
+from camcal_dask.kernels.pixels import interpolation
+from camcal_dask.kernels.readout import amp_offset, saturation
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]

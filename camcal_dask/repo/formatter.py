@@ -11,7 +11,9 @@ from lsst.resources import ResourcePath
 
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes, files, objects, selection
+from camcal_dask.repo.butler import selection
+from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.storage import files, objects
 
 ANCHOR = ".butler"
 """Ending of the empty file by which the Butler's datastore knows a cube or record beside it.

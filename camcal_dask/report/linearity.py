@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from camcal_dask.kernels.linearity import TYPES, linearize, make_linearity
+from camcal_dask.kernels.linearity.correct import TYPES, linearize, make_linearity
 
 USED, UNUSED, CURVE, PTC_TURNOFF, LINEAR_TURNOFF = "#1f4e79", "#b8b8b8", "#1f4e79", "#e08a1e", "#b3261e"
 _LEAST_SIGNAL = 30.0

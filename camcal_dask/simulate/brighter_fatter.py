@@ -16,7 +16,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from camcal_dask.kernels.sensor import area_flow, pad_edges
+from camcal_dask.kernels.simulator.sensor import area_flow, pad_edges
 from camcal_dask.simulate.config import BrighterFatter
 
 F4 = npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ def boundary_shifts(a: F8) -> tuple[F4, F4]:
     Returns
     -------
     shift_e : (2r, r + 1) float32, shift_n : (2r + 1, r) float32 [pixel/electron]
-        As :func:`camcal_dask.kernels.sensor.area_flow` wants them, r = n - 1.
+        As :func:`camcal_dask.kernels.simulator.sensor.area_flow` wants them, r = n - 1.
     """
     full = plane(a)
     r = len(a) - 1

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camcal_dask.instruments.geometry import Amp, get_instrument
-from camcal_dask.kernels.sensor import bloom, poisson_from_normals
+from camcal_dask.kernels.simulator.sensor import bloom, poisson_from_normals
 from camcal_dask.simulate.brighter_fatter import redistribute, shifts_of
 from camcal_dask.simulate.config import SimulationConfig
 from camcal_dask.simulate.exposures import ExposureSpec

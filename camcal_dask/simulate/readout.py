@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camcal_dask.instruments.geometry import Amp
-from camcal_dask.kernels.sensor import add_crosstalk, serial_cti
+from camcal_dask.kernels.simulator.sensor import add_crosstalk, serial_cti
 from camcal_dask.simulate.charge import collect_charge
 from camcal_dask.simulate.config import SimulationConfig
 from camcal_dask.simulate.exposures import ExposureSpec

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from astropy.io import fits
 
 from camcal_dask.instruments.geometry import Detector, Instrument
-from camcal_dask.kernels.rice_encode import BLOCK_SIZE, encode_image
+from camcal_dask.kernels.compression.rice_encode import BLOCK_SIZE, encode_image
 from camcal_dask.simulate.config import SimulationConfig
 from camcal_dask.simulate.exposures import ExposureSpec
 from camcal_dask.simulate.headers import Card, amp_cards, config_cards, primary_header, reb_cards

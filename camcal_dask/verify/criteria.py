@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from camcal_dask.verify import defect_criteria, eo_criteria
-from camcal_dask.verify.criterion import Criterion
+from camcal_dask.verify.judging.criterion import Criterion
 from camcal_dask.verify.linearity import LINEARIZER
 from camcal_dask.verify.ptc_criteria import GAIN, PTC
 

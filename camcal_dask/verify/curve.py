@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from camcal_dask.kernels.ptc_models import EQ_20, LagPlanes, growth, polynomials
+from camcal_dask.kernels.ptc.models import EQ_20, LagPlanes, growth, polynomials
 
 FloatArray = npt.NDArray[np.float64]
 _AMP = ("detector", "amp")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from camcal_dask.verify.criterion import Criterion
+from camcal_dask.verify.judging.criterion import Criterion
 
 DEFECTS = (
     Criterion(

@@ -6,7 +6,7 @@ A row whose statistic was not measured (no photodiode, no overscan, no product) 
 
 from __future__ import annotations
 
-from camcal_dask.verify.criterion import Criterion
+from camcal_dask.verify.judging.criterion import Criterion
 
 _TO_ADU = "to_electron / gain"
 

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import xarray as xr
 
 from camcal_dask.errors import DataError
-from camcal_dask.kernels.akima import akima_spline
-from camcal_dask.kernels.linearity import TYPES, correct_signals
-from camcal_dask.kernels.linearity_nodes import find_levels, level_medians, level_signals, measure_shape
-from camcal_dask.kernels.linearity_spline import Ramp, SplineTerms, fit_spline, uniform_nodes
-from camcal_dask.kernels.proportionality import LINEAR_RANGE, ends_early, proportionality
-from camcal_dask.verify.criterion import Criterion
+from camcal_dask.kernels.linearity.akima import akima_spline
+from camcal_dask.kernels.linearity.correct import TYPES, correct_signals
+from camcal_dask.kernels.linearity.nodes import find_levels, level_medians, level_signals, measure_shape
+from camcal_dask.kernels.linearity.proportionality import LINEAR_RANGE, ends_early, proportionality
+from camcal_dask.kernels.linearity.spline import Ramp, SplineTerms, fit_spline, uniform_nodes
+from camcal_dask.verify.judging.criterion import Criterion
 from camcal_dask.verify.ptc import nominal
 
 FloatArray = npt.NDArray[np.float64]

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, Detector, get_instrument
-from camcal_dask.kernels import outlier_counts
-from camcal_dask.kernels.hot_pixels import Q95, hot_pixels
-from camcal_dask.kernels.moments import median
-from camcal_dask.kernels.tearing import profile, tearing
-from camcal_dask.verify.block import Statistic
+from camcal_dask.kernels.pixels.hot_pixels import Q95, hot_pixels
+from camcal_dask.kernels.readout.tearing import profile, tearing
+from camcal_dask.kernels.statistics import outlier_counts
+from camcal_dask.kernels.statistics.moments import median
+from camcal_dask.verify.measuring.block import Statistic
 
 FloatArray = npt.NDArray[np.float64]
 FRAME = 9
@@ -91,7 +91,7 @@ def hot_mask(dark: xr.Dataset) -> xr.Dataset:
 
     Returns
     -------
-    Dataset of ``mask`` (detector, amp, y, x) int32, 1 where `camcal_dask.kernels.hot_pixels.hot_pixels` finds one.
+    Dataset of ``mask`` (detector, amp, y, x) int32, 1 where `kernels.pixels.hot_pixels.hot_pixels` finds one.
     """
     image = dark["image"].transpose("detector", "amp", "y", "x").chunk({"detector": 1, "amp": -1, "y": -1, "x": -1})
     numbers = da.from_array(image["detector"].values, chunks=1)[:, None, None, None]

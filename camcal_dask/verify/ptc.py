@@ -14,10 +14,10 @@ from scipy.optimize import least_squares
 from camcal_dask.errors import DataError
 from camcal_dask.ingest.identifiers import unpack_exposure_id
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.kernels.proportionality import Proportionality, ends_early, proportionality
-from camcal_dask.verify.block import MeasureConfig
+from camcal_dask.kernels.linearity.proportionality import Proportionality, ends_early, proportionality
 from camcal_dask.verify.curve import shot_variance
-from camcal_dask.verify.references import expectations
+from camcal_dask.verify.measuring.block import MeasureConfig
+from camcal_dask.verify.measuring.references import expectations
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
         ``a00_err``; ``n_used`` pairs;
         ``raw_mean_max`` [adu]; ``short_ramp``, 1 where the curve holds as far as the flats reach, which is below
         `LINEAR_RANGE`; ``linearity_worst``, ``linearity_rms``, ``linearity_turnoff`` [electron] against light
-        (`camcal_dask.kernels.proportionality`); ``cov_slope``, ``cov_offset`` (.., lag) of a robust line; ``n_pixel``.
+        (`kernels.linearity.proportionality`); ``cov_slope``, ``cov_offset`` (.., lag) of a robust line; ``n_pixel``.
     """
     used = ptc["used"]
     weighted = ptc.where(used)

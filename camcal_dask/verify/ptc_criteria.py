@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from camcal_dask.kernels.proportionality import LINEAR_RANGE
-from camcal_dask.verify.criterion import Criterion
+from camcal_dask.kernels.linearity.proportionality import LINEAR_RANGE
+from camcal_dask.verify.judging.criterion import Criterion
 
 PTC = (
     Criterion(

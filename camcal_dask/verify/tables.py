@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.errors import DataError
-from camcal_dask.verify.criterion import Criterion
-from camcal_dask.verify.judge import judge
+from camcal_dask.verify.judging.criterion import Criterion
+from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.linearity import linearizer_table
 from camcal_dask.verify.ptc import gain_table, ptc_table
 
@@ -37,7 +37,7 @@ def judge_table(
         Scalar coordinates (``exposure``, ``mjd`` ...) are those of the exposure that stands for a table without
         that dimension.
     tests, thresholds, known_bad
-        As in `camcal_dask.verify.judge.judge`.
+        As in `camcal_dask.verify.judging.judge.judge`.
 
     Returns
     -------

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camcal_dask.campaign.plan import make_plan
-from camcal_dask.campaign.recipe import load_recipe
-from camcal_dask.campaign.run import Options, execute
-from camcal_dask.campaign.workers import Profile, connect
-from camcal_dask.repo.ingest import ingest
-from camcal_dask.repo.registry import create_repo, open_repo
+from camcal_dask.campaign.cluster.workers import Profile, connect
+from camcal_dask.campaign.planning.plan import make_plan
+from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.running.run import Options, execute
+from camcal_dask.repo.butler.repository import create_repo, open_repo
+from camcal_dask.repo.incoming.ingest import ingest
 from camcal_dask.simulate import bias_set, simulate
 
 DAY = 20260812

@@ -5,15 +5,17 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from camcal_dask.campaign import attempts, exclusive, process
-from camcal_dask.campaign.history import outcomes, snapshots
-from camcal_dask.campaign.record import provenance_id
-from camcal_dask.campaign.rerun import replan
-from camcal_dask.campaign.run import Limits, Options, execute
-from camcal_dask.campaign.tasks.product import Job, Place
+from camcal_dask.campaign.past import attempts
+from camcal_dask.campaign.past.history import outcomes, snapshots
+from camcal_dask.campaign.past.record import provenance_id
+from camcal_dask.campaign.past.rerun import replan
+from camcal_dask.campaign.running import exclusive, process
+from camcal_dask.campaign.running.job import Job, Place
+from camcal_dask.campaign.running.run import Limits, Options, execute
 from camcal_dask.cli import main
 from camcal_dask.errors import RepoError, RunError
-from camcal_dask.repo import files, products
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.storage import files
 
 from .conftest import assert_same, bias_plan, make_bias
 
@@ -115,7 +117,7 @@ def test_a_calibration_that_was_made_again_in_its_run_is_another_one(repo, threa
     job = Job(repo, threads, Place(repo.root, plan, ""), "x", None)
     before, attrs = provenance_id(plan), job.attributes()
     assert attrs["calib_provenance"]["bias"]["0"] == repo.open("bias", run="u/clean").attrs["provenance_id"]
-    monkeypatch.setattr("camcal_dask.campaign.record.check_format", lambda uri, kind: {"provenance_id": "other"})
+    monkeypatch.setattr("camcal_dask.campaign.past.record.check_format", lambda uri, kind: {"provenance_id": "other"})
     assert provenance_id(plan) != before
     assert job.differences(attrs) == ["calibrations"]
 

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 from camcal_dask.campaign.chain import Step, in_order
-from camcal_dask.campaign.recipe import load_recipe
-from camcal_dask.campaign.selection import choose
+from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.planning.selection import choose
 from camcal_dask.errors import ConfigError, PlanError
 
 

@@ -5,14 +5,15 @@ import pytest
 from click.testing import CliRunner
 
 from camcal_dask.calibs.products import template
-from camcal_dask.calibs.ptc_product import arrays_of, shared
-from camcal_dask.calibs.ptc_solve import solve
+from camcal_dask.calibs.ptc.product import arrays_of, shared
+from camcal_dask.calibs.ptc.solve import solve
 from camcal_dask.campaign.export import export
 from camcal_dask.cli import main
 from camcal_dask.errors import ConfigError, RepoError
 from camcal_dask.exchange.ptc import read_ptc
-from camcal_dask.repo import files, products
-from tests.calibs.ptc_curves import means, partial, truth
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.storage import files
+from tests.calibs.ptc.ptc_curves import means, partial, truth
 
 RUN = "u/exported"
 

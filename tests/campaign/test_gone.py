@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from camcal_dask.campaign.plan import make_plan
-from camcal_dask.campaign.recipe import load_recipe
-from camcal_dask.campaign.run import Options, execute
-from camcal_dask.campaign.workers import Profile, connect
+from camcal_dask.campaign.cluster.workers import Profile, connect
+from camcal_dask.campaign.planning.plan import make_plan
+from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.running.run import Options, execute
 from camcal_dask.errors import RunError
-from camcal_dask.repo import files
-from camcal_dask.repo.ingest import ingest
-from camcal_dask.repo.registry import create_repo, open_repo
+from camcal_dask.repo.butler.repository import create_repo, open_repo
+from camcal_dask.repo.incoming.ingest import ingest
+from camcal_dask.repo.storage import files
 from camcal_dask.simulate import bias_set, simulate
 
 from .conftest import DAY
@@ -77,7 +77,7 @@ def test_the_guard_travels_to_workers(filled, monkeypatch):
     """A worker learns of the repository from what it unpickles."""
     import pickle
 
-    from camcal_dask.campaign.tasks.product import Place
+    from camcal_dask.campaign.running.job import Place
 
     sent = pickle.dumps(Place("/guarded/repo", None, ""))
     monkeypatch.setattr(files, "_roots", set())

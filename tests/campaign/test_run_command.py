@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from camcal_dask.campaign import attempts, chain
-from camcal_dask.campaign.quanta import Outcome
+from camcal_dask.campaign import chain
+from camcal_dask.campaign.past import attempts
+from camcal_dask.campaign.planning.quanta import Outcome
 from camcal_dask.cli import main
-from camcal_dask.repo import files
-from camcal_dask.repo.ingest import ingest
-from camcal_dask.repo.registry import create_repo, open_repo
+from camcal_dask.repo.butler.repository import create_repo, open_repo
+from camcal_dask.repo.incoming.ingest import ingest
+from camcal_dask.repo.storage import files
 from camcal_dask.simulate import bias_set, dark_set, simulate
 from tests.services import wait_until
 

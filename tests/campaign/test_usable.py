@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from camcal_dask.calibs.defects import FoundDefects, dead_amps
+from camcal_dask.calibs.combined.combine import Finished, unusable_amps
+from camcal_dask.calibs.defects.find import FoundDefects, dead_amps
 from camcal_dask.calibs.products import LEVELS
-from camcal_dask.calibs.stack import Finished, unusable_amps
 from camcal_dask.cli import main
 from camcal_dask.errors import DataError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo.usable import summed_up, told, unusable, with_reasons
-from camcal_dask.report.build import write_report
+from camcal_dask.repo.cubes.usable import summed_up, told, unusable, with_reasons
+from camcal_dask.report.pages.build import write_report
 from tests.campaign.conftest import make_bias
 
 CAMERA = get_instrument("TinyCam")

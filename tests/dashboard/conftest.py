@@ -2,7 +2,7 @@
 
 import pytest
 
-from camcal_dask.repo.registry import create_repo, open_repo
+from camcal_dask.repo.butler.repository import create_repo, open_repo
 from tests.verified_runs import add_verification, make_bias, make_verdict
 
 

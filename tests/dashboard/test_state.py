@@ -5,7 +5,7 @@ pytest.importorskip("bokeh")
 from camcal_dask.dashboard.source import Source  # noqa: E402
 from camcal_dask.dashboard.state import State, read, settle  # noqa: E402
 from camcal_dask.errors import RepoError  # noqa: E402
-from camcal_dask.repo.registry import create_repo  # noqa: E402
+from camcal_dask.repo.butler.repository import create_repo  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,17 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
+from camcal_dask.calibs.combined.combine import CombineConfig, combine
 from camcal_dask.calibs.products import template
-from camcal_dask.calibs.ptc_product import shared
-from camcal_dask.calibs.stack import CombineConfig, combine
+from camcal_dask.calibs.ptc.product import shared
 from camcal_dask.cli import main
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.kernels.masks import NO_DATA
-from camcal_dask.repo import cubes, files, products
-from camcal_dask.repo.registry import open_repo
+from camcal_dask.kernels.pixels.masks import NO_DATA
+from camcal_dask.repo.butler.repository import open_repo
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.storage import files
 from camcal_dask.simulate import SimulationConfig, bias_set, load_truth, simulate
 from camcal_dask.simulate.config import CosmicRays, Faults
 from tests.ptc_data import solved

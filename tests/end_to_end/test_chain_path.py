@@ -8,14 +8,14 @@ from click.testing import CliRunner
 
 from camcal_dask.cli import main
 from camcal_dask.instruments.focal_plane import assemble
-from camcal_dask.kernels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
-from camcal_dask.kernels.masks import BAD, NO_DATA, bits
-from camcal_dask.kernels.regions import boxes_to_mask
-from camcal_dask.repo import products
-from camcal_dask.repo.registry import open_repo
+from camcal_dask.kernels.pixels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
+from camcal_dask.kernels.pixels.masks import BAD, NO_DATA, bits
+from camcal_dask.kernels.pixels.regions import boxes_to_mask
+from camcal_dask.repo.butler.repository import open_repo
+from camcal_dask.repo.cubes import products
 from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, load_truth, schedule, simulate
 from camcal_dask.simulate.config import CosmicRays, Crosstalk, SerialCti
-from camcal_dask.verify.judge import NOT_EVALUATED, PASS
+from camcal_dask.verify.judging.judge import NOT_EVALUATED, PASS
 
 DAY = 20260812
 N, FLAT_S, DARK_S = 9, 10.0, 60.0

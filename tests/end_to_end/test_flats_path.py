@@ -11,14 +11,15 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from camcal_dask.campaign.history import reference_record
+from camcal_dask.campaign.past.history import reference_record
 from camcal_dask.cli import main
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.kernels.linearity import TYPES
-from camcal_dask.repo import files, products
-from camcal_dask.repo.registry import open_repo
+from camcal_dask.kernels.linearity.correct import TYPES
+from camcal_dask.repo.butler.repository import open_repo
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.storage import files
 from camcal_dask.simulate import SimulationConfig, bias_set, flat_set, ptc_set, schedule, simulate
 from camcal_dask.simulate.config import FullWell, Illumination, ReadNoise, Response, ShotNoise
 

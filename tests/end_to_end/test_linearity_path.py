@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from camcal_dask.cli import main
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.kernels.linearity import TYPES
-from camcal_dask.repo.registry import open_repo
+from camcal_dask.kernels.linearity.correct import TYPES
+from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.simulate import SimulationConfig, load_truth, simulate
 from camcal_dask.simulate.config import Illumination, NonLinearity, Photodiode, ReadNoise, ShotNoise
 from camcal_dask.simulate.exposures import ptc_set

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from camcal_dask.calibs.pairs import pair_exposures
-from camcal_dask.calibs.ptc import PtcExtractConfig, extract
-from camcal_dask.calibs.ptc_product import amp_table
-from camcal_dask.calibs.ptc_solve import PtcSolveConfig, solve
+from camcal_dask.calibs.ptc.extract import PtcExtractConfig, extract
+from camcal_dask.calibs.ptc.pairs import pair_exposures
+from camcal_dask.calibs.ptc.product import amp_table
+from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.cli import main
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.repo.registry import open_repo
+from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.simulate import SimulationConfig, flat_set, load_truth, ptc_set, schedule, simulate
 from camcal_dask.simulate.config import (
     CosmicRays,

@@ -12,8 +12,8 @@ from camcal_dask.exchange.tables import read_table, sorted_knots
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
-from camcal_dask.kernels.cti import TRAP_KINDS, Trap, make_deferred_charge
-from camcal_dask.repo.registry import create_repo, open_repo
+from camcal_dask.kernels.charge.cti import TRAP_KINDS, Trap, make_deferred_charge
+from camcal_dask.repo.butler.repository import create_repo, open_repo
 from tests.isr.frames import tiny_raw
 
 CAMERA = get_instrument("TinyCam")

@@ -20,7 +20,7 @@ from camcal_dask.instruments.focal_plane import (
     vignette_planes,
     vignette_polygon,
 )
-from camcal_dask.kernels.masks import NO_DATA, PARTLY_VIGNETTED, VIGNETTED
+from camcal_dask.kernels.pixels.masks import NO_DATA, PARTLY_VIGNETTED, VIGNETTED
 
 
 @pytest.mark.parametrize("name", sorted(set(instrument_names()) - {"TinyCam"}))  # TinyCam: centres not computed

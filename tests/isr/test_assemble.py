@@ -10,7 +10,7 @@ from camcal_dask.instruments import get_instrument
 from camcal_dask.instruments.focal_plane import ccd_to_focal_plane, transform
 from camcal_dask.isr.assemble import assemble, bin_image, mosaic
 from camcal_dask.isr.blocks import isr
-from camcal_dask.kernels.masks import BAD, NO_DATA
+from camcal_dask.kernels.pixels.masks import BAD, NO_DATA
 from tests.isr.frames import refuse, task_count, tiny_raw
 
 CAMERA = get_instrument("TinyCam")

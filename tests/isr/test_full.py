@@ -9,7 +9,7 @@ from camcal_dask.errors import ConfigError, DataError
 from camcal_dask.isr import steps
 from camcal_dask.isr.blocks import blocks_of, isr, slabs_of
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig, SaturationConfig
-from camcal_dask.kernels.masks import BAD, CROSSTALK, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
+from camcal_dask.kernels.pixels.masks import BAD, CROSSTALK, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
 from tests.isr.calibrations import CAMERA, PEDESTAL, bright_raw, calibrations
 from tests.isr.frames import DAY, raw_array, refuse, task_count, tiny_raw
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from camcal_dask.campaign.recipe import load_recipe
+from camcal_dask.campaign.planning.recipe import load_recipe
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig
-from camcal_dask.kernels.masks import SAT
+from camcal_dask.kernels.pixels.masks import SAT
 from tests.isr.frames import raw_array
 
 ALONE = {"bias": False, "dark": False, "dither": "none", "crosstalk": CrosstalkConfig()}

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import SaturationConfig
-from camcal_dask.kernels.masks import EDGE, SAT
+from camcal_dask.kernels.pixels.masks import EDGE, SAT
 from camcal_dask.simulate import SimulationConfig
 from camcal_dask.simulate.brighter_fatter import shifts_of
 from camcal_dask.simulate.charge import collect_charge, lamp_electrons

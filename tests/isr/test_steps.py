@@ -6,9 +6,9 @@ import pytest
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr import steps
 from camcal_dask.isr.config import IsrConfig, OverscanConfig, ParallelOverscanConfig
-from camcal_dask.kernels.masks import BAD, NO_DATA, UNMASKEDNAN
-from camcal_dask.kernels.moments import clip_statistics
-from camcal_dask.kernels.overscan import FILL
+from camcal_dask.kernels.pixels.masks import BAD, NO_DATA, UNMASKEDNAN
+from camcal_dask.kernels.readout.overscan import FILL
+from camcal_dask.kernels.statistics.moments import clip_statistics
 from tests.isr.frames import DAY, tiny_raw
 
 CAMERA = get_instrument("TinyCam")

@@ -7,8 +7,10 @@ from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.focal_plane import amp_boxes, assemble
 from camcal_dask.isr.blocks import blocks_of, isr, slabs_of
 from camcal_dask.isr.config import IsrConfig, MorphologyConfig, SaturationConfig
-from camcal_dask.kernels import amp_offset, brighter_fatter, interpolation
-from camcal_dask.kernels.masks import BAD, EDGE, INTRP, ITL_DIP, SAT, SUSPECT
+from camcal_dask.kernels.charge import brighter_fatter
+from camcal_dask.kernels.pixels import interpolation
+from camcal_dask.kernels.pixels.masks import BAD, EDGE, INTRP, ITL_DIP, SAT, SUSPECT
+from camcal_dask.kernels.readout import amp_offset
 from tests.isr.calibrations import CAMERA, bright_raw, calibrations, table
 from tests.isr.frames import raw_array
 

@@ -16,7 +16,7 @@ from camcal_dask.kernels import compiled as subject
 PACKAGE = Path(camcal_dask.__file__).parent
 PROGRAM = """
 import numpy as np
-from camcal_dask.kernels.akima import akima_spline
+from camcal_dask.kernels.linearity.akima import akima_spline
 print(akima_spline(np.arange(5.0), np.arange(5.0) ** 2, np.array([2.0]))[0])
 """
 

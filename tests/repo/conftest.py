@@ -12,8 +12,8 @@ import xarray as xr
 
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes
-from camcal_dask.repo.registry import Repo, create_repo, open_repo
+from camcal_dask.repo.butler.repository import Repo, create_repo, open_repo
+from camcal_dask.repo.cubes import raw as cubes
 
 CAMERA = "TinyCam"
 DAYS = (20260812, 20260813)

@@ -13,10 +13,12 @@ from zarr.codecs import GzipCodec
 
 from camcal_dask.cli import main
 from camcal_dask.errors import DataError, RepoError
-from camcal_dask.repo import cubes, files, parts, products, shards
+from camcal_dask.repo.butler.repository import create_repo
 from camcal_dask.repo.check import check
-from camcal_dask.repo.ingest import ingest
-from camcal_dask.repo.registry import create_repo
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.incoming.ingest import ingest
+from camcal_dask.repo.storage import files, parts, shards
 from tests.raw_files import pixels, primary, write_raw_file
 
 from .conftest import CAMERA, bias_template, make_bias, write_bias

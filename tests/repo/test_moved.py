@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from lsst.daf.butler.cli.butler import cli
 
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import cubes, files
-from camcal_dask.repo.registry import Repo, create_repo, open_repo
+from camcal_dask.repo.butler.repository import Repo, create_repo, open_repo
+from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.storage import files
 
 from .conftest import CAMERA, EXPOSURES, fill, make_bias, pixels
 

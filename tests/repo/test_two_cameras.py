@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from camcal_dask.cli import main
 from camcal_dask.errors import CamcalError
-from camcal_dask.repo.registry import create_repo, open_repo
+from camcal_dask.repo.butler.repository import create_repo, open_repo
 
 from .conftest import CAMERA, EXPOSURES, record, write_bias
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from camcal_dask.calibs.linearity import fit
-from camcal_dask.calibs.linearity_config import LinearityConfig
+from camcal_dask.calibs.linearizer.config import LinearityConfig
+from camcal_dask.calibs.linearizer.fit import fit
 from camcal_dask.report.linearity import FIGURES, plot_correction, plot_curve, plot_residuals, save_linearity
-from tests.calibs.linearity_tables import Camera, ramp
+from tests.calibs.linearizer.linearity_tables import Camera, ramp
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from camcal_dask.kernels.sensor import (
+from camcal_dask.kernels.simulator.sensor import (
     add_crosstalk,
     area_flow,
     bloom,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from camcal_dask.kernels.rice_encode import encode_image, max_encoded_bytes
+from camcal_dask.kernels.compression.rice_encode import encode_image, max_encoded_bytes
 from camcal_dask.simulate.write import compressed_hdu
 
 RNG = np.random.default_rng(2)

@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.kernels.masks import NO_DATA
+from camcal_dask.kernels.pixels.masks import NO_DATA
 
 
 def gaussian_exposures(instrument="TinyCam", detectors=(0, 2), n_exposure=3, seed=0, units="electron"):

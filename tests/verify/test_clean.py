@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.calibs.defects import find_defects
-from camcal_dask.calibs.defects_config import DefectConfig
-from camcal_dask.calibs.stack import CombineConfig, combine
+from camcal_dask.calibs.combined.combine import CombineConfig, combine
+from camcal_dask.calibs.defects.config import DefectConfig
+from camcal_dask.calibs.defects.find import find_defects
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, simulate_exposure
-from camcal_dask.verify.judge import FAIL, NOT_EVALUATED, judge, summary
+from camcal_dask.verify.judging.judge import FAIL, NOT_EVALUATED, judge, summary
+from camcal_dask.verify.measuring.statistics import measure
 from camcal_dask.verify.product import hot_mask, measure_product
-from camcal_dask.verify.statistics import measure
 
 CAMERA = get_instrument("TinyCam")
 DETECTORS, DAY, SECONDS, N_OTHER = (0, 2), 20260812, 15.0, 2

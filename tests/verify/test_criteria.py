@@ -8,13 +8,13 @@ import xarray as xr
 import camcal_dask
 from camcal_dask.errors import ConfigError
 from camcal_dask.verify.criteria import BIAS, CRITERIA, KNOWN_BAD
-from camcal_dask.verify.criterion import digest, evaluate, names, with_thresholds
+from camcal_dask.verify.judging.criterion import digest, evaluate, names, with_thresholds
+from camcal_dask.verify.measuring.readout import READOUT
+from camcal_dask.verify.measuring.references import DERIVED
+from camcal_dask.verify.measuring.response import RESPONSE
+from camcal_dask.verify.measuring.series import SERIES
+from camcal_dask.verify.measuring.statistics import STATISTICS
 from camcal_dask.verify.product import PRODUCT
-from camcal_dask.verify.readout import READOUT
-from camcal_dask.verify.references import DERIVED
-from camcal_dask.verify.response import RESPONSE
-from camcal_dask.verify.series import SERIES
-from camcal_dask.verify.statistics import STATISTICS
 
 REFERENCES = {
     "gain",

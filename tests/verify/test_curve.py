@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.calibs.ptc_solve import PtcSolveConfig, solve
+from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.kernels.ptc_models import covariances, exp_variance
+from camcal_dask.kernels.ptc.models import covariances, exp_variance
 from camcal_dask.verify.curve import shot_variance
-from camcal_dask.verify.references import complete
-from camcal_dask.verify.statistics import MeasureConfig, measure
-from tests.calibs.ptc_curves import means, partial, truth
+from camcal_dask.verify.measuring.references import complete
+from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
+from tests.calibs.ptc.ptc_curves import means, partial, truth
 
 EXACT = MeasureConfig(overscan_skip_pixel=-1)
 MODELS = [

@@ -6,13 +6,13 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.kernels.masks import BAD, SAT
-from camcal_dask.verify.block import MeasureConfig, measure_block
+from camcal_dask.kernels.pixels.masks import BAD, SAT
 from camcal_dask.verify.criteria import CRITERIA
-from camcal_dask.verify.judge import FAIL, NOT_EVALUATED, PASS, failures, judge, majority, rubin, summary
+from camcal_dask.verify.judging.judge import FAIL, NOT_EVALUATED, PASS, failures, judge, majority, rubin, summary
+from camcal_dask.verify.measuring.block import MeasureConfig, measure_block
+from camcal_dask.verify.measuring.references import BF_DEFICIT_PER_ELECTRON, complete, masters, split_statistics
+from camcal_dask.verify.measuring.statistics import measure
 from camcal_dask.verify.product import hot_mask
-from camcal_dask.verify.references import BF_DEFICIT_PER_ELECTRON, complete, masters, split_statistics
-from camcal_dask.verify.statistics import measure
 
 EXACT = MeasureConfig(overscan_skip_pixel=-1)  # these frames have no overscan noise
 ONLY_BAD = MeasureConfig(overscan_skip_pixel=-1, bad_planes=("BAD", "NO_DATA"), correlations=False)

@@ -10,11 +10,11 @@ import xarray as xr
 from benchmarks.report import make_statistics
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.verify.criteria import CRITERIA
-from camcal_dask.verify.judge import failures, judge, summary
+from camcal_dask.verify.judging.judge import failures, judge, summary
+from camcal_dask.verify.measuring.raft import raft_correlations
+from camcal_dask.verify.measuring.readout import READOUT, ReadoutConfig, measure_readout
+from camcal_dask.verify.measuring.series import SERIES, series
 from camcal_dask.verify.product import PRODUCT, inside, measure_product
-from camcal_dask.verify.raft import raft_correlations
-from camcal_dask.verify.readout import READOUT, ReadoutConfig, measure_readout
-from camcal_dask.verify.series import SERIES, series
 
 CAMERA = get_instrument("TinyCam")
 DETECTORS = list(CAMERA.science_detectors)

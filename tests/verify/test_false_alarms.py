@@ -5,12 +5,12 @@ import pytest
 import xarray as xr
 
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.verify.judge import FAIL, PASS, failures, judge, rubin, rubin_rule
+from camcal_dask.verify.judging.judge import FAIL, PASS, failures, judge, rubin, rubin_rule
+from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
 from camcal_dask.verify.ptc import gain_table, ptc_table
-from camcal_dask.verify.statistics import MeasureConfig, measure
 from camcal_dask.verify.tables import judge_table
 from tests.ptc_data import solved
-from tests.verify.test_judge import statistics_of
+from tests.verify.judging.test_judge import statistics_of
 
 ALL = (0, 1, 2, 3)
 EXACT = MeasureConfig(overscan_skip_pixel=-1)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.kernels.moments import clipped_mean_stack
+from camcal_dask.kernels.statistics.moments import clipped_mean_stack
 from camcal_dask.verify.criteria import CRITERIA
-from camcal_dask.verify.judge import FAIL, failures, judge, summary
-from camcal_dask.verify.references import complete
-from camcal_dask.verify.statistics import MeasureConfig, measure
+from camcal_dask.verify.judging.judge import FAIL, failures, judge, summary
+from camcal_dask.verify.measuring.references import complete
+from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
 
 ALL = (0, 1, 2, 3)
 EXACT = MeasureConfig(overscan_skip_pixel=-1)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from camcal_dask.calibs.linearity import fit
-from camcal_dask.calibs.linearity_config import LinearityConfig
+from camcal_dask.calibs.linearizer.config import LinearityConfig
+from camcal_dask.calibs.linearizer.fit import fit
 from camcal_dask.instruments import get_instrument
-from camcal_dask.verify.judge import NOT_EVALUATED, failures
+from camcal_dask.verify.judging.judge import NOT_EVALUATED, failures
 from camcal_dask.verify.linearity import linearizer_table
 from camcal_dask.verify.tables import judge_table
-from tests.calibs.linearity_tables import Camera, ramp
+from tests.calibs.linearizer.linearity_tables import Camera, ramp
 
 BENT = Camera(c2=-4e-7)  # 4 % at 100 000 electrons
 NAMES = [amp.name for amp in get_instrument("LSSTCam").detectors[94].amps]

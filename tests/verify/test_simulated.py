@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.calibs.stack import combine
+from camcal_dask.calibs.combined.combine import combine
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.simulate import SimulationConfig, bias_set, simulate_exposure
-from camcal_dask.verify.judge import failures, judge
-from camcal_dask.verify.statistics import measure
+from camcal_dask.verify.judging.judge import failures, judge
+from camcal_dask.verify.measuring.statistics import measure
 
 FAULTS = {"dead": [(0, "C03")], "noisy": [(3, "C14")], "noise_factor": 2.0}
 DETECTORS, N = (0, 1, 2, 3), 8

@@ -8,13 +8,13 @@ from typing import Any
 
 import dask
 
-from camcal_dask.calibs.defects import Box, dead_amps, find_defects
-from camcal_dask.calibs.defects_config import DefectConfig
-from camcal_dask.campaign.quanta import Outcome, Quantum
-from camcal_dask.campaign.recipe import DefectsRecipe
-from camcal_dask.campaign.tasks.product import Job, Place
+from camcal_dask.calibs.defects.config import DefectConfig
+from camcal_dask.calibs.defects.find import Box, dead_amps, find_defects
+from camcal_dask.campaign.planning.quanta import Outcome, Quantum
+from camcal_dask.campaign.planning.recipe import DefectsRecipe
+from camcal_dask.campaign.running.job import Job, Place
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import products, usable
+from camcal_dask.repo.cubes import products, usable
 
 
 def run_defects(job: Job) -> Outcome:

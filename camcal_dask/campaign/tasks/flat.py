@@ -9,14 +9,14 @@ import dask
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.levels import measure, solve
-from camcal_dask.campaign.quanta import Outcome, Quantum
-from camcal_dask.campaign.recipe import FlatRecipe
-from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
+from camcal_dask.calibs.flat.levels import measure, solve
+from camcal_dask.campaign.planning.quanta import Outcome, Quantum
+from camcal_dask.campaign.planning.recipe import FlatRecipe
+from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.tasks.stack import stack_quantum
 from camcal_dask.isr.blocks import isr
-from camcal_dask.kernels.flat_scale import Levels
-from camcal_dask.repo import products
+from camcal_dask.kernels.light.flat_scale import Levels
+from camcal_dask.repo.cubes import products
 
 
 def run_flat(job: Job) -> Outcome:

@@ -8,15 +8,16 @@ from typing import Any
 import dask
 import xarray as xr
 
-from camcal_dask.calibs import linearity_ratios
-from camcal_dask.calibs.linearity import concat, fit, normalize
-from camcal_dask.calibs.linearity_product import arrays_of, shared
-from camcal_dask.campaign.plan import Plan
-from camcal_dask.campaign.quanta import Outcome, Quantum
-from camcal_dask.campaign.recipe import CURVES, LinearityRecipe
-from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
+from camcal_dask.calibs.linearizer import ratios as linearity_ratios
+from camcal_dask.calibs.linearizer.fit import concat, fit, normalize
+from camcal_dask.calibs.linearizer.product import arrays_of, shared
+from camcal_dask.campaign.planning.plan import Plan
+from camcal_dask.campaign.planning.quanta import Outcome, Quantum
+from camcal_dask.campaign.planning.recipe import CURVES, LinearityRecipe
+from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import files, products, usable
+from camcal_dask.repo.cubes import products, usable
+from camcal_dask.repo.storage import files
 
 _TABLE = (
     "raw_mean",

@@ -9,17 +9,18 @@ from typing import Any
 import dask
 import xarray as xr
 
-from camcal_dask.calibs.ptc import EXTRACTED, extract
-from camcal_dask.calibs.ptc_product import arrays_of, join_pairs, shared
-from camcal_dask.calibs.ptc_solve import reasons_of, solve
-from camcal_dask.campaign.plan import Plan
-from camcal_dask.campaign.quanta import Outcome, Quantum
-from camcal_dask.campaign.recipe import PtcRecipe
-from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
+from camcal_dask.calibs.ptc.extract import EXTRACTED, extract
+from camcal_dask.calibs.ptc.product import arrays_of, join_pairs, shared
+from camcal_dask.calibs.ptc.solve import reasons_of, solve
+from camcal_dask.campaign.planning.plan import Plan
+from camcal_dask.campaign.planning.quanta import Outcome, Quantum
+from camcal_dask.campaign.planning.recipe import PtcRecipe
+from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.errors import RepoError
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import files, products, usable
-from camcal_dask.repo.parts import bind, unbind, unpack
+from camcal_dask.repo.cubes import products, usable
+from camcal_dask.repo.storage import files
+from camcal_dask.repo.storage.parts import bind, unbind, unpack
 
 
 def run_ptc(job: Job) -> Outcome:

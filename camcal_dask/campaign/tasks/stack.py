@@ -9,17 +9,18 @@ from typing import Any
 import dask
 import numpy as np
 
-from camcal_dask.calibs.cosmic_rays import find_hits
-from camcal_dask.calibs.levels import VignetteConfig, vignette
-from camcal_dask.calibs.stack import Finished, combine, finished_of, unusable_amps
-from camcal_dask.calibs.state import check_powered, common_state
-from camcal_dask.campaign.plan import Plan
-from camcal_dask.campaign.quanta import Outcome, Quantum
-from camcal_dask.campaign.recipe import FlatRecipe, StackRecipe
-from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
+from camcal_dask.calibs.combined.combine import Finished, combine, finished_of, unusable_amps
+from camcal_dask.calibs.combined.cosmic_rays import find_hits
+from camcal_dask.calibs.combined.state import check_powered, common_state
+from camcal_dask.calibs.flat.levels import VignetteConfig, vignette
+from camcal_dask.campaign.planning.plan import Plan
+from camcal_dask.campaign.planning.quanta import Outcome, Quantum
+from camcal_dask.campaign.planning.recipe import FlatRecipe, StackRecipe
+from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import cubes, products, usable
+from camcal_dask.repo.cubes import products, usable
+from camcal_dask.repo.cubes import raw as cubes
 
 
 def run_stack(job: Job) -> Outcome:
@@ -67,7 +68,7 @@ def written(uri: str, index: int, product: Any, record: Any) -> Any:
     Parameters
     ----------
     uri, index : str, int
-        See `camcal_dask.repo.products.write_product`.
+        See `camcal_dask.repo.cubes.products.write_product`.
     product : Delayed
         Of a `Finished`.
     record : Delayed

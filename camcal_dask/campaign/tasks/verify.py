@@ -7,21 +7,21 @@ from functools import partial
 import dask
 import xarray as xr
 
-from camcal_dask.campaign.plan import Plan, made_from
-from camcal_dask.campaign.quanta import Outcome, Quantum, QuantumOutcome
-from camcal_dask.campaign.recipe import VerifyRecipe
-from camcal_dask.campaign.record import calib_ids, made_as
-from camcal_dask.campaign.selection import first_in_set
-from camcal_dask.campaign.tasks.product import Job, Place, open_calibs
+from camcal_dask.campaign.past.record import calib_ids, made_as
+from camcal_dask.campaign.planning.plan import Plan, made_from
+from camcal_dask.campaign.planning.quanta import Outcome, Quantum, QuantumOutcome
+from camcal_dask.campaign.planning.recipe import VerifyRecipe
+from camcal_dask.campaign.planning.selection import first_in_set
+from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo import products
-from camcal_dask.repo.shards import check_format, cube_exists
-from camcal_dask.verify.judge import failures, judge
+from camcal_dask.repo.cubes import products
+from camcal_dask.repo.storage.shards import check_format, cube_exists
+from camcal_dask.verify.judging.judge import failures, judge
+from camcal_dask.verify.measuring.raft import raft_correlations
+from camcal_dask.verify.measuring.readout import measure_readout
+from camcal_dask.verify.measuring.series import series
+from camcal_dask.verify.measuring.statistics import measure
 from camcal_dask.verify.product import hot_mask, measure_product
-from camcal_dask.verify.raft import raft_correlations
-from camcal_dask.verify.readout import measure_readout
-from camcal_dask.verify.series import series
-from camcal_dask.verify.statistics import measure
 
 
 def run_verify(job: Job) -> Outcome:

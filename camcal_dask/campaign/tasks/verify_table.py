@@ -9,12 +9,12 @@ import dask
 import numpy as np
 import xarray as xr
 
-from camcal_dask.campaign.quanta import Outcome, Quantum
-from camcal_dask.campaign.recipe import TableRecipe
-from camcal_dask.campaign.record import made_as
-from camcal_dask.campaign.tasks.product import Job, Place
-from camcal_dask.repo import products
-from camcal_dask.verify.judge import failures
+from camcal_dask.campaign.past.record import made_as
+from camcal_dask.campaign.planning.quanta import Outcome, Quantum
+from camcal_dask.campaign.planning.recipe import TableRecipe
+from camcal_dask.campaign.running.job import Job, Place
+from camcal_dask.repo.cubes import products
+from camcal_dask.verify.judging.judge import failures
 from camcal_dask.verify.tables import TABLES, judge_table
 
 

@@ -1,0 +1,1 @@
+"""Bias and dark: exposures combined into one image a detector."""

@@ -1,0 +1,1 @@
+"""Defects: bad pixels found in combined images."""

@@ -1,0 +1,1 @@
+"""Flats: exposures of one illumination and filter, each divided by its level, combined."""

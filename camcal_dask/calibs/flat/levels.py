@@ -1,0 +1,132 @@
+"""Levels of flats and the scales that follow from them (reference/construction.md 3.1, 3.2): pixels never move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+
+from camcal_dask.calibs.flat.illumination import LIT_SIGMA
+from camcal_dask.config import Config
+from camcal_dask.errors import DataError, PlanError
+from camcal_dask.instruments.focal_plane import vignette_planes
+from camcal_dask.instruments.geometry import Detector
+from camcal_dask.isr.blocks import blocks_of, unwrap
+from camcal_dask.kernels.light.flat_scale import Levels, measure_levels, solve_scales
+from camcal_dask.kernels.pixels.masks import NO_DATA, bits
+
+
+class LevelConfig(Config):
+    """How the exposures of a flat are brought to one scale."""
+
+    unit: Literal["detector", "amp"] = "detector"
+    """What has one throughput in the model: a detector or an amp."""
+    reject_mask: tuple[str, ...] = ("DETECTED", "BAD", "NO_DATA")
+    """Planes that keep a pixel out of the level."""
+
+
+class VignetteConfig(Config):
+    """Planes of the vignetted region in the final flat."""
+
+    enabled: bool = False
+    radius_mm: float = 350.0
+    """Beyond: no value, NO_DATA and VIGNETTED."""
+    partial_radius_mm: float = 317.0
+    """Beyond: PARTLY_VIGNETTED."""
+
+
+def measure(corrected: xr.Dataset, config: LevelConfig) -> Any:
+    """Levels of all exposures of one detector: a delayed list of `Levels`.
+
+    Parameters
+    ----------
+    corrected : Dataset
+        From ``isr(..., block="exposure")``, one detector.
+    """
+    blocks = blocks_of(corrected)
+    if blocks is None or corrected.sizes["detector"] != 1:
+        raise PlanError("levels: need the blocks of isr(..., block='exposure') as they are, of one detector")
+    reject = bits(config.reject_mask)
+    levels = da.blockwise(
+        _levels, "ed", blocks, "edayx", reject, None, name=f"levels-{tokenize(blocks.name, reject)}",
+        align_arrays=False, dtype=object, meta=np.empty((0, 0), object),
+    )  # fmt: skip
+    (levels,) = dask.optimize(levels)
+    return dask.delayed(list)(levels.to_delayed()[:, 0].tolist())
+
+
+def solve(
+    levels: Mapping[int, Sequence[Levels]], exposures: Sequence[int], amps: Sequence[str], config: LevelConfig
+) -> xr.Dataset:
+    """Solve the table of levels of all detectors.
+
+    Returns
+    -------
+    Dataset
+        ``exposure_scale`` (exposure), ``throughput`` and ``residual`` of the model, and the levels
+        and pixel counts of every (exposure, detector, amp).
+
+    Raises
+    ------
+    DataError
+        If an exposure has no usable level, or none that is significant, naming it.
+    """
+    ids = sorted(levels)
+    table = [[levels[d][e] for d in ids] for e in range(len(exposures))]
+    mean = np.array([[x.mean for x in row] for row in table])
+    count = np.array([[x.n for x in row] for row in table])
+    amp_mean = np.array([[x.amp_mean for x in row] for row in table])
+    amp_count = np.array([[x.amp_n for x in row] for row in table])
+    scales = solve_scales(mean, count) if config.unit == "detector" else solve_scales(amp_mean, amp_count)
+    if not np.isfinite(scales.exposure_scale).all():
+        dark = [e for e, s in zip(exposures, scales.exposure_scale, strict=True) if not np.isfinite(s)]
+        raise DataError(f"flat: exposures {dark} have no level above 0; leave them out (-d)")
+    _refuse_unlit(levels, exposures)
+    unit = ("detector",) if config.unit == "detector" else ("detector", "amp")
+    return xr.Dataset(
+        {
+            "exposure_scale": ("exposure", scales.exposure_scale),
+            "throughput": (unit, scales.unit_scale),
+            "residual": (("exposure", *unit), scales.residual),
+            "level": (("exposure", "detector"), mean),
+            "n_pixel": (("exposure", "detector"), count),
+            "amp_level": (("exposure", "detector", "amp"), amp_mean),
+            "amp_n_pixel": (("exposure", "detector", "amp"), amp_count),
+        },
+        {"exposure": list(exposures), "detector": ids, "amp": list(amps)},
+    )
+
+
+def _refuse_unlit(levels: Mapping[int, Sequence[Levels]], exposures: Sequence[int]) -> None:
+    """Refuse exposures whose level is within the scatter of the pixels of every amp: nothing can be divided by it."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.array([[x.amp_mean / x.amp_stdev for x in column] for column in levels.values()])
+    known = np.where(np.isnan(ratio), -np.inf, ratio).max(axis=(0, 2))
+    unlit = [e for e, best in zip(exposures, known, strict=True) if best < LIT_SIGMA]
+    if unlit:
+        raise DataError(
+            f"flat: exposures {unlit} have no light: no amp has a level of {LIT_SIGMA:.0f} times the scatter of its "
+            "pixels; leave them out (-d, or select.illumination=one)"
+        )
+
+
+def vignette(arrays: Mapping[str, np.ndarray], detector: Detector, config: VignetteConfig) -> dict[str, np.ndarray]:
+    """Set the vignette planes of a combined flat; beyond the field its value is 0."""
+    planes = vignette_planes(
+        detector, arrays["image"].shape, radius_mm=config.radius_mm, partial_radius_mm=config.partial_radius_mm
+    )
+    return {
+        **arrays,
+        "image": np.where(planes & NO_DATA, np.float32(0), arrays["image"]),
+        "mask": arrays["mask"] | planes,
+    }
+
+
+def _levels(block: Any, reject: int) -> Levels:
+    corrected = unwrap(block)
+    return measure_levels(corrected.image[0, 0], corrected.mask[0, 0], reject)

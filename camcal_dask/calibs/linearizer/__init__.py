@@ -1,0 +1,1 @@
+"""Linearizers: made from photon transfer curves."""

@@ -1,0 +1,62 @@
+"""Linearizers as a product cube: its variables, its layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from camcal_dask.calibs.variable import Variable
+
+AMP = ("detector", "amp")
+FLAT = (*AMP, "flat")
+
+LINEARIZER: Mapping[str, Variable] = MappingProxyType(
+    {
+        "type": Variable(AMP, "i1", "1", "kind of correction, index into camcal_dask.kernels.linearity.correct.TYPES"),
+        "coefficients": Variable((*AMP, "coefficient"), "f8", "adu", "as the kind lays them out, padded with 0"),
+        "table": Variable(("detector", "row", "column"), "f4", "adu", "rows of a LookupTable; empty for other kinds"),
+        "input_gain": Variable(AMP, "f8", "electron/adu", "gain of the photon transfer curve it was made from"),
+        "input_turnoff": Variable(AMP, "f8", "adu", "turnoff of that curve"),
+        "linearity_turnoff": Variable(AMP, "f8", "adu", "largest signal that is linear"),
+        "linearity_max_signal": Variable(AMP, "f8", "adu", "largest signal seen"),
+        "bad": Variable(AMP, "?", "1", "the amp could not be fitted"),
+        "reference_amp": Variable(("detector",), "i4", "1", "index of the reference amp of a DoubleSpline; -1: none"),
+        "fit_params": Variable((*AMP, "parameter"), "f8", "1", "polynomial, or slopes and nuisance terms of a Spline"),
+        "fit_params_err": Variable((*AMP, "parameter"), "f8", "1", "their errors"),
+        "fit_chi2": Variable(AMP, "f8", "1", "reduced chi2 of the fit"),
+        "line": Variable((*AMP, "term"), "f8", "adu", "intercept and slope of the linearised signal against light"),
+        "residual_sigma": Variable(AMP, "f8", "1", "robust scatter of the residual relative to the signal"),
+        "abscissa": Variable(FLAT, "f8", "1", "exposure time [s] or photodiode charge [C]"),
+        "normalization": Variable(("detector", "flat"), "f8", "1", "factor on it, from the focal plane"),
+        "group": Variable(FLAT, "i8", "1", "group of equal illumination; -1: none"),
+        "ordinate": Variable(FLAT, "f8", "adu", "measured signal; 0 where unknown"),
+        "used": Variable(FLAT, "?", "1", "the fit used it"),
+        "model": Variable(FLAT, "f8", "adu", "linearised signal without offset and drift"),
+        "residual": Variable(FLAT, "f8", "adu", "linearised signal less slope times light, of used flats"),
+        "residual_unmasked": Variable(FLAT, "f8", "adu", "the same of all flats"),
+        "left_out": Variable(FLAT, "f8", "1", "departure from linearity if the fit does not know the flat's level"),
+    }
+)
+"""Variables of ``linearizer``; the coordinate ``exposure`` (flat) is the exposure, or the first of the pair."""
+
+
+def shared(linearizer: xr.Dataset) -> xr.Dataset:
+    """What all detectors of a product share: the flats and the axes of coefficients, parameters and lookup rows."""
+    sizes = {name: linearizer.sizes.get(name, 1) for name in ("coefficient", "parameter", "row", "column")}
+    axes = {name: range(n) for name, n in sizes.items()}
+    return xr.Dataset(coords={"exposure": ("flat", linearizer["exposure"].values), "term": range(2), **axes})
+
+
+def arrays_of(linearizer: xr.Dataset, detector: int) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of one detector as the product holds them."""
+    one = linearizer.sel(detector=detector)
+    arrays = {}
+    for name, variable in LINEARIZER.items():
+        values = one[name].transpose(*variable.dims[1:]).values if name in one else np.zeros((1, 1))
+        arrays[name] = np.array(values, variable.dtype, order="C")
+    return arrays

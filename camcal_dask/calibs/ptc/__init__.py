@@ -1,0 +1,1 @@
+"""Photon transfer curves: pairs of flats measured and fitted."""

@@ -1,0 +1,445 @@
+"""Statistics of pairs of flats, the points of photon transfer curves (reference/ptc_linearity.md 1-5).
+
+All is lazy, one task a pair and detector.  Wired to the recipes of `camcal_dask.isr.blocks`, a task reads the two
+raw exposures, corrects them and measures them; a few numbers leave it.  Pixels that are in memory already are measured
+as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import dask
+import dask.array as da
+import numpy as np
+import pydantic
+import xarray as xr
+from dask.base import tokenize
+from dask.layers import ArraySliceDep
+from numpy.typing import NDArray
+from pydantic import Field
+
+from camcal_dask.calibs.variable import Variable
+from camcal_dask.config import Config
+from camcal_dask.errors import PlanError, nearest
+from camcal_dask.instruments.focal_plane import readout_to_focal_plane, transform
+from camcal_dask.instruments.geometry import get_instrument
+from camcal_dask.isr import steps
+from camcal_dask.isr.blocks import DIMS, Slab, slabs_of, unwrap
+from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
+from camcal_dask.kernels.ptc.flat_pair import GainCorrection, PairRules, bad_pixels, measure_pair, unvignetted
+
+FloatArray = NDArray[np.float64]
+_log = logging.getLogger(__name__)
+
+_AMP = ("pair", "detector", "amp")
+_LAG = (*_AMP, "lag_i", "lag_j")
+EXTRACTED: Mapping[str, Variable] = MappingProxyType(
+    {
+        "raw_mean": Variable(_AMP, "f8", "adu", "mean signal of the pair, clipped"),
+        "raw_delta": Variable(_AMP, "f8", "adu", "mean of the second exposure minus that of the first"),
+        "pixel_stdev": Variable(_AMP, "f8", "adu", "scatter of the pixels of one exposure: light and response"),
+        "raw_var": Variable(_AMP, "f8", "adu^2", "clipped variance of half the weighted difference"),
+        "row_mean_variance": Variable(_AMP, "f8", "adu^2", "clipped variance of the row means of the difference"),
+        "pair_gain": Variable(_AMP, "f8", "electron/adu", "gain from this pair alone"),
+        "noise_adu": Variable(_AMP, "f8", "adu", "read noise in the serial overscan, mean of the two exposures"),
+        "overscan_median": Variable(_AMP, "f8", "adu", "median serial overscan, mean of the two exposures"),
+        "amp_offset": Variable(_AMP, "f8", "adu", "pedestal from the steps at the amp's edges, mean of the two"),
+        "hist_var": Variable(_AMP, "f8", "adu^2", "variance of the Gaussian fitted to the plain difference"),
+        "hist_chi2_dof": Variable(_AMP, "f8", "1", "its reduced chi2"),
+        "ks_pvalue": Variable(_AMP, "f8", "1", "p-value of the difference against that Gaussian; 1 if not tested"),
+        "n_pixel": Variable(_AMP, "i8", "pixel", "good pixels before clipping"),
+        "valid": Variable(_AMP, "?", "1", "mean, variance and all covariances are known"),
+        "covariance": Variable(_LAG, "f8", "adu^2", "covariances of one image, clipping bias corrected"),
+        "covariance_sqrt_weight": Variable(_LAG, "f8", "1/adu^2", "inverse statistical errors of the covariances"),
+        "n_lag": Variable(_LAG, "i8", "pixel", "pixel pairs at this lag, of both signs where both enter"),
+    }
+)
+"""Variables of every pair, besides those of the exposures."""
+
+_CARRIED = {"noise_adu": "read_noise_adu", "overscan_median": "serial_overscan_median", "amp_offset": "amp_offset"}
+"""Variables of the isr whose mean over the two exposures is kept."""
+
+
+class PtcExtractConfig(Config):
+    """How pairs of flats are measured (reference/ptc_linearity.md 3-5)."""
+
+    lags: int = Field(10, ge=1)
+    """Side of the covariance matrix; the largest lag is one less."""
+    edge_pixel: int = Field(20, ge=0)
+    """Frame of every amp that is left out [pixel]; at most a tenth of its shorter side."""
+    bad_planes: tuple[str, ...] = ("SUSPECT", "BAD", "NO_DATA", "SAT")
+    """Planes that exclude a pixel, in either exposure."""
+    sigma_clip: float = Field(5.5, gt=0)
+    """Half-width of all clipping windows in standard deviations."""
+    iterations: int = Field(3, ge=1)
+    min_pixels: int = Field(10_000, ge=2)
+    """With fewer good pixels an amp has neither variance nor covariances."""
+    gain_correction: GainCorrection = "FULL"
+    """Correction of the pair gain for read noise and Poisson statistics; see `kernels.flat_pair.pair_gain`."""
+    gaussianity: bool = False
+    """Test every difference for a Gaussian distribution; much slower."""
+    vignetting: tuple[float, ...] = ()
+    """Coefficients (highest power first) of the relative illumination against the radius on the focal plane [m]."""
+    vignetting_percent: float = Field(2.0, gt=0)
+    """Pixels are left out whose illumination is this much below the largest in the amp [%]; raised in steps of 1 %
+    until ``vignetting_min_pixels`` remain."""
+    vignetting_min_pixels: int = Field(250_000, ge=1)
+    float32_difference: bool = True
+    """As in the LSST stack, the difference is formed in float32 with a rounded reciprocal; else in float64."""
+    absolute_bound: bool = True
+    """As there, outliers are clipped by abs(D) <= mean + 5.5 sigma; else by abs(D - mean) <= 5.5 sigma."""
+    sample_variance: bool = True
+    """As there, ``raw_var`` is divided by N - 1, the covariances by N; else both by N."""
+
+    @pydantic.field_validator("bad_planes")
+    @classmethod
+    def _known_planes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in MASK_PLANES:
+                raise ValueError(f"unknown mask plane {name!r}{nearest(name, MASK_PLANES)}")
+        return names
+
+    def edge_of(self, height: int, width: int) -> int:
+        """Frame [pixel] that an amp of this size loses: of a tiny amp something must remain."""
+        return min(self.edge_pixel, min(height, width) // 10)
+
+    @property
+    def rules(self) -> PairRules:
+        """What the kernel needs of it."""
+        return PairRules(
+            self.lags,
+            self.sigma_clip,
+            self.iterations,
+            self.min_pixels,
+            self.gain_correction,
+            self.gaussianity,
+            self.float32_difference,
+            self.absolute_bound,
+            self.sample_variance,
+        )
+
+
+class Exposed(NamedTuple):
+    """One corrected exposure of one detector: image float32 [adu], mask int32 (amp, y, x); `_CARRIED` (amp,) each."""
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.int32]
+    carried: Mapping[str, FloatArray]
+
+
+def extract(
+    corrected: xr.Dataset,
+    pairs: Sequence[tuple[int, int]],
+    config: PtcExtractConfig | None = None,
+    *,
+    photo_charge: xr.DataArray | None = None,
+    aux: Mapping[str, xr.DataArray] | None = None,
+) -> xr.Dataset:
+    """Measure pairs of flats in every detector, lazily.
+
+    Parameters
+    ----------
+    corrected : Dataset
+        From ``isr(..., block="exposure")`` in adu, lazy as it is, or loaded.  Of a Dataset that is lazy but was changed
+        since, every pair holds whole exposures between tasks.
+    pairs : sequence of (first, second) exposure ids
+    config : PtcExtractConfig, optional
+    photo_charge : DataArray (exposure), optional
+        Photodiode charge [C], NaN where there is none.
+    aux : mapping of name to DataArray (exposure), optional
+        Header values; those of the first exposure are kept as ``aux_<name>``.
+
+    Returns
+    -------
+    Dataset
+        `EXTRACTED`, and of each pair ``photo_charge`` (mean of those there are) and ``photo_charge_delta`` [C];
+        coordinates ``exposure_1``, ``exposure_2``, ``exposure_time`` [s] of the first, ``mjd`` of the earlier.  A pair
+        that cannot be measured is NaN, not ``valid``, and named in the log.
+
+    Raises
+    ------
+    PlanError
+        If ``corrected`` is not in adu or lacks an exposure, or there is no pair.
+    """
+    config = config or PtcExtractConfig()
+    _check(corrected, pairs)
+    detectors = tuple(corrected["detector"].values.tolist())
+    common = {"config": config, "detectors": detectors, "instrument": corrected.attrs["instrument"]}
+    common["pairs"] = tuple(pairs)
+    slabs = slabs_of(corrected, whole_ccd=True)
+    if slabs is not None:
+        if len(slabs.chunks[3]) > 1:
+            raise PlanError("extract: pairs need whole detectors: call isr(..., block='exposure')")
+        blocks = _from_source(slabs.blocks[:1], "edayx", len(detectors), _positions(corrected, pairs), common)
+    elif corrected["image"].chunks is None and corrected["mask"].chunks is None:
+        blocks = _from_source(_hold(corrected), None, len(detectors), _positions(corrected, pairs), common)
+    else:
+        blocks = _from_pixels(corrected, pairs, common)
+    found = _dataset(corrected, blocks, pairs, config).assign(_of_exposures(corrected, pairs, photo_charge, aux or {}))
+    return found.set_coords(["exposure_1", "exposure_2", "exposure_time", "mjd"])
+
+
+def measure_detector(
+    first: Exposed, second: Exposed, config: PtcExtractConfig, detector: int, instrument: str
+) -> dict[str, NDArray[Any]]:
+    """Measure all amps of one detector in a pair.
+
+    Returns
+    -------
+    Arrays (amp, ...) of the variables `EXTRACTED`; NaN for amps that the detector does not have.
+    """
+    n_amp = len(first.image)
+    result = _empty((n_amp,), config)
+    for name in _CARRIED:
+        values = [e.carried[name][:n_amp] for e in (first, second)]
+        known = np.isfinite(values).sum(axis=0)
+        result[name] = np.where(known > 0, np.nansum(values, axis=0) / np.maximum(known, 1), np.nan)
+    kept = _unvignetted(instrument, detector, config)
+    reject = np.int32(bits(config.bad_planes))
+    for amp in get_instrument(instrument).detectors[detector].amps:
+        a, edge = amp.index, config.edge_of(amp.data.height, amp.data.width)
+        box = np.s_[edge : amp.data.height - edge, edge : amp.data.width - edge]
+        bad = bad_pixels(first.mask[a][box], second.mask[a][box], reject)
+        if kept is not None:
+            bad |= ~kept[a][box]
+        noise = float(result["noise_adu"][a])
+        found = measure_pair(first.image[a][box], second.image[a][box], bad, noise, config.rules)
+        for name, value in found._asdict().items():
+            result[name][a] = value
+    return result
+
+
+def _empty(shape: tuple[int, ...], config: PtcExtractConfig) -> dict[str, NDArray[Any]]:
+    """Values of what was not measured, ``shape`` before the lags."""
+    lags = (config.lags, config.lags)
+    fill = {"f8": np.nan, "i8": 0, "?": False}
+    return {
+        name: np.full(shape + (lags if v.dims == _LAG else ()), fill[v.dtype], v.dtype) for name, v in EXTRACTED.items()
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def _unvignetted(instrument: str, detector: int, config: PtcExtractConfig) -> list[NDArray[np.bool_]] | None:
+    """Pixels of each amp that are bright enough, (y, x) bool; None if all are."""
+    if not config.vignetting:
+        return None
+    kept = []
+    sensor = get_instrument(instrument).detectors[detector]
+    for amp in sensor.amps:
+        x, y = np.arange(amp.data.width), np.arange(amp.data.height)[:, None]
+        radius = np.hypot(*transform(readout_to_focal_plane(sensor, amp), x, y)) * 1e-3
+        kept.append(
+            unvignetted(radius, config.vignetting, config.vignetting_percent, config.vignetting_min_pixels),
+        )
+    return kept
+
+
+def _check(corrected: xr.Dataset, pairs: Sequence[tuple[int, int]]) -> None:
+    if corrected["image"].dims != DIMS:
+        raise PlanError(f"extract: image has dims {corrected['image'].dims}, expected {DIMS}")
+    if corrected.attrs.get("units") != "adu":
+        units = corrected.attrs.get("units")
+        raise PlanError(f"extract: the exposures are in {units}, pairs are measured in adu: use isr.gains=none")
+    if not pairs:
+        raise PlanError("extract: no pairs were given; see camcal_dask.calibs.ptc.pairs.pair_exposures")
+    missing = sorted({e for pair in pairs for e in pair} - set(corrected["exposure"].values.tolist()))
+    if missing:
+        raise PlanError(f"extract: exposures {missing} of the pairs are not among those corrected")
+
+
+def _positions(corrected: xr.Dataset, pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    place = {e: i for i, e in enumerate(corrected["exposure"].values.tolist())}
+    return tuple((place[a], place[b]) for a, b in pairs)
+
+
+_OBJECT: dict[str, Any] = {"align_arrays": False, "dtype": object}
+
+
+class Loaded(NamedTuple):
+    """Corrected pixels in memory: arrays (exposure, detector, amp, ...), see `Exposed`."""
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.int32]
+    carried: Mapping[str, FloatArray]
+
+
+def _from_source(
+    source: Any, index: str | None, n_detector: int, positions: tuple[tuple[int, int], ...], common: dict[str, Any]
+) -> da.Array:
+    """One task a (pair, detector), which takes its two exposures from a `Slab` or from what is `Loaded`."""
+    chunks = (1,) * len(positions), (1,) * n_detector
+    name = source.name if index else source.key
+    return da.blockwise(
+        _measure_source, "pd", source, index, ArraySliceDep(chunks), "pd", positions=positions,
+        name=f"pairs-{tokenize(name, positions, common)}", meta=np.empty((0, 0), object), **_OBJECT, **common,
+    )  # fmt: skip
+
+
+def _measure_source(
+    block: Any,
+    region: tuple[slice, slice],
+    *,
+    positions: tuple[tuple[int, int], ...],
+    pairs: tuple[tuple[int, int], ...],
+    config: PtcExtractConfig,
+    detectors: tuple[int, ...],
+    instrument: str,
+) -> dict[str, NDArray[Any]]:
+    source: Slab | Loaded = unwrap(block)
+    p, d = region[0].start, region[1].start
+    try:
+        first, second = (
+            _correct(source, e) if isinstance(source, Slab) else _loaded(source, e, d) for e in positions[p]
+        )
+        return measure_detector(first, second, config, detectors[d], instrument)
+    except Exception:  # noqa: BLE001 (one pair must not end a run)
+        _log.exception("extract: exposures %s, %s, detector %d: not measured", *pairs[p], detectors[d])
+        return _empty((len(get_instrument(instrument).amp_names),), config)
+
+
+def _correct(slab: Slab, exposure: int) -> Exposed:
+    """Read and correct the exposure at position ``exposure``; one recipe tells how to make any exposure."""
+    one = dataclasses.replace(slab, exposures=range(exposure, exposure + 1))
+    image, mask = np.empty(slab.shape, np.float32), np.empty(slab.shape, np.int32)
+    interpolate = slab.source.config.interpolate
+    _, overscan, _ = one.correct(0, image, mask, np.empty(slab.shape, np.float32) if interpolate else None)
+    index = list(steps.STATISTICS)
+    carried = {name: overscan.statistics[:, index.index(source)] for name, source in _CARRIED.items()}
+    if slab.source.config.amp_offsets == "none":
+        carried["amp_offset"] = np.full(slab.shape[0], np.nan)
+    return Exposed(image, mask, carried)
+
+
+def _loaded(pixels: Loaded, exposure: int, detector: int) -> Exposed:
+    at = exposure, detector
+    return Exposed(pixels.image[at], pixels.mask[at], {name: v[at] for name, v in pixels.carried.items()})
+
+
+def _hold(corrected: xr.Dataset) -> Any:
+    """Pixels in memory as one delayed object; dask's own arrays would copy and hash them first."""
+    nothing = np.full(corrected["image"].shape[:3], np.nan)
+    carried = {
+        name: np.asarray(corrected[source].values, np.float64) if _known(corrected, source) else nothing
+        for name, source in _CARRIED.items()
+    }
+    return dask.delayed(Loaded(corrected["image"].values, corrected["mask"].values, carried), traverse=False)
+
+
+def _known(corrected: xr.Dataset, source: str) -> bool:
+    """Whether the isr measured a variable; amp offsets are zeros if it did not."""
+    measured = json.loads(corrected.attrs.get("isr_config", "{}")).get("amp_offsets") != "none"
+    return source in corrected and (source != "amp_offset" or measured)
+
+
+def _from_pixels(corrected: xr.Dataset, pairs: Sequence[tuple[int, int]], common: dict[str, Any]) -> da.Array:
+    """One task a (pair, detector) of pixels that are lazy, but no longer those of the isr."""
+    args: list[Any] = []
+    nothing = xr.full_like(corrected["image"].isel(y=0, x=0, drop=True), np.nan, np.float64)
+    for side in (0, 1):
+        one = corrected.sel(exposure=[pair[side] for pair in pairs])
+        for name in ("image", "mask"):
+            args += [one[name].chunk({"exposure": 1, "detector": 1, "amp": -1, "y": -1, "x": -1}).data, "pdayx"]
+        for source in _CARRIED.values():
+            values = one[source] if _known(corrected, source) else nothing.sel(exposure=one["exposure"])
+            args += [values.chunk({"exposure": 1, "detector": 1, "amp": -1}).data, "pda"]
+    chunks = (1,) * len(pairs), (1,) * corrected.sizes["detector"]
+    return da.blockwise(
+        _measure_pixels, "pd", *args, ArraySliceDep(chunks), "pd", concatenate=True,
+        name=f"pairs-{tokenize([a.name for a in args[::2]], common)}", meta=np.empty((0, 0), object),
+        **_OBJECT, **common,
+    )  # fmt: skip
+
+
+def _measure_pixels(
+    *blocks: Any,
+    pairs: tuple[tuple[int, int], ...],
+    config: PtcExtractConfig,
+    detectors: tuple[int, ...],
+    instrument: str,
+) -> dict[str, NDArray[Any]]:
+    *arrays, region = blocks
+    p, detector = region[0].start, detectors[region[1].start]
+    half = len(arrays) // 2
+    exposed = []
+    for image, mask, *carried in (arrays[:half], arrays[half:]):
+        values = {name: np.asarray(v[0, 0], np.float64) for name, v in zip(_CARRIED, carried, strict=True)}
+        exposed.append(Exposed(image[0, 0], mask[0, 0], values))
+    try:
+        return measure_detector(exposed[0], exposed[1], config, detector, instrument)
+    except Exception:  # noqa: BLE001 (one pair must not end a run)
+        _log.exception("extract: exposures %s, %s, detector %d: not measured", *pairs[p], detector)
+        return _empty((exposed[0].image.shape[0],), config)
+
+
+def _dataset(
+    corrected: xr.Dataset, blocks: da.Array, pairs: Sequence[tuple[int, int]], config: PtcExtractConfig
+) -> xr.Dataset:
+    """Gather the pairs of each detector, one task, and cut the variables out of that, a task each."""
+    key = blocks.name.removeprefix("pairs-")
+    gathered = da.blockwise(_gather, "d", blocks, "pd", name=f"curve-{key}", meta=np.empty(0, object), **_OBJECT)
+    sizes = {"pair": len(pairs), "amp": corrected.sizes["amp"], "lag_i": config.lags, "lag_j": config.lags}
+    letters = {"pair": "p", "detector": "d", "amp": "a", "lag_i": "i", "lag_j": "j"}
+    variables = {}
+    for name, variable in EXTRACTED.items():
+        dtype = np.dtype(variable.dtype)
+        field = da.blockwise(
+            _field, "".join(letters[d] for d in variable.dims), gathered, "d", name, None,
+            new_axes={letters[d]: sizes[d] for d in variable.dims if d != "detector"}, name=f"extracted-{name}-{key}",
+            align_arrays=False, dtype=dtype, meta=np.empty((0,) * len(variable.dims), dtype),
+        )  # fmt: skip
+        variables[name] = xr.Variable(variable.dims, field, {"units": variable.units, "long_name": variable.doc})
+    coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
+    lags = np.arange(config.lags)
+    attrs = {"instrument": corrected.attrs["instrument"], "units": "adu", "extract_config": config.model_dump_json()}
+    attrs |= {k: v for k, v in corrected.attrs.items() if k == "isr_config"}
+    return xr.Dataset(variables, {**coords, "pair": np.arange(len(pairs)), "lag_i": lags, "lag_j": lags}, attrs)
+
+
+def _gather(pairs: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Arrays (pair, amp, ...) of one detector."""
+    return {name: np.stack([pair[name] for pair in pairs]) for name in EXTRACTED}
+
+
+def _field(gathered: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    return gathered[name][:, None]
+
+
+def _of_exposures(
+    corrected: xr.Dataset,
+    pairs: Sequence[tuple[int, int]],
+    photo_charge: xr.DataArray | None,
+    aux: Mapping[str, xr.DataArray],
+) -> dict[str, Any]:
+    """Coordinates and variables of the pairs as such."""
+    first, second = (np.array(side, np.int64) for side in zip(*pairs, strict=True))
+
+    def values(name: str, ids: NDArray[np.int64]) -> FloatArray:
+        if name not in corrected.coords:
+            return np.full(len(ids), math.nan)
+        return np.asarray(corrected[name].sel(exposure=ids).values, np.float64)
+
+    charges = [
+        np.full(len(pairs), np.nan)
+        if photo_charge is None
+        else photo_charge.sel(exposure=ids).values.astype(np.float64)
+        for ids in (first, second)
+    ]
+    known = np.isfinite(charges).sum(axis=0)
+    mean = np.where(known > 0, np.nansum(charges, axis=0) / np.maximum(known, 1), np.nan)
+    found: dict[str, Any] = {
+        "exposure_1": ("pair", first),
+        "exposure_2": ("pair", second),
+        "exposure_time": ("pair", values("exposure_time", first), {"units": "s"}),
+        "mjd": ("pair", np.fmin(values("mjd", first), values("mjd", second)), {"units": "d"}),
+        "photo_charge": ("pair", mean, {"units": "C", "long_name": "photodiode charge, mean of the two"}),
+        "photo_charge_delta": ("pair", charges[1] - charges[0], {"units": "C", "long_name": "second minus first"}),
+    }
+    return found | {f"aux_{k}": ("pair", v.sel(exposure=first).values, dict(v.attrs)) for k, v in aux.items()}

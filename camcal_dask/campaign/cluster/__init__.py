@@ -1,0 +1,1 @@
+"""Where it runs: profiles, back ends, workers."""

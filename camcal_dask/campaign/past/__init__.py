@@ -1,0 +1,1 @@
+"""What was run: records, attempts, history, running again."""

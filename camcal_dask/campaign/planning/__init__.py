@@ -1,0 +1,1 @@
+"""Before a run: recipes, exposures, plans, quanta and their inputs."""

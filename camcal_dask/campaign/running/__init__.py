@@ -1,0 +1,1 @@
+"""A run: quanta on a cluster, whatever happens to some of them."""

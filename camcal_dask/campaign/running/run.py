@@ -1,0 +1,199 @@
+"""Carry out a plan: quanta on a cluster, whatever happens to some of them.
+
+A quantum that makes a product writes one shard; others return the statistics of their detector.
+Pixels stay in the tasks; the registry hears of a detector when its shard is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from camcal_dask.campaign.past import attempts
+from camcal_dask.campaign.past.record import RunRecord, now, open_record
+from camcal_dask.campaign.planning.plan import Plan
+from camcal_dask.campaign.planning.quanta import Outcome, Quantum
+from camcal_dask.campaign.planning.recipe import FlatRecipe, LinearityRecipe
+from camcal_dask.campaign.running import exclusive, faults
+from camcal_dask.campaign.running.job import Job, Place
+from camcal_dask.campaign.running.tracker import Limits, Progress, Snapshot, Tracker
+from camcal_dask.campaign.tasks.defects import defects_quantum, run_defects
+from camcal_dask.campaign.tasks.flat import level_quantum, run_flat
+from camcal_dask.campaign.tasks.linearity import ratio_quantum, run_linearity
+from camcal_dask.campaign.tasks.ptc import pair_quantum, paired, run_ptc
+from camcal_dask.campaign.tasks.stack import run_stack, stack_quantum
+from camcal_dask.campaign.tasks.verify import run_verify, verify_quantum
+from camcal_dask.campaign.tasks.verify_table import run_verify_table
+from camcal_dask.errors import CamcalError, RunError
+from camcal_dask.redact import redacted
+from camcal_dask.repo.butler.repository import Repo
+from camcal_dask.repo.cubes import products, usable
+from camcal_dask.repo.storage import files, naming
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Limits", "Options", "Outcome", "Progress", "Snapshot", "count_tasks", "execute"]
+_TASKS: dict[str, Callable[[Job], Outcome]] = {
+    "stack": run_stack,
+    "flat": run_flat,
+    "defects": run_defects,
+    "ptc": run_ptc,
+    "linearity": run_linearity,
+    "verify": run_verify,
+    "verify_table": run_verify_table,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a plan is carried out; nothing here changes a pixel."""
+
+    cluster: str = "local"
+    """Name of the cluster, for the record."""
+    limits: Limits = Limits()
+    progress: Progress | None = None
+    """Called with the outcome of each quantum."""
+    watch: Callable[[Snapshot], None] | None = None
+    """Called with the state of the run every two seconds."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Pipeline and overrides as the user gave them, for the record."""
+
+
+def execute(
+    repo: Repo,
+    plan: Plan,
+    client: Client,
+    *,
+    cluster: str = "local",
+    progress: Progress | None = None,
+    options: Options | None = None,
+) -> Outcome:
+    """Run a plan on a client's workers and register what is whole.
+
+    Safe to repeat: quanta that are done already are skipped, half-written ones redone.
+
+    Parameters
+    ----------
+    repo : Repo
+        Opened for writing.
+    plan : Plan
+        From :func:`camcal_dask.campaign.planning.plan.make_plan`.
+    client : distributed.Client
+        Where the tasks run.
+    cluster, progress
+        As in `Options`.
+    options : Options, optional
+        How to carry it out.
+
+    Raises
+    ------
+    RepoError
+        If the output cannot be a RUN, or holds products of another recipe or other exposures.
+    RunError
+        If another client works on it, or the storage takes no more.
+    """
+    options = options or Options(cluster=cluster, progress=progress)
+    uri = naming.product_uri(repo.root, plan.output, plan.recipe.product)
+    repo.check_output(plan.output)
+    repo.register_dataset_type(plan.recipe.product, plan.product_dimensions, plan.is_calibration)
+    repo.register_run(plan.output)
+    attempt = attempts.open_attempt(repo.root, plan.output, plan.recipe.product)
+    try:
+        with exclusive.alone(attempt, plan.recipe.product):
+            if options.limits.clobber:
+                repo.forget_product(plan.output, plan.recipe.product)
+                products.discard(uri)
+            return _attempt(repo, plan, client, options, attempt, uri)
+    except OSError as error:
+        if faults.storage_full(error):
+            raise RunError(
+                f"{plan.output}: the storage takes no more ({error}); make room or mount it again, and repeat the run"
+            ) from error
+        raise
+
+
+def _attempt(repo: Repo, plan: Plan, client: Client, options: Options, attempt: str, uri: str) -> Outcome:
+    """Carry out one attempt between the two writings of its record."""
+    record = open_record(plan, options.cluster, options.asked)
+    record.uri, record.scheduler = uri.removeprefix(f"{repo.root}/"), redacted(str(client.scheduler.address))
+    files.write_json(attempts.record_uri(attempt), record.plain())
+    start = Snapshot(plan.output, plan.recipe.product)
+    tracker = Tracker(attempt, start, options.limits, options.progress, options.watch, plan.task_bytes)
+    tracker.expect(plan.quanta)
+    tracker.tick(client)
+    job = Job(repo, client, Place(repo.root, plan, uri), record.provenance_id, tracker)
+    try:
+        outcome = _TASKS[plan.recipe.task](job)
+    except KeyboardInterrupt as interrupt:
+        tracker.interrupt(interrupt)
+        raise
+    except BaseException as error:
+        tracker.stop(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        unusable = _unusable(uri, plan)
+        tracker.unusable(unusable)
+        record.unusable = {str(d): reasons for d, reasons in unusable.items()}
+        tracker.close()
+        _close(repo, plan, attempt, record, tracker)
+    return replace(
+        outcome, seconds=tracker.seconds, stopped=tracker.stopped, signal=tracker.signal, total=tracker.snapshot.total,
+        unusable=unusable,
+    )  # fmt: skip
+
+
+def _unusable(uri: str, plan: Plan) -> dict[int, dict[str, str]]:
+    """Amps that the product is no use for; what cannot be read says nothing, and is told of where it is used."""
+    with contextlib.suppress(OSError, CamcalError):
+        return usable.unusable(uri, plan.detectors)
+    return {}
+
+
+def _close(repo: Repo, plan: Plan, attempt: str, record: RunRecord, tracker: Tracker) -> None:
+    """Complete the record of an attempt, and that of the run: the list of all attempts."""
+    outcomes = tracker.outcomes.values()
+    record.state, record.stopped, record.ended = tracker.snapshot.state, tracker.stopped, now()
+    record.seconds, record.counts = tracker.seconds, tracker.count()
+    record.workers, record.threads = tracker.snapshot.workers, tracker.snapshot.threads
+    record.cpu_s = sum(o.cpu_s for o in outcomes)
+    record.peak_mib = max((o.peak_mib for o in outcomes), default=0.0)
+    failed = [o for o in outcomes if o.status == "failed"]
+    record.failed = [{"quantum": str(o.quantum), "reason": o.reason} for o in failed[:100]]
+    files.write_json(attempts.record_uri(attempt), record.plain())
+    whole = attempts.write_run_record(repo.root, plan.output)
+    if any(o.status != "failed" for o in outcomes):
+        repo.register_product(plan.output, "runRecord", whole, [{"instrument": plan.instrument.name}])
+
+
+def count_tasks(repo: Repo, plan: Plan) -> int:
+    """Blocks that will be computed: those of one quantum, times the quanta."""
+    able = [d for d in plan.detectors if d not in plan.lacking]
+    return len(able) * _tasks_of_one(Place(repo.root, plan, ""), able[0]) if able else 0
+
+
+def _tasks_of_one(place: Place, detector: int) -> int:
+    def size(graph: Any) -> int:
+        return len(dict(graph.__dask_graph__()))
+
+    recipe = place.plan.recipe
+    quantum = Quantum(recipe.task, detector)
+    if recipe.task == "verify":
+        return size(verify_quantum(place, quantum))
+    if recipe.task == "verify_table":
+        return 1
+    if recipe.task == "ptc":
+        pairs = paired(place.plan)
+        return 1 + len(pairs) * size(pair_quantum(place, Quantum("pairs", detector, pairs[0])))
+    if isinstance(recipe, LinearityRecipe):
+        fits = 1 + recipe.linearity.normalization.rounds
+        single = recipe.linearity.single_exposures
+        return fits + (size(ratio_quantum(place, Quantum("ratios", detector))) if single else 0)
+    if recipe.task == "defects":
+        return size(defects_quantum(place, quantum))
+    if isinstance(recipe, FlatRecipe):
+        ones = [1.0] * len(place.plan.exposures)
+        return size(level_quantum(place, quantum)) + size(stack_quantum(place, quantum, ones))
+    return size(stack_quantum(place, quantum))

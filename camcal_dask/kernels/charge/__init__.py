@@ -1,0 +1,1 @@
+"""What happens to charge in the silicon: deferred charge, the brighter-fatter effect, persistence."""

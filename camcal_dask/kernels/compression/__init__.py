@@ -1,0 +1,1 @@
+"""RICE compression of FITS tiles."""

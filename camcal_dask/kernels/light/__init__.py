@@ -1,0 +1,1 @@
+"""How much light fell: scales of flats, gain ratios, photodiode charges."""

@@ -1,0 +1,1 @@
+"""Linearity: corrections of every type and the fits that make them."""

@@ -1,0 +1,436 @@
+"""Linearity correction of all types (reference/isr.md 2.6, ptc_linearity.md "Correction").
+
+A correction is additive, v' = v + f(v), and known in the unit of its calibration (adu).  Node
+tables are turned once per amp into piecewise cubics (:class:`Pieces`) that a vectorised kernel
+evaluates; the trap tables of :mod:`camcal_dask.kernels.charge.cti` use the same pieces.
+
+Where we differ from today's system:
+
+- **every** type is converted to the image's unit, v' = v + g f(v/g), not only the two splines;
+- the clip margins below the last node (0.1 and 0.01) are adu too, so the result in adu does not
+  depend on the gain at all;
+- an amp whose coefficients or gain are not finite becomes NaN for every type and is named in
+  :attr:`Linearity.problems`, instead of silently NaN (splines), applied (Polynomial) or skipped (gain).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from camcal_dask.errors import DataError, nearest
+from camcal_dask.kernels.compiled import compiled
+from camcal_dask.kernels.linearity.akima import akima_slopes
+
+FloatArray = NDArray[np.float64]
+
+TYPES = ("DoubleSpline", "Spline", "LookupTable", "Polynomial", "Squared", "Proportional", "None")
+"""Linearity types in the spelling of the calibration files; the last two change nothing."""
+
+SPLINE_MARGIN, DOUBLE_SPLINE_MARGIN = 0.1, 0.01
+"""How far below its last node [adu] a spline is clipped."""
+
+_MAX_BUCKETS = 8192
+_RUN = 96
+_MAX_BLENDED = 6
+
+
+class Pieces(NamedTuple):
+    """Piecewise cubic, constant outside [low, high], with a table that finds the piece of a value.
+
+    Piece i starts at ``node[i]``: value = c[0,i] + d (c[1,i] + d (c[2,i] + d c[3,i])), d = v - node[i].
+    ``first[b]`` is the piece at the low edge of uniform bucket b; the right piece is at most
+    2**passes - 1 further, found by bisection without branches (``node`` is padded with inf for it).
+    """
+
+    node: NDArray[np.float32]
+    c: NDArray[np.float32]
+    first: NDArray[np.int32]
+    low: np.float32
+    high: np.float32
+    per_bucket: np.float32
+    passes: int
+
+
+@dataclass(frozen=True, eq=False)
+class AmpLinearity:
+    """Correction of one amp in the unit of the image.
+
+    ``pieces`` are subtracted one after the other; ``polynomial`` are c_0, c_1 ... of v + sum c_i v^(i+2);
+    ``table`` is one row of the lookup table (image unit) read at int(offset + v / scale).
+    """
+
+    kind: Literal["pieces", "polynomial", "table", "nothing", "failed"]
+    pieces: tuple[Pieces, ...] = ()
+    polynomial: FloatArray = field(default_factory=lambda: np.zeros(0))
+    table: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    offset: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Linearity:
+    """Correction of a detector: one entry an amp, and why amps failed (index -> reason)."""
+
+    amps: tuple[AmpLinearity, ...]
+    problems: Mapping[int, str]
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """(amp,) True where the amp cannot be linearised and comes out NaN."""
+        return np.array([amp.kind == "failed" for amp in self.amps])
+
+
+def make_linearity(
+    types: Sequence[str],
+    coefficients: ArrayLike,
+    *,
+    table: ArrayLike | None = None,
+    scale: ArrayLike | None = None,
+    names: Sequence[str] = (),
+) -> Linearity:
+    """Prepare the correction of a detector.
+
+    Parameters
+    ----------
+    types : (amp,) linearity types, see ``TYPES``.
+    coefficients : (amp, m), laid out as in a LINEARIZER file, padded at the end.
+    table : (row, column) lookup values [unit of the calibration], for type LookupTable.
+    scale : (amp,) unit of the image per unit of the calibration: the gain when the image is in
+        electron and the calibration in adu; None if the units agree.
+    names : of the amps, for messages; without them amps are called by their position.
+
+    Raises
+    ------
+    DataError
+        An unknown type, coefficients that do not fit their type, nodes that do not rise. (Values
+        that are not finite are no error: the amp fails alone.)
+    """
+    rows = np.asarray(coefficients, dtype=np.float64)
+    scales = np.ones(len(types)) if scale is None else np.asarray(scale, dtype=np.float64)
+    if rows.ndim != 2 or len(rows) != len(types) or scales.shape != (len(types),):
+        raise DataError(
+            f"linearity: {len(types)} types, coefficients {rows.shape}, scale {scales.shape}; need one row an amp"
+        )
+    lookup = None if table is None else np.asarray(table, dtype=np.float64)
+    amps, problems = [], {}
+    known = names or [str(i) for i in range(len(types))]
+    for index, (name, kind, row, g) in enumerate(zip(known, types, rows, scales, strict=True)):
+        amp = _prepare(name, kind, row, lookup, float(g))
+        if isinstance(amp, str):
+            problems[index] = amp
+            amp = AmpLinearity("failed")
+        amps.append(amp)
+    return Linearity(tuple(amps), problems)
+
+
+def _prepare(name: str, kind: str, row: FloatArray, table: FloatArray | None, scale: float) -> AmpLinearity | str:
+    """One amp, or the reason why it fails."""
+    if kind not in TYPES:
+        raise DataError(f"linearity: amp {name} has unknown type {kind!r}{nearest(kind, TYPES)}")
+    if kind in ("Proportional", "None"):
+        return AmpLinearity("nothing")
+    if not (np.isfinite(scale) and scale > 0):
+        return f"gain {scale} is not usable"
+    if kind in ("Polynomial", "Squared"):
+        c = row[:1] if kind == "Squared" else row
+        return _polynomial(c, scale)
+    if kind == "LookupTable":
+        return _table(name, row, table, scale)
+    splines = _double_spline(name, row) if kind == "DoubleSpline" else _spline(row)
+    margin = DOUBLE_SPLINE_MARGIN if kind == "DoubleSpline" else SPLINE_MARGIN
+    if not all(np.isfinite(x).all() and np.isfinite(y).all() for x, y in splines):
+        return f"{kind} has nodes or values that are not finite"
+    for x, _ in splines:
+        if not (np.diff(x) > 0).all():
+            raise DataError(f"linearity: amp {name}: nodes {x.tolist()} of {kind} do not rise; rebuild the linearizer")
+    return AmpLinearity("pieces", tuple(akima_pieces(x * scale, y * scale, margin * scale) for x, y in splines))
+
+
+def _polynomial(c: FloatArray, scale: float) -> AmpLinearity | str:
+    if not np.isfinite(c).all():
+        return f"coefficients {c.tolist()} are not finite"
+    used = np.trim_zeros(c, "b")
+    if not used.size:
+        return AmpLinearity("nothing")
+    return AmpLinearity("polynomial", polynomial=used / scale ** np.arange(1, used.size + 1))
+
+
+def _table(name: str, row: FloatArray, table: FloatArray | None, scale: float) -> AmpLinearity | str:
+    if not np.isfinite(row[:2]).all():
+        return f"row and offset {row[:2].tolist()} are not finite"
+    if table is None or not 0 <= int(row[0]) < len(table):
+        shape = None if table is None else table.shape
+        raise DataError(f"linearity: amp {name} reads row {int(row[0])} of a lookup table of shape {shape}")
+    values = table[int(row[0])]
+    if not np.isfinite(values).all():
+        return f"row {int(row[0])} of the lookup table is not finite"
+    return AmpLinearity("table", table=(values * scale).astype(np.float32), offset=float(row[1]), scale=scale)
+
+
+def _spline(row: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
+    """Anchored at (0, 0): values shifted to start at 0, a node put in front if the first is not 0."""
+    x, y = np.split(row[: len(row) // 2 * 2], 2)
+    y = y - y[0]
+    if x[0] != 0:
+        x, y = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
+    return [(x, y)]
+
+
+def lengthen_spline(row: FloatArray, length: int) -> FloatArray:
+    """Row of a Spline with as many coefficients as the longest of its table; its correction does not change.
+
+    Rows split in the middle into nodes and values, so zeros cannot pad them.  Nodes follow 1 adu apart beyond the last
+    one instead, with the first two chords as Akima's spline extends it: all slopes at the old nodes stay as they are.
+
+    Parameters
+    ----------
+    row : (2 n,) nodes, values.  One without nodes (all zero) stays zero.
+    length : even, at least 2 n
+    """
+    x, y = np.split(row, 2)
+    more = length // 2 - len(x)
+    if not row.any():
+        return np.zeros(length)
+    chord = np.diff(y[-3:]) / np.diff(x[-3:]) if len(x) > 2 else np.full(2, (y[-1] - y[0]) / (x[-1] - x[0]))
+    bend = chord[-1] - chord[-2]
+    chords = np.concatenate([chord[-1] + bend * np.array([1.0, 2.0]), np.zeros(max(more - 2, 0))])[:more]
+    return np.concatenate([x, x[-1] + np.arange(1.0, more + 1), y, y[-1] + np.cumsum(chords)])
+
+
+def _double_spline(name: str, row: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
+    """Relative, then absolute spline; not anchored; an empty one is left out."""
+    if not np.isfinite(row[:2]).all():
+        return [(row[:1], row[1:2])]  # reported as not finite by the caller
+    n1, n2 = int(row[0]), int(row[1])
+    if n1 < 0 or n2 < 0 or 2 + 2 * (n1 + n2) > len(row):
+        raise DataError(f"linearity: amp {name}: DoubleSpline of {n1} and {n2} nodes in {len(row)} coefficients")
+    parts = []
+    for n, start in ((n1, 2), (n2, 2 + 2 * n1)):
+        if n:
+            parts.append((row[start : start + n], row[start + n : start + 2 * n]))
+    return parts
+
+
+def akima_pieces(x: FloatArray, y: FloatArray, margin: float = 0.0) -> Pieces:
+    """Classic Akima spline through (x, y), constant below x[0] and above x[-1] - margin."""
+    if len(x) == 1:
+        return make_pieces(x, np.array([[y[0]], [0.0], [0.0], [0.0]]), x[0], x[0])
+    h, s = np.diff(x), akima_slopes(x, y)
+    chord = np.diff(y) / h
+    c = np.stack([y[:-1], s[:-1], (3 * chord - 2 * s[:-1] - s[1:]) / h, (s[:-1] + s[1:] - 2 * chord) / h**2])
+    return make_pieces(x[:-1], c, x[0], max(x[0], x[-1] - margin))
+
+
+def linear_pieces(x: FloatArray, y: FloatArray) -> Pieces:
+    """Straight lines between the knots (x, y), constant outside."""
+    if len(x) == 1:
+        return make_pieces(x, np.array([[y[0]], [0.0], [0.0], [0.0]]), x[0], x[0])
+    zero = np.zeros(len(x) - 1)
+    return make_pieces(x[:-1], np.stack([y[:-1], np.diff(y) / np.diff(x), zero, zero]), x[0], x[-1])
+
+
+def make_pieces(start: FloatArray, c: FloatArray, low: float, high: float) -> Pieces:
+    """Pieces with their bucket table.
+
+    Parameters
+    ----------
+    start : (n,) first value of each piece, rising. c : (4, n) coefficients in powers of v - start.
+    low, high : values are clipped to this range first.
+    """
+    node = start.astype(np.float32)
+    low, high = float(low), float(high)
+    span = max(high - low, float(np.finfo(np.float32).tiny))
+    n_buckets = 1
+    spacing = float(np.diff(start).min(initial=span))
+    if len(start) > 1:
+        n_buckets = int(np.clip(np.ceil(2 * span / spacing), 1, _MAX_BUCKETS))
+    # The kernel finds the bucket in float32: widen each by more than its rounding.
+    slack = 4 * float(np.finfo(np.float32).eps) * max(abs(low), abs(high), span)
+    edges = low + span * np.arange(n_buckets + 1) / n_buckets
+    first = np.maximum(np.searchsorted(node, edges[:-1] - slack, side="right") - 1, 0)
+    last = np.maximum(np.searchsorted(node, edges[1:] + slack, side="right") - 1, 0)
+    passes = int((last - first).max()).bit_length()
+    padded = np.concatenate([node, np.full(1 << passes, np.inf, np.float32)])
+    return Pieces(
+        padded,
+        np.ascontiguousarray(c, dtype=np.float32),
+        first.astype(np.int32),
+        np.float32(low),
+        np.float32(high),
+        np.float32(n_buckets / span),
+        passes,
+    )
+
+
+def linearize(
+    image: NDArray[np.float32], linearity: Linearity, out: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Correct a slab of all amps.
+
+    Parameters
+    ----------
+    image : (amp, y, x) float32, any rows; unit as ``scale`` of :func:`make_linearity` implies.
+    out : as ``image``, may be ``image`` itself; each of its amps C-contiguous. None returns a new array.
+
+    Returns
+    -------
+    ``out``, and per amp the pixels that fell outside their lookup table (0 for other types). Amps
+    in ``linearity.failed`` are NaN.
+    """
+    if image.ndim != 3 or len(image) != len(linearity.amps):
+        raise DataError(f"linearity: image of shape {image.shape}, calibration of {len(linearity.amps)} amps")
+    if out is None:
+        out = np.array(image, dtype=np.float32, order="C")
+    elif out is not image:
+        out[...] = image
+    outside = np.zeros(len(image), np.int64)
+    for index, amp in enumerate(linearity.amps):
+        plane = out[index]
+        for pieces in amp.pieces:
+            _subtract_pieces(plane, pieces)
+        if amp.kind == "polynomial":
+            _add_polynomial(plane, amp.polynomial)
+        elif amp.kind == "table":
+            outside[index] = _add_table(plane, amp.table, amp.offset, 1.0 / amp.scale)
+        elif amp.kind == "failed":
+            plane[...] = np.nan
+    return out, outside
+
+
+def correct_signals(kind: str, row: FloatArray, signals: FloatArray, table: ArrayLike | None = None) -> FloatArray:
+    """Correct plain numbers (n,) [adu] by one amp's coefficients as pixels are corrected."""
+    image = signals.astype(np.float32).reshape(1, 1, -1)
+    return linearize(image, make_linearity([kind], row[None], table=table))[0].ravel().astype(np.float64)
+
+
+@compiled(inline="always")
+def _find(t, node, first, low, per_bucket, passes):  # type: ignore[no-untyped-def]
+    """Index of the piece of a clipped value: its bucket, then bisection without branches."""
+    b = np.int32((t - low) * per_bucket)
+    top = np.int32(first.shape[0] - 1)
+    i = np.uint32(first[np.uint32(b if b < top else top)])
+    for k in range(passes):
+        ahead = np.uint32(i + np.uint32(1 << (passes - 1 - k)))
+        i = ahead if t >= node[ahead] else i
+    return i
+
+
+@compiled(fastmath={"contract"})
+def _piece(v, value, low, high, start, end, c0, c1, c2, c3, only):  # type: ignore[no-untyped-def]
+    """Evaluate one piece (``only`` where it holds); count the values below it, plus (_RUN + 1) those above."""
+    outside = np.int32(0)
+    below, above = np.int32(1), np.int32(_RUN + 1)
+    for x in range(value.shape[0]):
+        t = v[x] if v[x] > low else low
+        t = t if t < high else high
+        d = t - start
+        cubic = c0 + d * (c1 + d * (c2 + d * c3))
+        value[x] = value[x] if only & ((t < start) | (t >= end)) else cubic
+        outside = np.int32(outside + (below if t < start else np.int32(0)))
+        outside = np.int32(outside + (above if t >= end else np.int32(0)))
+    return outside
+
+
+@compiled(fastmath={"contract"})
+def _search_each(v, value, pieces):  # type: ignore[no-untyped-def]
+    node, c = pieces.node, pieces.c
+    for x in range(value.shape[0]):
+        t = v[x] if v[x] > pieces.low else pieces.low
+        t = t if t < pieces.high else pieces.high
+        i = _find(t, node, pieces.first, pieces.low, pieces.per_bucket, pieces.passes)
+        d = t - node[i]
+        value[x] = c[0, i] + d * (c[1, i] + d * (c[2, i] + d * c[3, i]))
+
+
+@compiled
+def _evaluate_run(v, pieces, value, i):  # type: ignore[no-untyped-def]
+    """One run: the piece of its first value, then its neighbours as long as values lie there."""
+    node, c = pieces.node, pieces.c
+    low, high = pieces.low, pieces.high
+    t = v[0] if v[0] > low else low
+    t = t if t < high else high
+    if t < node[i] or t >= node[i + 1]:
+        i = np.int64(_find(t, node, pieces.first, low, pieces.per_bucket, pieces.passes))
+    below, above, j = 0, 0, i
+    while True:
+        outside = _piece(v, value, low, high, node[j], node[j + 1], c[0, j], c[1, j], c[2, j], c[3, j], j != i)
+        if j >= i:
+            above = outside // (_RUN + 1)
+        if j <= i:
+            below = outside % (_RUN + 1)
+        if above > 0 and j >= i:
+            j += 1
+        elif below > 0:
+            j = min(j, i) - 1
+        else:
+            return i
+        if abs(j - i) > _MAX_BLENDED:
+            _search_each(v, value, pieces)
+            return i
+
+
+@compiled
+def evaluate_pieces(v, pieces, value, i):  # type: ignore[no-untyped-def]
+    """Values of ``pieces`` at one row.
+
+    Neighbouring pixels mostly lie in the same piece: a run of 96 pixels is evaluated with one
+    piece, which vectorises (a search per pixel does not), and with more only where it must.
+    Loops run over slices from 0: a start that might be negative would keep numba from vectorising.
+
+    Parameters
+    ----------
+    v : (x,) float32; NaN counts as the low end.
+    value : (x,) float32, receives the result; not ``v`` itself.
+    i : the piece to try first.
+
+    Returns
+    -------
+    The piece to try first in the next row. (It changes the speed, never the values.)
+    """
+    n = v.shape[0]
+    for x0 in range(0, n, _RUN):
+        x1 = min(x0 + _RUN, n)
+        i = _evaluate_run(v[x0:x1], pieces, value[x0:x1], i)
+    return i
+
+
+@compiled
+def _subtract_pieces(image, pieces):  # type: ignore[no-untyped-def]
+    n_y, n_x = image.shape
+    value = np.empty(n_x, np.float32)
+    i = 0
+    for y in range(n_y):
+        row = image[y]
+        i = evaluate_pieces(row, pieces, value, i)
+        for x in range(n_x):
+            row[x] -= value[x]
+
+
+@compiled
+def _add_polynomial(image, c):  # type: ignore[no-untyped-def]
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            v = np.float64(image[y, x])
+            total = 0.0
+            for i in range(c.shape[0] - 1, -1, -1):
+                total = (total + c[i]) * v
+            image[y, x] = v + total * v
+
+
+@compiled
+def _add_table(image, table, offset, to_calibration):  # type: ignore[no-untyped-def]
+    outside, top = 0, table.shape[0] - 1
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            v = np.float64(image[y, x])
+            if not np.isfinite(v):
+                continue
+            column = np.trunc(offset + v * to_calibration)
+            outside += column < 0 or column > top
+            image[y, x] += table[int(min(max(column, 0.0), float(top)))]
+    return outside

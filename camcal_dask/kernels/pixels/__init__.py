@@ -1,0 +1,1 @@
+"""Single bad pixels: masks, regions, interpolation, defects, cosmic rays, hot pixels."""

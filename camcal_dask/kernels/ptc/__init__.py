@@ -1,0 +1,1 @@
+"""Photon transfer: pairs of flats, covariances, models and fits."""

@@ -1,0 +1,1 @@
+"""What the readout electronics add: overscan, crosstalk, offsets between amps, saturation, tearing."""

@@ -1,0 +1,102 @@
+"""Overscan as one number or as a smooth curve over the lines, instead of a level per line (isr.md 2.2).
+
+A curve is a least-squares fit of a polynomial in t = 2 i / N - 1 to the levels of the N lines, or a spline
+through the mean levels of ``order`` bins of t.  Upstream puts the level of the first bin everywhere if fewer
+than 5 bins hold a good line; here the mean of the lines takes its place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.polynomial import Chebyshev, Legendre, Polynomial
+from numpy.typing import NDArray
+
+from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.kernels.linearity.akima import akima_slopes
+from camcal_dask.kernels.statistics.moments import clip_statistics, median
+
+Floats = NDArray[np.float64]
+
+SCALARS = ("MEAN", "MEANCLIP", "MEDIAN")
+POLYNOMIALS = {"POLY": Polynomial, "CHEB": Chebyshev, "LEG": Legendre}
+SPLINES = ("NATURAL_SPLINE", "CUBIC_SPLINE", "AKIMA_SPLINE")
+MIN_KNOTS = 5
+
+
+def strip_level(pixels: NDArray[np.float32], flags: NDArray[np.int32], reject: int, kind: str) -> float:
+    """One level for the whole strip: mean, clipped mean or median of the finite pixels without ``reject``."""
+    if kind == "MEDIAN":
+        return median(pixels, flags, reject)
+    if kind == "MEANCLIP":
+        return clip_statistics(pixels, flags, reject).mean
+    good = np.isfinite(pixels) & ((flags & reject) == 0)
+    return float(pixels.mean(dtype=np.float64, where=good)) if good.any() else float("nan")
+
+
+def smooth_levels(levels: Floats, weights: Floats, kind: str, order: int) -> Floats:
+    """Fit a curve to the levels of the lines.
+
+    Parameters
+    ----------
+    levels : (N,) finite
+    weights : (N,) of the lines, 0 for those without pixels of their own (splines only)
+    kind : one of ``POLYNOMIALS`` or ``SPLINES``
+    order : degree of the polynomial, or number of bins of the spline
+
+    Returns
+    -------
+    (N,) float64
+    """
+    n = levels.size
+    t = 2.0 * np.arange(n) / n - 1.0
+    if kind in POLYNOMIALS:
+        fitted = POLYNOMIALS[kind].fit(t, levels, order, domain=[-1, 1])
+        return np.asarray(fitted(t), np.float64)
+    if kind not in SPLINES:
+        raise ConfigError(f"unknown overscan fit {kind!r}{nearest(kind, (*SCALARS, *POLYNOMIALS, *SPLINES))}")
+    x, y = _knots(t, levels, weights, order)
+    if x.size < MIN_KNOTS:
+        return np.full(n, np.average(levels, weights=weights) if weights.any() else levels.mean())
+    return _spline(x, y, kind, t)
+
+
+def _knots(t: Floats, levels: Floats, weights: Floats, n_bins: int) -> tuple[Floats, Floats]:
+    """Weighted mean position and level of the bins that hold a line with weight."""
+    index = np.minimum((0.5 * (t + 1.0) * n_bins).astype(int), n_bins - 1)
+    total = np.bincount(index, weights, n_bins)
+    used = total > 0
+    x = np.bincount(index, weights * t, n_bins)[used] / total[used]
+    y = np.bincount(index, weights * levels, n_bins)[used] / total[used]
+    return x, y
+
+
+def _spline(x: Floats, y: Floats, kind: str, t: Floats) -> Floats:
+    """Cubic spline through (x, y), continued beyond the outermost knots."""
+    slope = akima_slopes(x, y) if kind == "AKIMA_SPLINE" else _cubic_slopes(x, y, natural=kind == "NATURAL_SPLINE")
+    k = np.clip(np.searchsorted(x, t, side="right") - 1, 0, x.size - 2)
+    h, chord = np.diff(x), np.diff(y) / np.diff(x)
+    square = (3 * chord - 2 * slope[:-1] - slope[1:]) / h
+    cube = (slope[:-1] + slope[1:] - 2 * chord) / h**2
+    d = t - x[k]
+    return np.asarray(y[k] + d * (slope[k] + d * (square[k] + d * cube[k])))
+
+
+def _cubic_slopes(x: Floats, y: Floats, *, natural: bool) -> Floats:
+    """Slopes at the knots that make the second derivative continuous.
+
+    At the ends the second derivative vanishes (natural), or the third is continuous at the next knot.
+    """
+    h, chord = np.diff(x), np.diff(y) / np.diff(x)
+    matrix, right = np.zeros((x.size, x.size)), np.zeros(x.size)
+    for i in range(1, x.size - 1):
+        matrix[i, i - 1 : i + 2] = 1 / h[i - 1], 2 / h[i - 1] + 2 / h[i], 1 / h[i]
+        right[i] = 3 * (chord[i - 1] / h[i - 1] + chord[i] / h[i])
+    for end, near, step in ((0, 0, 1), (-1, -1, -1)):
+        knots = [end, end + step, end + 2 * step]
+        if natural:
+            matrix[end, knots[:2]], right[end] = (2, 1), 3 * chord[near]
+        else:
+            a, b = h[near] ** -2, h[near + step] ** -2
+            matrix[end, knots] = a, a - b, -b
+            right[end] = 2 * (a * chord[near] - b * chord[near + step])
+    return np.asarray(np.linalg.solve(matrix, right), np.float64)

@@ -1,0 +1,1 @@
+"""Kernels of the simulator: the sensor and its random numbers."""

@@ -1,0 +1,1 @@
+"""Means, moments, medians and counts of pixels."""

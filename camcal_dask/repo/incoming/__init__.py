@@ -1,0 +1,1 @@
+"""From FITS files and photodiode readings into a repository."""

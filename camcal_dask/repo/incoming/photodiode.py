@@ -1,0 +1,139 @@
+"""Photodiode readings in the repository: one JSON record an exposure, registered as ``photodiode``.
+
+They lie beside the raws (``cubes/photodiode/<instrument>/<day>/<exposure>.json``) and keep the samples, so that a
+charge can be integrated anew by any method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import xarray as xr
+
+from camcal_dask.errors import ConfigError, DataError, nearest
+from camcal_dask.ingest.photodiode import Reading, read_reading
+from camcal_dask.kernels.light.photodiode import Method, charge, light_sign
+from camcal_dask.repo import schema
+from camcal_dask.repo.incoming.ingest_file import Status
+from camcal_dask.repo.storage import files
+
+if TYPE_CHECKING:
+    from camcal_dask.repo.butler.repository import Repo
+
+DATASET_TYPE = "photodiode"
+Outcomes = dict[str, tuple[Status, str]]
+"""File -> status, and the reason if it failed."""
+
+
+def ingest_readings(repo: Repo, paths: Sequence[str], *, replace: bool = False) -> Outcomes:
+    """Bring readings into the repository; may be repeated and interrupted.
+
+    Parameters
+    ----------
+    repo : Repo
+        Opened for writing; the exposures must be registered.
+    paths : sequence of str
+        Files (`camcal_dask.ingest.photodiode.is_reading`).
+    replace : bool
+        Let other content replace an earlier reading of the same exposure.
+    """
+    outcomes: Outcomes = {}
+    readings: dict[str, Reading] = {}
+    for path in paths:
+        try:
+            readings[path] = read_reading(path)
+        except DataError as error:
+            outcomes[path] = ("failed", str(error))
+    stored: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    exposures = _exposures(repo, [reading.key for reading in readings.values()])
+    for path, reading in readings.items():
+        found = exposures.get(tuple(reading.key.values()), [])
+        if len(found) != 1:
+            which = ", ".join(f"{k} {v}" for k, v in reading.key.items())
+            reason = f"{path}: {len(found)} registered exposures have {which}, expected one; ingest its raws first"
+            outcomes[path] = ("failed", reason)
+            continue
+        row = found[0]
+        uri = reading_uri(repo.root, row.instrument, row.id)
+        outcomes[path] = _store(path, uri, reading, replace)
+        if outcomes[path][0] != "failed":
+            day = stored.setdefault(row.instrument, {}).setdefault(files.parent(uri), [])
+            day.append({"instrument": row.instrument, "exposure": row.id})
+    for instrument, places in stored.items():
+        repo.register_all(schema.photodiode_run(instrument), DATASET_TYPE, places)
+    return outcomes
+
+
+def reading_uri(root: str, instrument: str, exposure: int) -> str:
+    """Where the reading of an exposure lies."""
+    return files.join(root, "cubes", DATASET_TYPE, instrument, str(exposure // 100_000), f"{exposure}.json")
+
+
+def charges(
+    places: Mapping[int, str],
+    exposures: Sequence[int],
+    method: Method = "trimmed_sum",
+    *,
+    scale: float | None = None,
+    exposure_times: Mapping[int, float] | None = None,
+) -> xr.DataArray:
+    """Integrate readings.
+
+    Parameters
+    ----------
+    places : mapping
+        URI of the reading by exposure.
+    exposures : sequence of int
+        Wanted, in this order.
+    method, scale
+        See `camcal_dask.kernels.light.photodiode.charge`; scale None makes the light positive whatever the wiring.
+    exposure_times : mapping, optional
+        [s], for ``method="mean"``.
+
+    Returns
+    -------
+    DataArray
+        ``photo_charge`` (exposure) float64 [C]; NaN where there is no reading.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(f"photodiode: method {method!r}{nearest(method, get_args(Method))}")
+    values = np.full(len(exposures), np.nan)
+    for i, exposure in enumerate(exposures):
+        record = files.read_json(places[exposure]) if exposure in places else None
+        if record is not None:
+            time, current = (np.array(record[name], np.float64) for name in ("time", "current"))
+            sign = light_sign(current) if scale is None else scale
+            seconds = (exposure_times or {}).get(exposure, float("nan"))
+            values[i] = charge(time, current, method, scale=sign, exposure_time=seconds)
+    attrs = {"units": "C", "long_name": f"photodiode charge, {method}"}
+    return xr.DataArray(values, {"exposure": list(exposures)}, ("exposure",), "photo_charge", attrs)
+
+
+def _exposures(repo: Repo, keys: Iterable[Mapping[str, int | str]]) -> dict[tuple[Any, ...], list[Any]]:
+    """Records of the exposures that the keys of readings name, by the values of the key."""
+    wanted: dict[tuple[str, ...], set[tuple[Any, ...]]] = {}
+    for key in keys:
+        wanted.setdefault(tuple(key), set()).add(tuple(key.values()))
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for names, values in wanted.items():
+        some = sorted({value[0] for value in values})
+        for instrument in repo.instruments:
+            for row in repo.exposure_records(f"exposure.{names[0]} IN (wanted)", {"wanted": some}, instrument):
+                value = tuple(getattr(row, name) for name in names)
+                if value in values:
+                    found.setdefault(value, []).append(row)
+    return found
+
+
+def _store(path: str, uri: str, reading: Reading, replace: bool) -> tuple[Status, str]:
+    record = {"time": reading.time.tolist(), "current": reading.current.tolist(), "file": path}
+    there = files.read_json(uri)
+    same = there is not None and all(there[name] == record[name] for name in ("time", "current"))
+    if same:
+        return "skipped", ""
+    if there is not None and not replace:
+        return "failed", f"{path}: {there['file']} gave another reading of this exposure; replace it with --replace"
+    files.write_json(uri, record)
+    return "ingested" if there is None else "replaced", ""

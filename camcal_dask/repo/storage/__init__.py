@@ -1,0 +1,1 @@
+"""Files and objects: atomic writes, shards, parts, names, claims."""

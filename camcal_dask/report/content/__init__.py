@@ -1,0 +1,1 @@
+"""What a report shows: subject, quantities, data, layout."""

@@ -1,0 +1,1 @@
+"""Criteria, verdicts and questions asked of them."""

@@ -1,0 +1,1 @@
+"""Statistics of corrected exposures and what they are compared with."""
