@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.products import template
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
 from camcal_dask.report.figures.images import product_images
 from camcal_dask.report.pages.build import write_report

@@ -27,14 +27,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks._cube import open_cube, peak_mib, seconds_on_worker
-from camcal_dask.calibs.combined.combine import CombineConfig, combine, finished_of, slab_rows_for
-from camcal_dask.calibs.products import template
+from camcal_dask.calibs.combined.combine import CombineConfig, combine, finished_of
+from camcal_dask.calibs.combined.task import written
 from camcal_dask.campaign.cluster.workers import Profile, connect
-from camcal_dask.campaign.tasks.stack import written
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import DIMS, isr
+from camcal_dask.isr.cost import slab_rows_for
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.cubes.layout import template
 
 DETECTOR = 94
 FIRST = 2026081200001

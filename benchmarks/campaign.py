@@ -32,9 +32,9 @@ import numpy as np
 
 from camcal_dask.campaign.cluster.workers import Profile, connect
 from camcal_dask.campaign.past import attempts
-from camcal_dask.campaign.planning.plan import make_plan
 from camcal_dask.campaign.planning.quanta import Quantum
 from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.planning.request import make_plan
 from camcal_dask.campaign.running import dispatch
 from camcal_dask.campaign.running.dispatch import run_quanta
 from camcal_dask.campaign.running.run import execute

@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 from camcal_dask.campaign.cluster.workers import connect, load_profile
-from camcal_dask.campaign.planning.plan import make_plan
 from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.planning.request import make_plan
 from camcal_dask.campaign.running.run import execute
 from camcal_dask.campaign.simulation import simulate_on
 from camcal_dask.instruments import get_instrument

@@ -22,17 +22,19 @@ import numpy as np
 import xarray as xr
 
 from benchmarks._cube import open_cube, peak_mib, seconds_on_worker
-from camcal_dask.calibs.combined.combine import combine, finished_of, slab_rows_for
+from camcal_dask.calibs.combined.combine import combine, finished_of
 from camcal_dask.calibs.combined.cosmic_rays import find_hits
-from camcal_dask.calibs.products import template
+from camcal_dask.calibs.combined.recipe import StackRecipe
+from camcal_dask.calibs.combined.task import written
 from camcal_dask.campaign.cluster.workers import Profile, connect
-from camcal_dask.campaign.planning.recipe import StackRecipe, load_recipe
-from camcal_dask.campaign.tasks.stack import written
+from camcal_dask.campaign.planning.recipe import load_recipe
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import Corrected, blocks_of, isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig, SaturationConfig
+from camcal_dask.isr.cost import slab_rows_for
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.cubes.layout import template
 
 DETECTOR = 94
 FIRST = 2026081200001

@@ -3,10 +3,10 @@
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.products import template
 from camcal_dask.campaign.past.record import RunRecord
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
 from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.measuring.block import STATISTICS

@@ -8,24 +8,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.flat.illumination import SelectConfig
-from camcal_dask.campaign.flats import choose_flats
-from camcal_dask.campaign.planning.plan import TASK_BUDGET_BYTES, Plan, make_plan
-from camcal_dask.campaign.planning.recipe import (
-    AnyRecipe,
-    DefectsRecipe,
-    FlatRecipe,
-    LinearityRecipe,
-    PtcRecipe,
-    TableRecipe,
-    VerifyRecipe,
-    load_recipe,
-)
+from camcal_dask import rooms
+from camcal_dask.campaign.planning.plan import Plan
+from camcal_dask.campaign.planning.recipe import Recipe, load_recipe, task_of
+from camcal_dask.campaign.planning.request import TASK_BUDGET_BYTES, make_plan
 from camcal_dask.campaign.planning.selection import Chosen, camera_states, choose
 from camcal_dask.campaign.planning.shipped import shipped
 from camcal_dask.campaign.running.run import Outcome, execute
@@ -37,12 +28,6 @@ from camcal_dask.repo.storage.naming import check_collection, component
 if TYPE_CHECKING:
     from distributed import Client
 
-R = TypeVar("R", VerifyRecipe, TableRecipe)
-DEFAULT = (
-    "biasBootstrap", "darkBootstrap", "flatBootstrap", "defects", "linearizerPtc", "linearizer", "ptc",
-    "bias", "dark", "flat", "defectsAfterFlats",
-)  # fmt: skip
-"""Everything, in the order of reference/construction.md 15."""
 AT_MOST = 20
 """Exposures that a calibration is made from."""
 Bar = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
@@ -76,7 +61,7 @@ class Step(NamedTuple):
     """A pipeline of a chain: its name, by which ``-c`` and the RUN call it, and what it makes."""
 
     name: str
-    recipe: AnyRecipe
+    recipe: Any
 
     @property
     def wants(self) -> tuple[str, ...]:
@@ -153,7 +138,7 @@ class Chain:
         Parameters
         ----------
         names : iterable of str
-            Pipelines, by name (``bias``) or file; default: `DEFAULT`.
+            Pipelines, by name (``bias``) or file; default: those that the rooms name (`camcal_dask.rooms.chain`).
         instrument : str, optional
             Needed if the repository has several.
 
@@ -169,7 +154,7 @@ class Chain:
         """
         camera = self.repo.instrument(instrument).name
         self.settings = replace(self.settings, inputs=self.settings.inputs or (raw_run(camera),))
-        names = tuple(names) or DEFAULT
+        names = tuple(names) or tuple(rooms.chain())
         self.overrides = _by_pipeline(self.settings.overrides, [Path(name).stem for name in names], camera)
         steps = in_order([self._load(name, camera) for name in names])
         self._check_names(steps)
@@ -191,10 +176,10 @@ class Chain:
         """Refuse a prefix with which a step, or its verification, could not name its RUN."""
         for step in steps:
             names = [f"{self.settings.prefix}/{step.name}"]
-            if isinstance(step.recipe, FlatRecipe):
+            if task_of(step.recipe.task).chained == "by_filter":
                 with contextlib.suppress(RepoError):  # without flats the step itself says why
                     names = [f"{names[0]}/{component(name)}" for name in self._filters(step.recipe)]
-            for suffix in [v.product for v in self._verifications(step.recipe, TableRecipe)] or ["verify"]:
+            for suffix in ("verify", *(found.product for found in self._verifications(step, raws=False))):
                 for name in names:
                     self.repo.check_output(name)
                     self.repo.check_output(f"{name}.{suffix}")
@@ -205,7 +190,7 @@ class Chain:
         recipe = load_recipe(file, self.overrides.get(stem, ()))
         if recipe.instrument != instrument:
             raise PlanError(f"chain: {name} is for {recipe.instrument}, the repository's camera is {instrument}")
-        if isinstance(recipe, VerifyRecipe | TableRecipe):
+        if task_of(recipe.task).chained == "never":
             raise PlanError(f"chain: {name} is a verification; these run by themselves after the product they verify")
         return Step(stem, recipe)
 
@@ -227,16 +212,14 @@ class Chain:
         name, recipe = step
         self.say(f"{name}: {recipe.description}")
         run = f"{self.settings.prefix}/{name}"
-        if isinstance(recipe, DefectsRecipe):
-            return [self._make(recipe, run, ""), *self._verify_on_commonest_filter(step, run)]
-        if isinstance(recipe, PtcRecipe | LinearityRecipe):  # all flats that pair: a curve has no use for a few
-            return [self._make(recipe, run, self.settings.where), *self._judge(step, run)]
-        if not isinstance(recipe, FlatRecipe):
-            return self._from_exposures(step, run, self.settings.where, self._choose(recipe, self.settings.where))
-        return self._flats(step, run)
+        how = task_of(recipe.task).chained
+        if how == "by_filter":
+            return self._each_filter(step, run)
+        where = "" if how == "none" else self.settings.where
+        return self._one(step, run, where, self._choose(recipe, where) if how == "chosen" else None)
 
-    def _flats(self, step: Step, run: str) -> list[Outcome]:
-        """Make the flat of every filter that has flats of one illumination; name the others."""
+    def _each_filter(self, step: Step, run: str) -> list[Outcome]:
+        """Make the product of every filter that has exposures which will do; name the others."""
         outcomes, runs, refused = [], [], []
         for physical_filter in sorted(self._filters(step.recipe)):
             where = self._of_filter(physical_filter)
@@ -247,13 +230,28 @@ class Chain:
                 self.say(f"  not made: {error}")
                 continue
             runs.append(f"{run}/{component(physical_filter)}")
-            outcomes += self._from_exposures(step, runs[-1], where, chosen)
+            outcomes += self._one(step, runs[-1], where, chosen)
         if not runs:
             raise PlanError("; ".join(refused))
         self.repo.chain(run, runs)
         return outcomes
 
-    def _filters(self, recipe: AnyRecipe) -> dict[str, int]:
+    def _one(self, step: Step, run: str, where: str, chosen: Chosen | None) -> list[Outcome]:
+        """Make a product, apply it to exposures if a verification says so, and judge its own numbers."""
+        outcomes = [self._make(step.recipe, run, where, chosen)]
+        if step.name in self.settings.unverified:
+            return outcomes
+        for found in self._verifications(step, raws=True):
+            if chosen is None:
+                outcomes.append(self._verify_on_commonest_filter(found, run))
+            else:
+                tested = replace(chosen, exposures=tuple(sorted({*chosen.exposures, *chosen.kept_out})))
+                outcomes.append(self._verify(found, run, where, tested))
+        tables = self._verifications(step, raws=False)
+        outcomes += [self._judged(self._plan(t, f"{run}.{t.product}", "", None, (run,)), run) for t in tables]
+        return outcomes
+
+    def _filters(self, recipe: Recipe) -> dict[str, int]:
         """Exposures of each filter."""
         names, counts = np.unique(self._raws(recipe, self.settings.where)["physical_filter"].values, return_counts=True)
         return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
@@ -261,42 +259,31 @@ class Chain:
     def _of_filter(self, name: str) -> str:
         return _both(self.settings.where, f"physical_filter = '{name}'")
 
-    def _raws(self, recipe: AnyRecipe, where: str) -> xr.DataArray:
+    def _raws(self, recipe: Recipe, where: str) -> xr.DataArray:
         return self.repo.raws(
             _both(recipe.where, where), instrument=recipe.instrument, collections=list(self.settings.inputs)
         )
 
-    def _from_exposures(self, step: Step, run: str, where: str, chosen: Chosen) -> list[Outcome]:
-        outcomes = [self._make(step.recipe, run, where, chosen)]
-        found = self._verification(step)
-        if found is None:
-            return outcomes
-        tested = replace(chosen, exposures=tuple(sorted({*chosen.exposures, *chosen.kept_out})))
-        return [*outcomes, self._verify(found, run, where, tested)]
-
-    def _verify_on_commonest_filter(self, step: Step, run: str) -> list[Outcome]:
-        """Verify what was made from no exposures on those that its verification asks for, through one filter."""
-        found = self._verification(step)
-        if found is None:
-            return []
+    def _verify_on_commonest_filter(self, found: Any, run: str) -> Outcome:
+        """Verify what nobody chose exposures for on those that its verification asks for, through one filter."""
         filters = self._filters(found)
         refused = []
         for physical_filter in sorted(filters, key=lambda name: -filters[name]):
             where = self._of_filter(physical_filter)
             try:
-                return [self._verify(found, run, where, self._choose(found, where))]
+                return self._verify(found, run, where, self._choose(found, where))
             except PlanError as error:
                 refused.append(str(error))
         raise PlanError("; ".join(refused))
 
-    def _choose(self, recipe: AnyRecipe, where: str) -> Chosen:
-        """Choose exposures of one camera state, of flats those of one illumination."""
+    def _choose(self, recipe: Recipe, where: str) -> Chosen:
+        """Choose exposures of one camera state, and of those what the room of their observation type chooses."""
         raws = self._raws(recipe, where)
         camera = self.repo.instrument(recipe.instrument)
         reasons: tuple[str, ...] = ()
-        if (raws["observation_type"] == "flat").all():
-            select = recipe.select if isinstance(recipe, FlatRecipe) else SelectConfig()
-            picked = choose_flats(self.repo, select, raws, self._inputs(), recipe.product)
+        kinds = {str(kind) for kind in raws["observation_type"].values}
+        if len(kinds) == 1 and (chooser := rooms.chooser(*kinds)) is not None:
+            picked = chooser(self.repo, recipe, raws, self._inputs())
             raws, reasons = raws.sel(exposure=list(picked.exposures)), picked.reasons
         states = camera_states(self.repo, raws, camera)
         chosen = choose(raws, states, camera.settings.state_keywords, self.settings.at_most)
@@ -307,40 +294,26 @@ class Chain:
             raise PlanError(f"{recipe.product}: no exposure is left: {'; '.join(chosen.reasons)}")
         return chosen
 
-    def _verification(self, step: Step) -> VerifyRecipe | None:
-        """Shipped verification whose candidates include the product, for this product only."""
-        if step.name in self.settings.unverified:
-            return None
-        found = next(self._verifications(step.recipe, VerifyRecipe), None)
+    def _verifications(self, step: Step, *, raws: bool) -> Iterator[Any]:
+        """Shipped verifications of a product, for this product only: on exposures, or of its own numbers."""
         product = step.recipe.product
-        return None if found is None else found.model_copy(update={"candidates": {product: found.candidates[product]}})
+        for path in _verification_files(step.recipe.instrument):
+            found: Any = load_recipe(str(path), self.overrides.get(path.stem, ()))
+            reads_raws = task_of(found.task).steps_of(found)[-1].raws
+            if reads_raws == raws and product in found.candidates:
+                yield found.of_candidate(product)
 
-    def _verifications(self, recipe: AnyRecipe, kind: type[R]) -> Iterator[R]:
-        """Shipped verifications of one kind whose candidates include the product."""
-        for path in _verification_files(recipe.instrument):
-            found = load_recipe(str(path), self.overrides.get(path.stem, ()))
-            if isinstance(found, kind) and recipe.product in found.candidates:
-                yield found
-
-    def _judge(self, step: Step, run: str) -> list[Outcome]:
-        """Judge a product by its own numbers."""
-        outcomes = []
-        left_out = step.name in self.settings.unverified
-        for found in () if left_out else self._verifications(step.recipe, TableRecipe):
-            plan = self._plan(found, f"{run}.{found.product}", "", None, (run,))
-            outcomes.append(self._execute(plan))
-            self._accept(plan, outcomes[-1], f"verification of {run}: ")
-        return outcomes
-
-    def _make(self, recipe: AnyRecipe, run: str, where: str, chosen: Chosen | None = None) -> Outcome:
+    def _make(self, recipe: Recipe, run: str, where: str, chosen: Chosen | None = None) -> Outcome:
         plan = self._plan(recipe, run, where, chosen)
         outcome = self._execute(plan)
         self._accept(plan, outcome, "")
         self.made.append(run)
         return outcome
 
-    def _verify(self, recipe: VerifyRecipe, run: str, where: str, chosen: Chosen) -> Outcome:
-        plan = self._plan(recipe, f"{run}.verify", where, chosen, (run,))
+    def _verify(self, recipe: Recipe, run: str, where: str, chosen: Chosen) -> Outcome:
+        return self._judged(self._plan(recipe, f"{run}.verify", where, chosen, (run,)), run)
+
+    def _judged(self, plan: Plan, run: str) -> Outcome:
         outcome = self._execute(plan)
         self._accept(plan, outcome, f"verification of {run}: ")
         return outcome
@@ -360,9 +333,7 @@ class Chain:
         """Collections searched: what the chain made, the latest first, then the user's."""
         return list(dict.fromkeys((*first, *reversed(self.made), *self.settings.inputs)))
 
-    def _plan(
-        self, recipe: AnyRecipe, run: str, where: str, chosen: Chosen | None, first: tuple[str, ...] = ()
-    ) -> Plan:
+    def _plan(self, recipe: Recipe, run: str, where: str, chosen: Chosen | None, first: tuple[str, ...] = ()) -> Plan:
         plan = make_plan(
             self.repo,
             recipe,

@@ -10,12 +10,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from camcal_dask.calibs.products import get_product, template
+from camcal_dask import rooms
 from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError
 from camcal_dask.exchange.tables import Calibration, read_table
 from camcal_dask.instruments.geometry import Instrument
 from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files, naming
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _fitted(values: NDArray[Any], place: xr.DataArray) -> NDArray[Any]:
 def _layout(dataset_type: str, camera: Instrument, read: Sequence[Calibration], units: str) -> xr.Dataset:
     """Layout of the product: dims that only its files know are as long as the longest."""
     sizes: dict[str, int] = {"source": len(camera.amp_names), "target": len(camera.amp_names)}
-    for name, variable in get_product(dataset_type).variables.items():
+    for name, variable in rooms.product(dataset_type).variables.items():
         for axis, dim in enumerate(variable.dims[1:]):
             if dim not in ("amp", "source", "target"):
                 sizes[dim] = max(one.arrays[name].shape[axis] for one in read)

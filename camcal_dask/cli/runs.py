@@ -71,8 +71,9 @@ def run(
     from camcal_dask.campaign.cluster.workers import connect, load_profile
     from camcal_dask.campaign.past.attempts import list_attempts
     from camcal_dask.campaign.planning import dataflow
-    from camcal_dask.campaign.planning.plan import make_plan, without_existing
+    from camcal_dask.campaign.planning.plan import without_existing
     from camcal_dask.campaign.planning.recipe import load_recipe
+    from camcal_dask.campaign.planning.request import make_plan
     from camcal_dask.campaign.running.run import Limits, Options, count_tasks, execute
     from camcal_dask.errors import ConfigError
     from camcal_dask.repo.butler.repository import open_repo

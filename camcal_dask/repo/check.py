@@ -18,7 +18,6 @@ from dask.system import CPU_COUNT
 
 from camcal_dask.errors import CamcalError, DataError, RepoError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo import schema
 from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes import raw as cubes
@@ -28,6 +27,7 @@ from camcal_dask.repo.incoming.ingest import ingest
 from camcal_dask.repo.storage import files, naming
 from camcal_dask.repo.storage.parts import unbind
 from camcal_dask.repo.storage.shards import has_checksums
+from camcal_dask.schema import RAW
 
 Kind = Literal["lost", "damaged", "orphaned", "unverified"]
 _ASIDE = ".damaged"
@@ -150,7 +150,7 @@ class _Survey:
     def _mine(self, path: str) -> bool:
         """Whether a file is not known to be of other cameras than those looked at."""
         parts = path.removeprefix(f"{self.root}/").split("/")
-        if parts[0] in (schema.RAW.name, photodiode.DATASET_TYPE) and len(parts) > 2:
+        if parts[0] in (RAW.name, photodiode.DATASET_TYPE) and len(parts) > 2:
             return parts[1] in self.cameras
         for n in range(len(parts), 0, -1):
             place = "/".join(parts[:n])
@@ -271,7 +271,7 @@ class _Survey:
         known: dict[str, list[Any]] = {}
         for run in (c.name for c in self.repo.collections(kind="RUN")):
             for kind in self.repo.types_in(run):
-                if kind not in {schema.RAW.name, photodiode.DATASET_TYPE}:
+                if kind not in {RAW.name, photodiode.DATASET_TYPE}:
                     for ref in filter(lambda ref: self._mine(ref.uri), self.repo.datasets(kind, run)):
                         known.setdefault(ref.uri, []).append(ref)
         return known

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from camcal_dask.verify.curve import shot_variance
+from camcal_dask.verify.measuring.curve import shot_variance
 
 FloatArray = npt.NDArray[np.float64]
 Panel = tuple[xr.Dataset, Axes, Axes | None]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from camcal_dask.calibs.products import template
 from camcal_dask.calibs.ptc.product import arrays_of, shared
 from camcal_dask.calibs.ptc.solve import solve
 from camcal_dask.campaign.export import export
@@ -12,6 +11,7 @@ from camcal_dask.cli import main
 from camcal_dask.errors import ConfigError, RepoError
 from camcal_dask.exchange.ptc import read_ptc
 from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
 from tests.calibs.ptc.ptc_curves import means, partial, truth
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from camcal_dask.campaign.cluster.workers import Profile, connect
-from camcal_dask.campaign.planning.plan import make_plan
 from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.planning.request import make_plan
 from camcal_dask.campaign.running.run import Options, execute
 from camcal_dask.errors import RunError
 from camcal_dask.repo.butler.repository import create_repo, open_repo

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from camcal_dask.calibs.combined.combine import Finished, unusable_amps
+from camcal_dask.calibs.combined.product import LEVELS
 from camcal_dask.calibs.defects.find import FoundDefects, dead_amps
-from camcal_dask.calibs.products import LEVELS
 from camcal_dask.cli import main
 from camcal_dask.errors import DataError
 from camcal_dask.instruments import get_instrument

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from camcal_dask.campaign.tasks.verify_table import _join
+from camcal_dask.campaign.verification.table import _join
 
 
 def gains(detector, exposures):

@@ -11,7 +11,6 @@ import xarray as xr
 from click.testing import CliRunner
 
 from camcal_dask.calibs.combined.combine import CombineConfig, combine
-from camcal_dask.calibs.products import template
 from camcal_dask.calibs.ptc.product import shared
 from camcal_dask.cli import main
 from camcal_dask.isr.blocks import isr
@@ -20,6 +19,7 @@ from camcal_dask.kernels.pixels.masks import NO_DATA
 from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
 from camcal_dask.simulate import SimulationConfig, bias_set, load_truth, simulate
 from camcal_dask.simulate.config import CosmicRays, Faults

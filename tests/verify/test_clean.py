@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from camcal_dask.calibs.combined.combine import CombineConfig, combine
+from camcal_dask.calibs.combined.numbers import hot_mask
 from camcal_dask.calibs.defects.config import DefectConfig
 from camcal_dask.calibs.defects.find import find_defects
 from camcal_dask.instruments.geometry import get_instrument
@@ -18,7 +19,7 @@ from camcal_dask.isr.config import IsrConfig
 from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, simulate_exposure
 from camcal_dask.verify.judging.judge import FAIL, NOT_EVALUATED, judge, summary
 from camcal_dask.verify.measuring.statistics import measure
-from camcal_dask.verify.product import hot_mask, measure_product
+from camcal_dask.verify.verdict import verdict_of
 
 CAMERA = get_instrument("TinyCam")
 DETECTORS, DAY, SECONDS, N_OTHER = (0, 2), 20260812, 15.0, 2
@@ -68,7 +69,8 @@ def judged(kind, raw, calibs, config, **measured):
     corrected = isr(raw, calibs, config)
     candidate = calibs[kind]
     parts = [measure(corrected, calib=candidate, calibs=calibs | {"ptc": curve()}, **measured)]
-    parts.append(measure_product(kind, candidate))
+    numbers = verdict_of(kind).numbers
+    parts += [] if numbers is None else [numbers(candidate)]
     return judge(xr.merge(parts, compat="override", join="left").compute(), kind, known_bad=(), first_in_set=())
 
 

@@ -6,15 +6,19 @@ import pytest
 import xarray as xr
 
 import camcal_dask
+from camcal_dask import rooms
+from camcal_dask.calibs.combined.criteria import BIAS
+from camcal_dask.calibs.combined.numbers import DARK_NUMBERS
+from camcal_dask.calibs.flat.numbers import FLAT_NUMBERS
 from camcal_dask.errors import ConfigError
-from camcal_dask.verify.criteria import BIAS, CRITERIA, KNOWN_BAD
 from camcal_dask.verify.judging.criterion import digest, evaluate, names, with_thresholds
+from camcal_dask.verify.judging.known_bad import KNOWN_BAD
 from camcal_dask.verify.measuring.readout import READOUT
 from camcal_dask.verify.measuring.references import DERIVED
 from camcal_dask.verify.measuring.response import RESPONSE
 from camcal_dask.verify.measuring.series import SERIES
 from camcal_dask.verify.measuring.statistics import STATISTICS
-from camcal_dask.verify.product import PRODUCT
+from camcal_dask.verify.verdict import criteria_of
 
 REFERENCES = {
     "gain",
@@ -55,12 +59,11 @@ def test_reductions_over_amps():
     assert evaluate("std_over_amps(x) / mean_over_amps(x)", {"x": array}).item() == pytest.approx(2**0.5 / 2)
 
 
-ELECTRO_OPTICAL = {*READOUT, *SERIES, *(name for table in PRODUCT.values() for name in table)}
-OF_TABLES = ("ptc", "gain", "linearizer")  # these read the numbers of their own tables, see test_ptc, test_linearity
-OF_EXPOSURES = [name for name in CRITERIA if name not in OF_TABLES]
+ELECTRO_OPTICAL = {*READOUT, *SERIES, *DARK_NUMBERS, *FLAT_NUMBERS}
+OF_EXPOSURES = [kind for kind, verdict in rooms.verdicts().items() if verdict.table is None]
 
 
-@pytest.mark.parametrize("criteria", [CRITERIA[name] for name in OF_EXPOSURES], ids=OF_EXPOSURES)
+@pytest.mark.parametrize("criteria", [criteria_of(kind) for kind in OF_EXPOSURES], ids=OF_EXPOSURES)
 def test_rows_are_unique_and_read_declared_statistics(criteria):
     assert len({c.id for c in criteria}) == len({c.name for c in criteria}) == len(criteria)
     for c in criteria:
@@ -98,8 +101,8 @@ def documented(c):
     return f"| {c.id} | `{c.value} {c.op} {limit}` | {c.level} | {c.dmtn} | {kind} |"
 
 
-@pytest.mark.parametrize("kind", CRITERIA)
+@pytest.mark.parametrize("kind", rooms.verdicts())
 def test_documentation_has_every_test_with_its_limit(kind):
     text = (Path(camcal_dask.__file__).parent.parent / "docs" / "verification.md").read_text()
-    lacking = [row for row in map(documented, CRITERIA[kind]) if row not in text]
+    lacking = [row for row in map(documented, criteria_of(kind)) if row not in text]
     assert not lacking, "docs/verification.md needs these rows:\n" + "\n".join(lacking)

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from camcal_dask import rooms
+from camcal_dask.calibs.combined.numbers import hot_mask
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.pixels.masks import BAD, SAT
-from camcal_dask.verify.criteria import CRITERIA
 from camcal_dask.verify.judging.judge import FAIL, NOT_EVALUATED, PASS, failures, judge, majority, rubin, summary
 from camcal_dask.verify.measuring.block import MeasureConfig, measure_block
 from camcal_dask.verify.measuring.references import BF_DEFICIT_PER_ELECTRON, complete, masters, split_statistics
 from camcal_dask.verify.measuring.statistics import measure
-from camcal_dask.verify.product import hot_mask
+from camcal_dask.verify.verdict import criteria_of
 
 EXACT = MeasureConfig(overscan_skip_pixel=-1)  # these frames have no overscan noise
 ONLY_BAD = MeasureConfig(overscan_skip_pixel=-1, bad_planes=("BAD", "NO_DATA"), correlations=False)
@@ -377,7 +378,7 @@ def test_half_the_amps_of_95_detectors_reject(tests, n_bad, accepted):
 
 
 def test_tables_name_the_tests_of_the_reference():
-    dmtn = {(c.id, c.dmtn): (c.threshold, c.level) for rows in CRITERIA.values() for c in rows if c.dmtn}
+    dmtn = {(c.id, c.dmtn): (c.threshold, c.level) for kind in rooms.verdicts() for c in criteria_of(kind) if c.dmtn}
     assert dmtn["dark.mean", "5.2"] == (1.0, "amp")
     assert dmtn["dark.noise", "5.3"] == dmtn["dark.cr", "5.4"] == (0.05, "amp")
     assert dmtn["flat.det_scatter", "10.Y"] == (0.05, "detector")

@@ -8,13 +8,14 @@ import pytest
 import xarray as xr
 
 from benchmarks.report import make_statistics
+from camcal_dask.calibs.combined.numbers import DARK_NUMBERS, measure_dark
+from camcal_dask.calibs.flat.numbers import inside, measure_flat
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.verify.criteria import CRITERIA
 from camcal_dask.verify.judging.judge import failures, judge, summary
 from camcal_dask.verify.measuring.raft import raft_correlations
 from camcal_dask.verify.measuring.readout import READOUT, ReadoutConfig, measure_readout
 from camcal_dask.verify.measuring.series import SERIES, series
-from camcal_dask.verify.product import PRODUCT, inside, measure_product
+from camcal_dask.verify.verdict import criteria_of, verdict_of
 
 CAMERA = get_instrument("TinyCam")
 DETECTORS = list(CAMERA.science_detectors)
@@ -137,9 +138,9 @@ def test_dark_current_and_bright_defects(units):
     gain = 1.0 if units == "electron/s" else CAMERA.detectors[0].amps[0].gain
     gains = [[a.gain for a in CAMERA.detectors[d].amps] for d in DETECTORS]
     scale = np.ones((len(DETECTORS), 16)) if units == "electron/s" else np.array(gains)
-    found = measure_product("dark", combined(rate / scale[..., None, None], units)).compute()
+    found = measure_dark(combined(rate / scale[..., None, None], units)).compute()
     assert gain > 0
-    assert set(found.data_vars) == set(PRODUCT["dark"])
+    assert set(found.data_vars) == set(DARK_NUMBERS)
     assert abs(found["dark_current_median"] - 0.02).max() < 0.002
     assert abs(found["dark_current_q95"] - (0.02 + 1.645 * 0.01)).max() < 0.003
     assert abs(found["dark_current_noise"] - 0.01).max() < 0.001
@@ -155,7 +156,7 @@ def test_dark_current_is_not_the_read_noise_of_a_short_dark(current, outcome):
     rng = np.random.default_rng(2)
     rate = images(0.005, 0.13)
     rate += current * (rng.random(rate.shape) < 0.08)
-    found = measure_product("dark", combined(rate, "electron/s")).compute()
+    found = measure_dark(combined(rate, "electron/s")).compute()
     assert (found["dark_current_q95"] > 0.2).mean() > 0.5
     numbers = {name: found[name].values for name in ("dark_current_tail", "dark_current_noise")}
     status = judged("dark", **numbers)["run_status"].sel(run_test="dark.spec_current")
@@ -170,7 +171,7 @@ def test_dark_and_vampire_defects_and_tearing():
     flat[1, 9, 25:28, 10:13] = 2.0
     edge = amp.data.width - 1 if not amp.flip_x else 0  # its right side in the CCD
     flat[0, 3, :, edge] *= 1.03
-    found = measure_product("flat", combined(flat, "1")).compute()
+    found = measure_flat(combined(flat, "1")).compute()
     assert found["dark_pixels"].values[0, 3] == 1
     assert found["dark_pixels"].sum() == 1
     assert found["vampires"].values[1, 9] == 1
@@ -188,7 +189,7 @@ def test_hot_pixels_are_counted_and_are_no_dark_current():
     rate[0, 2, :, 5:7] += 6.0
     rate[0, 2, ::9, 20] += 100.0
     rate[0, 3, :, :6] += 0.5
-    found = measure_product("dark", combined(rate, "electron/s")).compute().isel(detector=0)
+    found = measure_dark(combined(rate, "electron/s")).compute().isel(detector=0)
     assert float(found["dark_current_tail"][2]) < 0.1
     assert (float(found["bright_columns"][2]), float(found["bright_pixels"][2])) == (2, 6)
     assert float(found["dark_current_tail"][3]) > 0.4
@@ -197,12 +198,12 @@ def test_hot_pixels_are_counted_and_are_no_dark_current():
 def test_a_dead_amp_is_no_tearing_of_its_neighbours():
     flat = images(1.0, 0.002)
     flat[0, 4] = 0.001 * np.random.default_rng(1).standard_normal(flat[0, 4].shape)
-    torn = measure_product("flat", combined(flat, "1")).compute()["divisadero"].isel(detector=0).values
+    torn = measure_flat(combined(flat, "1")).compute()["divisadero"].isel(detector=0).values
     assert np.isnan(torn[4])
     assert np.nanmax(torn) < 0.006
     flat[0, 3] *= np.where(np.arange(flat.shape[3]) < 2, 1.08, 1.0)  # torn it is beside a dead amp, too
     flat[0, 3] *= np.where(np.arange(flat.shape[3]) >= flat.shape[3] - 2, 1.08, 1.0)
-    torn = measure_product("flat", combined(flat, "1")).compute()["divisadero"].isel(detector=0).values
+    torn = measure_flat(combined(flat, "1")).compute()["divisadero"].isel(detector=0).values
     assert torn[3] == pytest.approx(0.08, abs=0.006)
 
 
@@ -222,7 +223,7 @@ def test_frame_is_where_the_edges_of_the_ccd_are():
 
 
 def test_other_kinds_have_no_numbers():
-    assert not measure_product("bias", combined(images(0, 1), "electron")).data_vars
+    assert verdict_of("bias").numbers is None
 
 
 # --- sets of exposures ---------------------------------------------------------------------------------------------
@@ -351,7 +352,7 @@ def test_inefficiency_is_judged_by_the_mean_of_the_set_and_its_error(name, limit
 def test_what_was_not_measured_is_not_evaluated_and_required_tests_of_a_run_reject():
     verdict = judged("flat")
     assert (verdict["run_status"] == -1).all()
-    row = dataclasses.replace(next(c for c in CRITERIA["bias"] if c.id == "bias.stability"), required=True)
+    row = dataclasses.replace(next(c for c in criteria_of("bias") if c.id == "bias.stability"), required=True)
     values = np.zeros(shape(1)[1:])
     clean = make_statistics(4, "TinyCam").assign(level_range=(BLOCK[1:], values))
     assert bool(judge(clean, (row,))["run_success"])

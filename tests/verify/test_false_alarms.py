@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from camcal_dask.calibs.ptc.table import gain_table, ptc_table
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.verify.judging.judge import FAIL, PASS, failures, judge, rubin, rubin_rule
+from camcal_dask.verify.judging.tables import judge_table
 from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
-from camcal_dask.verify.ptc import gain_table, ptc_table
-from camcal_dask.verify.tables import judge_table
 from tests.ptc_data import solved
 from tests.verify.judging.test_judge import statistics_of
 

@@ -5,10 +5,10 @@ import pytest
 import xarray as xr
 
 from camcal_dask.kernels.statistics.moments import clipped_mean_stack
-from camcal_dask.verify.criteria import CRITERIA
 from camcal_dask.verify.judging.judge import FAIL, failures, judge, summary
 from camcal_dask.verify.measuring.references import complete
 from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
+from camcal_dask.verify.verdict import criteria_of
 
 ALL = (0, 1, 2, 3)
 EXACT = MeasureConfig(overscan_skip_pixel=-1)
@@ -113,5 +113,5 @@ def test_a_dead_amp_is_dead_whatever_the_number_of_inputs(make_exposures):
 def test_every_noise_test_knows_the_number_of_inputs():
     """`noise_expected` is that of a single exposure: only advice of upstream compares with it as it is."""
     for kind in ("bias", "dark"):
-        rows = [c.id for c in CRITERIA[kind] if "- noise_expected" in c.value or "noise_expected -" in c.value]
+        rows = [c.id for c in criteria_of(kind) if "- noise_expected" in c.value or "noise_expected -" in c.value]
         assert rows == (["dark.noise"] if kind == "dark" else [])

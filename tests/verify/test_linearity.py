@@ -5,10 +5,10 @@ import pytest
 
 from camcal_dask.calibs.linearizer.config import LinearityConfig
 from camcal_dask.calibs.linearizer.fit import fit
+from camcal_dask.calibs.linearizer.table import linearizer_table
 from camcal_dask.instruments import get_instrument
 from camcal_dask.verify.judging.judge import NOT_EVALUATED, failures
-from camcal_dask.verify.linearity import linearizer_table
-from camcal_dask.verify.tables import judge_table
+from camcal_dask.verify.judging.tables import judge_table
 from tests.calibs.linearizer.linearity_tables import Camera, ramp
 
 BENT = Camera(c2=-4e-7)  # 4 % at 100 000 electrons

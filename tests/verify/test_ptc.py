@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from camcal_dask.calibs.ptc.table import cauchy_line, gain_table, ptc_table
 from camcal_dask.errors import DataError
 from camcal_dask.verify.judging.judge import failures, summary
-from camcal_dask.verify.ptc import cauchy_line, gain_table, ptc_table
-from camcal_dask.verify.tables import judge_table
+from camcal_dask.verify.judging.tables import judge_table
 from tests.ptc_data import FIRST, solved
 
 

@@ -2,7 +2,7 @@
 
 Per pixel: clipped mean over the accepted exposures, its variance, the OR of their masks.  Wired to
 the recipes of `camcal_dask.isr.blocks`, a block of the stack is one task that reads, corrects and
-combines, and holds a single float32 stack: ``peak_bytes`` counts it, ``slab_rows_for`` plans it.
+combines, and holds a single float32 stack: `camcal_dask.isr.cost` counts and plans it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 from pydantic import Field
 
-from camcal_dask.calibs.products import COMBINED, LEVELS, OF_HALVES, describe
+from camcal_dask.calibs.combined.product import COMBINED, LEVELS, OF_HALVES
 from camcal_dask.config import Config
 from camcal_dask.errors import DataError, PlanError, nearest
-from camcal_dask.instruments.geometry import Detector, Instrument, get_instrument
-from camcal_dask.isr import steps
-from camcal_dask.isr.blocks import SLAB_ROWS, Slab, layer_of, slabs_of
+from camcal_dask.instruments.geometry import Detector, get_instrument
+from camcal_dask.isr.blocks import Slab, layer_of, slabs_of
 from camcal_dask.kernels.pixels.masks import BAD, CR, MASK_PLANES, NO_DATA, bits
 from camcal_dask.kernels.statistics.moments import (
     HALVES_EVERY,
@@ -39,7 +38,6 @@ from camcal_dask.kernels.statistics.moments import (
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
-_SMALLEST_SLAB = 8
 
 
 class CombineConfig(Config):
@@ -183,7 +181,7 @@ def combine(
     Returns
     -------
     Dataset
-        The variables of `camcal_dask.calibs.products.COMBINED`, one block a detector, and
+        The variables of `camcal_dask.calibs.combined.product.COMBINED`, one block a detector, and
         ``attrs`` instrument, units, exposure_time_s and dark_time_s (0, or 1 after division by a time).
 
     Raises
@@ -368,90 +366,6 @@ def _halves(slabs: list[Combined], detector: Detector, n_input: IntArray) -> NDA
     return out
 
 
-def peak_bytes(
-    rows: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0, *, halves: bool = False
-) -> int:
-    """Most memory that one task of a stack takes, on top of an idle worker [byte].
-
-    Parameters
-    ----------
-    rows : slab height [pixel]
-    n_exposures : exposures combined
-    instrument : the camera
-    calib_planes : pixel planes of the calibrations that the ISR applies, 3 each for bias, dark and flat, 1 for defects
-    halves : whether the halves of the exposures are compared
-
-    Notes
-    -----
-    The larger of: a slab (float32 stack, with few exposures their variances too, one raw exposure being
-    decoded, calibrations, masks, result, the overscan vectors of all exposures, and the other slabs of the detector,
-    done and waiting); the overscan pass (one raw detector); the finishing of a detector (its slabs and
-    the arrays they are copied to).  Code that is loaded and compiled at first use takes another 100 MiB.
-    """
-    return sum(_largest(rows, n_exposures, instrument, calib_planes, halves).values())
-
-
-def slab_rows_for(
-    memory_bytes: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0, *, halves: bool = False
-) -> int:
-    """Largest slab height whose tasks fit into ``memory_bytes`` on top of an idle worker [pixel].
-
-    Heights are powers of two up to 256, the rows of a chunk of the raw cube: smaller slabs decode
-    each chunk 256 / height times.
-
-    Raises
-    ------
-    PlanError
-        With the numbers, if even the lowest slab does not fit.
-    """
-    height = min(SLAB_ROWS, instrument.trimmed_shape[0])
-    while (
-        height > _SMALLEST_SLAB
-        and peak_bytes(height, n_exposures, instrument, calib_planes, halves=halves) > memory_bytes
-    ):
-        height = max(_SMALLEST_SLAB, 1 << ((height - 1).bit_length() - 1))
-    peak = peak_bytes(height, n_exposures, instrument, calib_planes, halves=halves)
-    if peak > memory_bytes:
-        largest = _largest(height, n_exposures, instrument, calib_planes, halves)
-        parts = ", ".join(f"{k} {v / 2**20:.0f}" for k, v in largest.items())
-        raise PlanError(
-            f"combining {n_exposures} exposures of {instrument.name} takes {peak / 2**20:.0f} MiB a task even in slabs "
-            f"of {height} rows ({parts}), but {memory_bytes / 2**20:.0f} MiB are allowed; "
-            "give the workers more memory, start fewer of them (-j), or combine fewer exposures"
-        )
-    return height
-
-
-def _largest(
-    rows: int,
-    n_exposures: int,
-    instrument: Instrument,
-    calib_planes: int,
-    halves: bool,  # noqa: FBT001
-) -> dict[str, int]:
-    """Parts [byte] of the task that needs most."""
-    _, n_amp, raw_height, raw_width = instrument.raw_shape
-    height, width = instrument.trimmed_shape
-    pixels, whole = n_amp * min(rows, height) * width, n_amp * height * width
-    raw_detector = n_amp * raw_height * raw_width * 4
-    overscan = n_exposures * n_amp * ((raw_height + width) * 4 + len(steps.STATISTICS) * 8)
-    chunk = min(SLAB_ROWS, raw_height) * raw_width * 4
-    handed_on = 12 + (8 // HALVES_EVERY if halves else 0)
-    tasks: list[dict[str, int]] = [
-        {
-            "stack": 4 * n_exposures * pixels * (2 if n_exposures < 5 else 1),
-            "raw rows": 4 * pixels + 2 * chunk,
-            "masks and result": (14 + handed_on) * pixels,
-            "calibrations": 4 * (calib_planes + 1) * pixels if calib_planes else 0,
-            "overscan vectors": 2 * overscan,
-            "slabs done": handed_on * whole,
-        },
-        {"raw detector": raw_detector + 2 * chunk, "strips": raw_detector // 8},
-        {"slabs": handed_on * whole, "arrays of a detector": 12 * whole, "distribution": whole},
-    ]
-    return max(tasks, key=lambda parts: sum(parts.values()))
-
-
 def _scales(corrected: xr.Dataset, config: CombineConfig, levels: Sequence[float] | None) -> tuple[float, ...]:
     if (levels is not None) != (config.scale == "levels"):
         raise PlanError(f"combine: scale={config.scale} and levels {'not ' if levels is None else ''}given")
@@ -559,7 +473,7 @@ def _dataset(corrected: xr.Dataset, finished: da.Array, config: CombineConfig, t
             dtype=np.dtype(variable.dtype),
             meta=np.empty((0,) * len(variable.dims), variable.dtype),
         )
-        variables[name] = xr.Variable(variable.dims, field, describe(variable, units))
+        variables[name] = xr.Variable(variable.dims, field, variable.attrs(units))
     coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
     times = {"exposure_time_s": time_s, "dark_time_s": time_s}
     attrs = {**corrected.attrs, "units": units, **times, "combine_config": config.model_dump_json()}

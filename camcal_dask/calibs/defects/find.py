@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from camcal_dask.calibs.defects.config import DefectConfig
-from camcal_dask.calibs.products import DEFECT_KINDS
+from camcal_dask.calibs.defects.product import DEFECT_KINDS
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.focal_plane import amp_boxes, assemble, ccd_to_focal_plane, split
 from camcal_dask.instruments.geometry import Detector
@@ -22,7 +22,7 @@ Box = tuple[int, int, int, int]
 
 
 class FoundDefects(NamedTuple):
-    """Variables of `camcal_dask.calibs.products.DEFECTS`, the box table and where the pixels come from.
+    """Variables of `camcal_dask.calibs.defects.product.DEFECTS`, the box table and where the pixels come from.
 
     ``boxes`` (n, 4) int32 are x0, y0, width, height in the assembled CCD; ``n_source`` and ``n_alone`` count the
     pixels that each source has, and that it alone has.

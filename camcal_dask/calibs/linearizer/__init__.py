@@ -1,1 +1,20 @@
 """Linearizers: made from photon transfer curves."""
+
+from camcal_dask.calibs.linearizer.product import LINEARIZER
+from camcal_dask.calibs.linearizer.table import LINEARIZER as TESTS
+from camcal_dask.calibs.linearizer.table import linearizer_table
+from camcal_dask.calibs.linearizer.task import LINEARITY_TASK
+from camcal_dask.rooms import CalibrationType
+from camcal_dask.schema import Product, statistics_product
+from camcal_dask.verify.verdict import Verdict
+
+CALIBRATION = CalibrationType(
+    "linearizer",
+    products=(
+        Product("linearizer", "adu", "linearity of the amps", LINEARIZER),
+        statistics_product("verifyLinearizer", "numbers and verdicts of linearizers"),
+    ),
+    tasks=(LINEARITY_TASK,),
+    verdicts=(Verdict("linearizer", TESTS, table=linearizer_table),),
+    chain=("linearizer",),
+)

@@ -92,7 +92,7 @@ def fit(
     Returns
     -------
     Dataset
-        Variables as `camcal_dask.calibs.products.LINEARIZER`; amps that fail have type None, and
+        Variables as `camcal_dask.calibs.linearizer.product.LINEARIZER`; amps that fail have type None, and
         ``attrs["problems"]`` says why.
     """
     ids = np.atleast_1d(ptc["detector"].values).tolist()

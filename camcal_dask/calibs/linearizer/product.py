@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from camcal_dask.calibs.variable import Variable
+from camcal_dask.schema import Variable, Variables, variables
 
 AMP = ("detector", "amp")
 FLAT = (*AMP, "flat")
 
-LINEARIZER: Mapping[str, Variable] = MappingProxyType(
-    {
-        "type": Variable(AMP, "i1", "1", "kind of correction, index into camcal_dask.kernels.linearity.correct.TYPES"),
-        "coefficients": Variable((*AMP, "coefficient"), "f8", "adu", "as the kind lays them out, padded with 0"),
-        "table": Variable(("detector", "row", "column"), "f4", "adu", "rows of a LookupTable; empty for other kinds"),
-        "input_gain": Variable(AMP, "f8", "electron/adu", "gain of the photon transfer curve it was made from"),
-        "input_turnoff": Variable(AMP, "f8", "adu", "turnoff of that curve"),
-        "linearity_turnoff": Variable(AMP, "f8", "adu", "largest signal that is linear"),
-        "linearity_max_signal": Variable(AMP, "f8", "adu", "largest signal seen"),
-        "bad": Variable(AMP, "?", "1", "the amp could not be fitted"),
-        "reference_amp": Variable(("detector",), "i4", "1", "index of the reference amp of a DoubleSpline; -1: none"),
-        "fit_params": Variable((*AMP, "parameter"), "f8", "1", "polynomial, or slopes and nuisance terms of a Spline"),
-        "fit_params_err": Variable((*AMP, "parameter"), "f8", "1", "their errors"),
-        "fit_chi2": Variable(AMP, "f8", "1", "reduced chi2 of the fit"),
-        "line": Variable((*AMP, "term"), "f8", "adu", "intercept and slope of the linearised signal against light"),
-        "residual_sigma": Variable(AMP, "f8", "1", "robust scatter of the residual relative to the signal"),
-        "abscissa": Variable(FLAT, "f8", "1", "exposure time [s] or photodiode charge [C]"),
-        "normalization": Variable(("detector", "flat"), "f8", "1", "factor on it, from the focal plane"),
-        "group": Variable(FLAT, "i8", "1", "group of equal illumination; -1: none"),
-        "ordinate": Variable(FLAT, "f8", "adu", "measured signal; 0 where unknown"),
-        "used": Variable(FLAT, "?", "1", "the fit used it"),
-        "model": Variable(FLAT, "f8", "adu", "linearised signal without offset and drift"),
-        "residual": Variable(FLAT, "f8", "adu", "linearised signal less slope times light, of used flats"),
-        "residual_unmasked": Variable(FLAT, "f8", "adu", "the same of all flats"),
-        "left_out": Variable(FLAT, "f8", "1", "departure from linearity if the fit does not know the flat's level"),
-    }
+LINEARIZER: Variables = variables(
+    Variable("type", AMP, "i1", "1", "kind of correction, index into camcal_dask.kernels.linearity.correct.TYPES"),
+    Variable("coefficients", (*AMP, "coefficient"), "f8", "adu", "as the kind lays them out, padded with 0"),
+    Variable("table", ("detector", "row", "column"), "f4", "adu", "rows of a LookupTable; empty for other kinds"),
+    Variable("input_gain", AMP, "f8", "electron/adu", "gain of the photon transfer curve it was made from"),
+    Variable("input_turnoff", AMP, "f8", "adu", "turnoff of that curve"),
+    Variable("linearity_turnoff", AMP, "f8", "adu", "largest signal that is linear"),
+    Variable("linearity_max_signal", AMP, "f8", "adu", "largest signal seen"),
+    Variable("bad", AMP, "?", "1", "the amp could not be fitted"),
+    Variable("reference_amp", ("detector",), "i4", "1", "index of the reference amp of a DoubleSpline; -1: none"),
+    Variable("fit_params", (*AMP, "parameter"), "f8", "1", "polynomial, or slopes and nuisance terms of a Spline"),
+    Variable("fit_params_err", (*AMP, "parameter"), "f8", "1", "their errors"),
+    Variable("fit_chi2", AMP, "f8", "1", "reduced chi2 of the fit"),
+    Variable("line", (*AMP, "term"), "f8", "adu", "intercept and slope of the linearised signal against light"),
+    Variable("residual_sigma", AMP, "f8", "1", "robust scatter of the residual relative to the signal"),
+    Variable("abscissa", FLAT, "f8", "1", "exposure time [s] or photodiode charge [C]"),
+    Variable("normalization", ("detector", "flat"), "f8", "1", "factor on it, from the focal plane"),
+    Variable("group", FLAT, "i8", "1", "group of equal illumination; -1: none"),
+    Variable("ordinate", FLAT, "f8", "adu", "measured signal; 0 where unknown"),
+    Variable("used", FLAT, "?", "1", "the fit used it"),
+    Variable("model", FLAT, "f8", "adu", "linearised signal without offset and drift"),
+    Variable("residual", FLAT, "f8", "adu", "linearised signal less slope times light, of used flats"),
+    Variable("residual_unmasked", FLAT, "f8", "adu", "the same of all flats"),
+    Variable("left_out", FLAT, "f8", "1", "departure from linearity if the fit does not know the flat's level"),
 )
 """Variables of ``linearizer``; the coordinate ``exposure`` (flat) is the exposure, or the first of the pair."""
 

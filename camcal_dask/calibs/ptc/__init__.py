@@ -1,1 +1,23 @@
 """Photon transfer curves: pairs of flats measured and fitted."""
+
+from camcal_dask.calibs.ptc.criteria import GAIN
+from camcal_dask.calibs.ptc.criteria import PTC as TESTS
+from camcal_dask.calibs.ptc.product import PTC
+from camcal_dask.calibs.ptc.table import gain_table, ptc_table
+from camcal_dask.calibs.ptc.task import PTC_TASK
+from camcal_dask.rooms import CalibrationType
+from camcal_dask.schema import Product, statistics_product
+from camcal_dask.verify.verdict import Verdict
+
+CALIBRATION = CalibrationType(
+    "ptc",
+    products=(
+        Product("linearizerPtc", "adu", "photon transfer curves before linearity", PTC),
+        Product("ptc", "adu", "photon transfer curves: gains, read noise, area coefficients", PTC),
+        statistics_product("verifyPtc", "numbers and verdicts of photon transfer curves"),
+        statistics_product("verifyGain", "numbers and verdicts of gains of single pairs"),
+    ),
+    tasks=(PTC_TASK,),
+    verdicts=(Verdict("ptc", TESTS, table=ptc_table), Verdict("gain", GAIN, table=gain_table)),
+    chain=("linearizerPtc", "ptc"),
+)

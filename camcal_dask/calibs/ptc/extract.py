@@ -13,7 +13,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import dask
@@ -26,7 +25,6 @@ from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 from pydantic import Field
 
-from camcal_dask.calibs.variable import Variable
 from camcal_dask.config import Config
 from camcal_dask.errors import PlanError, nearest
 from camcal_dask.instruments.focal_plane import readout_to_focal_plane, transform
@@ -35,32 +33,31 @@ from camcal_dask.isr import steps
 from camcal_dask.isr.blocks import DIMS, Slab, slabs_of, unwrap
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.kernels.ptc.flat_pair import GainCorrection, PairRules, bad_pixels, measure_pair, unvignetted
+from camcal_dask.schema import Variable, Variables, variables
 
 FloatArray = NDArray[np.float64]
 _log = logging.getLogger(__name__)
 
 _AMP = ("pair", "detector", "amp")
 _LAG = (*_AMP, "lag_i", "lag_j")
-EXTRACTED: Mapping[str, Variable] = MappingProxyType(
-    {
-        "raw_mean": Variable(_AMP, "f8", "adu", "mean signal of the pair, clipped"),
-        "raw_delta": Variable(_AMP, "f8", "adu", "mean of the second exposure minus that of the first"),
-        "pixel_stdev": Variable(_AMP, "f8", "adu", "scatter of the pixels of one exposure: light and response"),
-        "raw_var": Variable(_AMP, "f8", "adu^2", "clipped variance of half the weighted difference"),
-        "row_mean_variance": Variable(_AMP, "f8", "adu^2", "clipped variance of the row means of the difference"),
-        "pair_gain": Variable(_AMP, "f8", "electron/adu", "gain from this pair alone"),
-        "noise_adu": Variable(_AMP, "f8", "adu", "read noise in the serial overscan, mean of the two exposures"),
-        "overscan_median": Variable(_AMP, "f8", "adu", "median serial overscan, mean of the two exposures"),
-        "amp_offset": Variable(_AMP, "f8", "adu", "pedestal from the steps at the amp's edges, mean of the two"),
-        "hist_var": Variable(_AMP, "f8", "adu^2", "variance of the Gaussian fitted to the plain difference"),
-        "hist_chi2_dof": Variable(_AMP, "f8", "1", "its reduced chi2"),
-        "ks_pvalue": Variable(_AMP, "f8", "1", "p-value of the difference against that Gaussian; 1 if not tested"),
-        "n_pixel": Variable(_AMP, "i8", "pixel", "good pixels before clipping"),
-        "valid": Variable(_AMP, "?", "1", "mean, variance and all covariances are known"),
-        "covariance": Variable(_LAG, "f8", "adu^2", "covariances of one image, clipping bias corrected"),
-        "covariance_sqrt_weight": Variable(_LAG, "f8", "1/adu^2", "inverse statistical errors of the covariances"),
-        "n_lag": Variable(_LAG, "i8", "pixel", "pixel pairs at this lag, of both signs where both enter"),
-    }
+EXTRACTED: Variables = variables(
+    Variable("raw_mean", _AMP, "f8", "adu", "mean signal of the pair, clipped"),
+    Variable("raw_delta", _AMP, "f8", "adu", "mean of the second exposure minus that of the first"),
+    Variable("pixel_stdev", _AMP, "f8", "adu", "scatter of the pixels of one exposure: light and response"),
+    Variable("raw_var", _AMP, "f8", "adu^2", "clipped variance of half the weighted difference"),
+    Variable("row_mean_variance", _AMP, "f8", "adu^2", "clipped variance of the row means of the difference"),
+    Variable("pair_gain", _AMP, "f8", "electron/adu", "gain from this pair alone"),
+    Variable("noise_adu", _AMP, "f8", "adu", "read noise in the serial overscan, mean of the two exposures"),
+    Variable("overscan_median", _AMP, "f8", "adu", "median serial overscan, mean of the two exposures"),
+    Variable("amp_offset", _AMP, "f8", "adu", "pedestal from the steps at the amp's edges, mean of the two"),
+    Variable("hist_var", _AMP, "f8", "adu^2", "variance of the Gaussian fitted to the plain difference"),
+    Variable("hist_chi2_dof", _AMP, "f8", "1", "its reduced chi2"),
+    Variable("ks_pvalue", _AMP, "f8", "1", "p-value of the difference against that Gaussian; 1 if not tested"),
+    Variable("n_pixel", _AMP, "i8", "pixel", "good pixels before clipping"),
+    Variable("valid", _AMP, "?", "1", "mean, variance and all covariances are known"),
+    Variable("covariance", _LAG, "f8", "adu^2", "covariances of one image, clipping bias corrected"),
+    Variable("covariance_sqrt_weight", _LAG, "f8", "1/adu^2", "inverse statistical errors of the covariances"),
+    Variable("n_lag", _LAG, "i8", "pixel", "pixel pairs at this lag, of both signs where both enter"),
 )
 """Variables of every pair, besides those of the exposures."""
 
@@ -395,7 +392,7 @@ def _dataset(
             new_axes={letters[d]: sizes[d] for d in variable.dims if d != "detector"}, name=f"extracted-{name}-{key}",
             align_arrays=False, dtype=dtype, meta=np.empty((0,) * len(variable.dims), dtype),
         )  # fmt: skip
-        variables[name] = xr.Variable(variable.dims, field, {"units": variable.units, "long_name": variable.doc})
+        variables[name] = xr.Variable(variable.dims, field, variable.attrs("adu"))
     coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
     lags = np.arange(config.lags)
     attrs = {"instrument": corrected.attrs["instrument"], "units": "adu", "extract_config": config.model_dump_json()}

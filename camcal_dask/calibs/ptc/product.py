@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +12,7 @@ import xarray as xr
 
 from camcal_dask.calibs.ptc.extract import EXTRACTED
 from camcal_dask.calibs.ptc.solve import SOLVED
-from camcal_dask.calibs.variable import Variable
+from camcal_dask.schema import Variables
 
 AMP = ("detector", "amp")
 
@@ -22,8 +21,8 @@ def _detector_first(dims: tuple[str, ...]) -> tuple[str, ...]:
     return (*AMP, *(d for d in dims if d not in AMP))
 
 
-PTC: Mapping[str, Variable] = MappingProxyType(
-    {name: replace(v, dims=_detector_first(v.dims)) for name, v in EXTRACTED.items()} | dict(SOLVED)
+PTC: Variables = MappingProxyType(
+    {name: v.with_dims(_detector_first(v.dims)) for name, v in EXTRACTED.items()} | dict(SOLVED)
 )
 """Variables of ``linearizerPtc`` and ``ptc``; coordinates of a pair: exposures, time, photodiode, header values."""
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +16,6 @@ from numpy.typing import NDArray
 
 from camcal_dask.calibs.ptc.gain_ratios import adjust_by_amp_offsets
 from camcal_dask.calibs.ptc.solve_config import PtcSolveConfig
-from camcal_dask.calibs.variable import Variable
 from camcal_dask.errors import DataError
 from camcal_dask.kernels.linearity.fit import SIGMA_OF_MAD
 from camcal_dask.kernels.ptc.covariance_fit import fit_covariances, subtract_long_range
@@ -35,6 +32,7 @@ from camcal_dask.kernels.ptc.fit import (
     reject_outliers,
 )
 from camcal_dask.kernels.ptc.models import covariances, exp_variance
+from camcal_dask.schema import Variable, Variables, variables
 
 __all__ = ["SOLVED", "BadReason", "PtcSolveConfig", "gain_from_flat_pairs", "reasons_of", "replace_invalid", "solve"]
 
@@ -65,47 +63,43 @@ class BadReason(IntEnum):
     """The gain of the fit is not positive."""
 
 
-SOLVED: Mapping[str, Variable] = MappingProxyType(
-    {
-        "gain": Variable(AMP, "f8", "electron/adu", "gain; NaN for a bad amp"),
-        "gain_err": Variable(AMP, "f8", "electron/adu", "error of the gain, scaled by the reduced chi2"),
-        "gain_unadjusted": Variable(AMP, "f8", "electron/adu", "gain of the fit, before any adjustment of the ratios"),
-        "noise": Variable(AMP, "f8", "electron", "read noise of the fit"),
-        "noise_err": Variable(AMP, "f8", "electron", "error of the read noise, scaled by the reduced chi2"),
-        "a00": Variable(AMP, "f8", "1/electron", "area coefficient of lag (0, 0), negative"),
-        "turnoff": Variable(AMP, "f8", "adu", "largest mean that follows the curve"),
-        "turnoff_sampling_error": Variable(AMP, "f8", "adu", "half the distance of its neighbours"),
-        "rolloff": Variable(
-            AMP, "f8", "adu", "mean up to which the loss of variance is tolerable; NaN if not modelled"
-        ),
-        "rolloff_err": Variable(AMP, "f8", "adu", "error of where the loss begins"),
-        "rolloff_tau": Variable(AMP, "f8", "adu", "scale of the loss of variance, negative"),
-        "rolloff_tau_err": Variable(AMP, "f8", "adu", "its error"),
-        "chi2": Variable(AMP, "f8", "1", "reduced chi2 of the final fit"),
-        "fit_pars": Variable(
-            (*AMP, "parameter"), "f8", "1", "Eq. 16: a00 [1/electron], g [electron/adu], n2 [electron^2]"
-        ),
-        "fit_pars_err": Variable((*AMP, "parameter"), "f8", "1", "errors of fit_pars, scaled by the reduced chi2"),
-        "overscan_median_level": Variable(AMP, "f8", "adu", "median serial overscan of the pairs in use"),
-        "overscan_median_sigma": Variable(AMP, "f8", "adu", "its scatter, from the median absolute deviation"),
-        "bad": Variable(AMP, "?", "1", "no curve could be fitted"),
-        "bad_reason": Variable(
-            AMP, "i1", "1", "why not: " + ", ".join(f"{reason.value} {reason.name.lower()}" for reason in BadReason)
-        ),
-        "lags": Variable(AMP, "i8", "1", "side of the lag matrix in the covariance fit; 0 without one"),
-        "a_matrix": Variable(LAGS, "f8", "1/electron", "area coefficients a_ij"),
-        "a_matrix_err": Variable(LAGS, "f8", "1/electron", "errors of a_matrix, scaled by the reduced chi2"),
-        "b_matrix": Variable(LAGS, "f8", "1/electron", "time-dependent coefficients b_ij; noisy where a_ij is near 0"),
-        "noise_matrix": Variable(LAGS, "f8", "electron^2", "noise covariances n_ij"),
-        "used": Variable(PAIR, "?", "1", "pairs of the final fit"),
-        "rolloff_used": Variable(PAIR, "?", "1", "pairs of the roll-off fit"),
-        "final_var": Variable(PAIR, "f8", "adu^2", "variance that was fitted; NaN where not used"),
-        "final_model_var": Variable(PAIR, "f8", "adu^2", "variance of the model; NaN where not used"),
-        "final_mean": Variable(PAIR, "f8", "adu", "mean; NaN where not used"),
-        "covariance_model": Variable(
-            (*PAIR, "lag_i", "lag_j"), "f8", "adu^2", "covariances of the model, of every pair"
-        ),
-    }
+SOLVED: Variables = variables(
+    Variable("gain", AMP, "f8", "electron/adu", "gain; NaN for a bad amp"),
+    Variable("gain_err", AMP, "f8", "electron/adu", "error of the gain, scaled by the reduced chi2"),
+    Variable("gain_unadjusted", AMP, "f8", "electron/adu", "gain of the fit, before any adjustment of the ratios"),
+    Variable("noise", AMP, "f8", "electron", "read noise of the fit"),
+    Variable("noise_err", AMP, "f8", "electron", "error of the read noise, scaled by the reduced chi2"),
+    Variable("a00", AMP, "f8", "1/electron", "area coefficient of lag (0, 0), negative"),
+    Variable("turnoff", AMP, "f8", "adu", "largest mean that follows the curve"),
+    Variable("turnoff_sampling_error", AMP, "f8", "adu", "half the distance of its neighbours"),
+    Variable("rolloff", AMP, "f8", "adu", "mean up to which the loss of variance is tolerable; NaN if not modelled"),
+    Variable("rolloff_err", AMP, "f8", "adu", "error of where the loss begins"),
+    Variable("rolloff_tau", AMP, "f8", "adu", "scale of the loss of variance, negative"),
+    Variable("rolloff_tau_err", AMP, "f8", "adu", "its error"),
+    Variable("chi2", AMP, "f8", "1", "reduced chi2 of the final fit"),
+    Variable("fit_pars", (*AMP, "parameter"), "f8", "1", "Eq. 16: a00 [1/electron], g [electron/adu], n2 [electron^2]"),
+    Variable("fit_pars_err", (*AMP, "parameter"), "f8", "1", "errors of fit_pars, scaled by the reduced chi2"),
+    Variable("overscan_median_level", AMP, "f8", "adu", "median serial overscan of the pairs in use"),
+    Variable("overscan_median_sigma", AMP, "f8", "adu", "its scatter, from the median absolute deviation"),
+    Variable("bad", AMP, "?", "1", "no curve could be fitted"),
+    Variable(
+        "bad_reason",
+        AMP,
+        "i1",
+        "1",
+        "why not: " + ", ".join(f"{reason.value} {reason.name.lower()}" for reason in BadReason),
+    ),
+    Variable("lags", AMP, "i8", "1", "side of the lag matrix in the covariance fit; 0 without one"),
+    Variable("a_matrix", LAGS, "f8", "1/electron", "area coefficients a_ij"),
+    Variable("a_matrix_err", LAGS, "f8", "1/electron", "errors of a_matrix, scaled by the reduced chi2"),
+    Variable("b_matrix", LAGS, "f8", "1/electron", "time-dependent coefficients b_ij; noisy where a_ij is near 0"),
+    Variable("noise_matrix", LAGS, "f8", "electron^2", "noise covariances n_ij"),
+    Variable("used", PAIR, "?", "1", "pairs of the final fit"),
+    Variable("rolloff_used", PAIR, "?", "1", "pairs of the roll-off fit"),
+    Variable("final_var", PAIR, "f8", "adu^2", "variance that was fitted; NaN where not used"),
+    Variable("final_model_var", PAIR, "f8", "adu^2", "variance of the model; NaN where not used"),
+    Variable("final_mean", PAIR, "f8", "adu", "mean; NaN where not used"),
+    Variable("covariance_model", (*PAIR, "lag_i", "lag_j"), "f8", "adu^2", "covariances of the model, of every pair"),
 )
 """Variables that `solve` adds to those of the pairs."""
 
@@ -175,7 +169,7 @@ def solve(partial: xr.Dataset, config: PtcSolveConfig | None = None) -> xr.Datas
             if reason:
                 reasons[_name(detector, amp)] = reason
     attrs = {**config.described(), "units": "adu", **_side(data, config)}
-    solved = {name: (SOLVED[name].dims, v, _describe(SOLVED[name])) for name, v in out.items()}
+    solved = {name: (SOLVED[name].dims, v, SOLVED[name].attrs("adu")) for name, v in out.items()}
     ptc = data.assign(solved).assign_attrs(attrs)
     ptc["bad_reason"].attrs["reasons"] = reasons
     return adjust_by_amp_offsets(ptc, config.gain_ratio) if config.adjust_gains == "amp_offsets" else ptc
@@ -231,7 +225,7 @@ def gain_from_flat_pairs(partial: xr.Dataset) -> xr.Dataset:
     spread = np.sqrt(((gains - gains.mean("pair")) ** 2).sum("pair") / (n - 1).where(n > 1))
     noise = partial["noise_adu"].median("pair") * gain if "noise_adu" in partial else gain * np.nan
     out = {"gain": gain, "gain_err": np.sqrt(np.pi / 2) * spread / np.sqrt(n), "noise": noise, "bad": gain.isnull()}
-    described = {name: v.assign_attrs(_describe(SOLVED[name])) for name, v in out.items()}
+    described = {name: v.assign_attrs(SOLVED[name].attrs("adu")) for name, v in out.items()}
     return xr.Dataset(described, attrs={**partial.attrs, "fit_type": "PARTIAL"}).transpose("detector", "amp")
 
 
@@ -243,10 +237,6 @@ def _check(partial: xr.Dataset, config: PtcSolveConfig) -> None:
             f"the pairs have no {', '.join(missing)}, which a fit of {config.fit_type} needs; they have "
             f"{', '.join(map(str, partial.data_vars)) or 'nothing'}"
         )
-
-
-def _describe(variable: Variable) -> dict[str, str]:
-    return {"units": variable.units, "long_name": variable.doc}
 
 
 def _side(data: xr.Dataset, config: PtcSolveConfig) -> dict[str, int]:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from camcal_dask.calibs.combined.combine import peak_bytes
 from camcal_dask.campaign.cluster.profile import Profile, seconds
 from camcal_dask.campaign.cluster.workers import LEAST_WORKER_BYTES
 from camcal_dask.campaign.past.record import versions
 from camcal_dask.instruments import Instrument
+from camcal_dask.isr.cost import exposure_bytes
 from camcal_dask.kernels.statistics.moments import clipped_mean_stack
 from camcal_dask.repo.storage import files
 
@@ -137,7 +137,7 @@ def _storage(root: str) -> dict[str, Any]:
 
 def _least_memory(camera: Instrument | None, threads: int) -> int:
     """Memory [byte] without which a worker can do nothing: it starts, and its tasks take a detector of an exposure."""
-    task = LEAST_TASK_BYTES if camera is None else peak_bytes(camera.raw_shape[2], 1, camera)
+    task = LEAST_TASK_BYTES if camera is None else exposure_bytes(camera.raw_shape[2], camera)
     return max(task * threads, LEAST_WORKER_BYTES)
 
 

@@ -45,8 +45,8 @@ class RunRecord:
     started: str
     asked: dict[str, Any] = field(default_factory=dict)
     """Pipeline and overrides as the user gave them."""
-    pairs: list[tuple[int, int]] = field(default_factory=list)
-    """Of a photon transfer curve."""
+    groups: list[tuple[int, ...]] = field(default_factory=list)
+    """Exposures that were measured together, such as pairs of flats."""
     choice: list[str] = field(default_factory=list)
     """How the exposures were chosen among those selected."""
     absent: list[str] = field(default_factory=list)
@@ -92,7 +92,7 @@ def provenance_id(plan: Plan) -> str:
         "made": calib_provenance(plan),
         "version": version("camcal_dask"),
     }
-    what |= {"pairs": plan.paired.digest()} if plan.paired else {}
+    what |= {"found": plan.found.digest} if plan.found.digest else {}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -134,7 +134,7 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
         cluster=redacted(cluster),
         started=now(),
         asked=redacted_values(asked),
-        pairs=list(plan.paired.pairs.pairs) if plan.paired else [],
+        groups=list(plan.found.groups),
         choice=list(plan.choice),
         absent=list(plan.absent),
         elsewhere={str(d): run for d, run in plan.elsewhere.items()},

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from camcal_dask.campaign.past.history import reference_record
 from camcal_dask.campaign.past.record import versions
-from camcal_dask.campaign.planning.plan import TASK_BUDGET_BYTES, Plan, make_plan
-from camcal_dask.campaign.planning.recipe import AnyRecipe
+from camcal_dask.campaign.planning.plan import Plan
+from camcal_dask.campaign.planning.recipe import task_of
+from camcal_dask.campaign.planning.request import TASK_BUDGET_BYTES, make_plan
 from camcal_dask.errors import RepoError
 from camcal_dask.repo.butler.lookup import CalibRef
 from camcal_dask.repo.butler.repository import Repo
@@ -43,7 +42,7 @@ def replan(
     """
     repo.check_output(output)
     record = reference_record(repo.root, run, product)
-    recipe: AnyRecipe = TypeAdapter(AnyRecipe).validate_python(record["recipe"])
+    recipe = _recipe(record["recipe"])
     calibs = {name: _refs(repo, name, ids) for name, ids in record["calibs"].items()}
     sources = {ref.run for refs in calibs.values() for ref in refs.values()}
     detectors = ", ".join(map(str, record["detectors"]))
@@ -68,6 +67,12 @@ def differences(repo: Repo, run: str, product: str | None = None) -> list[str]:
     """Software that is not the one of the recorded run: ``"numpy 2.1 -> 2.2"``."""
     then: Mapping[str, Any] = reference_record(repo.root, run, product)["versions"]
     return [f"{name} {then.get(name)} -> {here}" for name, here in versions().items() if then.get(name) != here]
+
+
+def _recipe(recorded: Mapping[str, Any]) -> Any:
+    """Recorded settings; earlier versions wrote some that the task never used."""
+    model = task_of(recorded["task"]).recipe
+    return model.model_validate({name: value for name, value in recorded.items() if name in model.model_fields})
 
 
 def _refs(repo: Repo, name: str, ids: Mapping[str, str]) -> dict[int, CalibRef]:

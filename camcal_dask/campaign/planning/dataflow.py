@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from camcal_dask.campaign.planning.plan import Plan, span
-from camcal_dask.campaign.planning.quanta import Quantum
-from camcal_dask.campaign.planning.recipe import CURVES, FlatRecipe, LinearityRecipe, PtcRecipe
+from camcal_dask.campaign.planning.quanta import Quantum, Step
 from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError
 from camcal_dask.repo.butler.lookup import CalibRef
@@ -21,8 +20,6 @@ KEPT = "numbers for later quanta"
 ROW = "a row of the statistics"
 """What a quantum of a verification writes: its product is one table of all detectors."""
 FORMATS = (".json", ".csv")
-_PIXELS = ("levels", "stack", "pairs", "ratios", "verify")
-"""Tasks that read raws, with the calibrations that the ISR applies."""
 _COLUMNS = ("task", "detector", "exposures", "calibs", "earlier", "writes", "run", "data_id")
 
 
@@ -60,41 +57,28 @@ class Flow:
 
 def flows(plan: Plan) -> Iterator[Flow]:
     """Inputs and outputs of all quanta in the order of the plan, without detectors that cannot be done."""
-    quanta = [q for q in plan.quanta if q.detector not in plan.lacking]
-    steps = list(dict.fromkeys(q.task for q in quanta))
-    earlier = {task: _earlier(plan, steps[:i], task) for i, task in enumerate(steps)}
-    exposures = tuple(plan.exposures)
+    steps, exposures = plan.steps, tuple(plan.exposures)
     refs = {d: plan.refs(d) for d in plan.detectors}
-    for quantum in quanta:
-        task, detector, own = quantum
-        is_last = task == steps[-1]
-        yield Flow(
-            quantum,
-            (own or exposures) if task in _PIXELS else (),
-            _calibs(task, refs[detector]),
-            earlier[task],
-            KEPT if not is_last else plan.recipe.product if plan.is_calibration else ROW,
-            plan.output,
-            plan.data_id(detector) if is_last and plan.is_calibration else {},
-        )
+    for step in steps:
+        is_last = step is steps[-1]
+        for detector in plan.able:
+            for quantum in plan.quanta_of(step, detector):
+                yield Flow(
+                    quantum,
+                    (quantum.exposures or exposures) if step.raws else (),
+                    _calibs(step, refs[detector]),
+                    tuple(_EARLIER[how].format(name) for name, how in step.after),
+                    KEPT if not is_last else plan.recipe.product if plan.is_calibration else ROW,
+                    plan.output,
+                    plan.data_id(detector) if is_last and plan.is_calibration else {},
+                )
 
 
-def _calibs(task: str, refs: dict[str, CalibRef]) -> dict[str, CalibRef]:
-    if task in (*_PIXELS, "defects", "verify_table"):
-        return refs
-    return {name: ref for name, ref in refs.items() if name == CURVES}  # fits work on numbers
+_EARLIER = {"own": "{} of this detector", "all": "{} of all detectors"}
 
 
-def _earlier(plan: Plan, before: Sequence[str], task: str) -> tuple[str, ...]:
-    """Say which results of the steps before a task it reads."""
-    if isinstance(plan.recipe, FlatRecipe):
-        return tuple(f"{step} of all detectors" for step in before)
-    if isinstance(plan.recipe, PtcRecipe):
-        return tuple(f"{step} of this detector" for step in before)
-    if isinstance(plan.recipe, LinearityRecipe):
-        ratios = tuple(f"{step} of this detector" for step in before if step == "ratios")
-        return (*ratios, *(f"{step} of all detectors" for step in before[-1:] if step != "ratios"))
-    return ()
+def _calibs(step: Step, refs: dict[str, CalibRef]) -> dict[str, CalibRef]:
+    return {name: ref for name, ref in refs.items() if step.calibs is None or name in step.calibs}
 
 
 def save(plan: Plan, path: str) -> None:
@@ -103,7 +87,7 @@ def save(plan: Plan, path: str) -> None:
     Parameters
     ----------
     plan : Plan
-        From :func:`camcal_dask.campaign.planning.plan.make_plan`.
+        From :func:`camcal_dask.campaign.planning.request.make_plan`.
     path : str
         ``.json``: the recipe, the calibrations by id (dataset type, RUN, detector) and the quanta;
         ``.csv``: a row a quantum, each calibration as ``name=type@RUN#id``.

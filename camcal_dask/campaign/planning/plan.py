@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.combined.combine import peak_bytes, slab_rows_for
-from camcal_dask.calibs.products import PRODUCTS
-from camcal_dask.campaign.flats import choose_flats
-from camcal_dask.campaign.pairing import Paired, find_pairs
-from camcal_dask.campaign.planning.quanta import Quantum
-from camcal_dask.campaign.planning.recipe import (
-    CURVES,
-    AnyRecipe,
-    DefectsRecipe,
-    FlatRecipe,
-    LinearityRecipe,
-    PtcRecipe,
-    Recipe,
-    StackRecipe,
-    TableRecipe,
-    VerifyRecipe,
-)
-from camcal_dask.errors import PlanError, RepoError
+from camcal_dask import rooms
+from camcal_dask.campaign.planning.quanta import Quantum, Step
+from camcal_dask.campaign.planning.recipe import task_of
+from camcal_dask.errors import PlanError
 from camcal_dask.instruments import Instrument
-from camcal_dask.instruments.arguments import integers
+from camcal_dask.isr import calibrations
 from camcal_dask.repo.butler.lookup import CalibRef
-from camcal_dask.repo.cubes import products
-from camcal_dask.repo.storage.naming import check_dataset_type
 from camcal_dask.repo.storage.shards import check_format
+from camcal_dask.schema import OF_INSTRUMENT
 
 if TYPE_CHECKING:  # workers unpickle a plan, and they have no use for the Butler
     from camcal_dask.repo.butler.repository import Repo
 
-A = TypeVar("A", bound=Recipe)
-PTC = "ptc"
-TASK_BUDGET_BYTES = 1_400 * 2**20
-"""Memory a task is planned for when the worker would allow more: beyond it nothing gets faster."""
+
+@dataclass(frozen=True)
+class Found:
+    """What a task found out when it planned, beside exposures and calibrations.
+
+    Attributes
+    ----------
+    value : picklable; for the task alone.
+    groups : exposures that are one quantum in a step of groups, such as the pairs of a ramp.
+    digest : goes into the provenance, if the product depends on it; empty: it does not.
+    text : of the groups, for people.
+    """
+
+    value: Any = None
+    groups: tuple[tuple[int, ...], ...] = ()
+    digest: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do; one quantum a detector."""
+    """What a run will do."""
 
-    recipe: AnyRecipe
+    recipe: Any
+    """Of the class that its task names, a `camcal_dask.campaign.planning.recipe.Recipe`."""
     output: str
     inputs: tuple[str, ...]
     where: str
@@ -55,23 +53,26 @@ class Plan:
     raws: xr.DataArray | None
     """Lazy raw pixels (exposure, detector, amp, y, x) int32 [adu]; None for a task that reads products only."""
     detectors: tuple[int, ...]
-    """Ids of the detectors: one quantum each."""
+    """Ids of the detectors: one quantum each in every step."""
     calibs: Mapping[str, Mapping[int, CalibRef]]
-    """Calibrations of each detector id, by the ISR's name, or the images searched (``"flat r_57"``)."""
-    slab_rows: int
-    """Rows in one block of a stack; all rows in a block of one exposure."""
+    """Calibrations of each detector id, by the ISR's name, or what else is read (``"flat r_57"``)."""
     task_bytes: int
     """Peak memory of the largest task [byte]."""
+    bytes_per_detector: int = 0
+    """Bytes of the product of one detector before compression."""
+    slab_rows: int | None = None
+    """Rows in one block of a stack; None: a block is one exposure or detector."""
     lacking: Mapping[int, str] = field(default_factory=dict)
     """Detectors that cannot be done, with the reason."""
     physical_filter: str | None = None
-    """Of a flat, or of exposures that are divided by one."""
-    paired: Paired | None = None
-    """Pairs of a photon transfer curve."""
+    """Of a product that every filter has its own of, or of exposures that are divided by one."""
+    found: Found = field(default_factory=Found)
     choice: tuple[str, ...] = ()
     """How the exposures were chosen among those selected, a line each."""
     absent: tuple[str, ...] = ()
-    """Calibrations that would be applied if the inputs held them (`Recipe.if_there`)."""
+    """Calibrations that would be applied if the inputs held them (`IsrRecipe.if_there`)."""
+    candidate: str = ""
+    """Of a verification: the name in ``calibs`` of what it tests."""
     elsewhere: Mapping[int, str] = field(default_factory=dict)
     """Detectors left out because their product is there already, with its RUN (`without_existing`)."""
 
@@ -87,15 +88,28 @@ class Plan:
         return self.raws
 
     @property
+    def steps(self) -> tuple[Step, ...]:
+        """Kinds of quanta, in order; the last one makes the product."""
+        return tuple(task_of(self.recipe.task).steps_of(self.recipe))
+
+    @property
+    def able(self) -> list[int]:
+        """Detectors that can be done."""
+        return [d for d in self.detectors if d not in self.lacking]
+
+    @property
     def quanta(self) -> tuple[Quantum, ...]:
-        """Everything that will be done, in order."""
-        if self.paired is not None:
-            able = [d for d in self.detectors if d not in self.lacking]
-            pairs = [Quantum("pairs", d, pair) for d in able for pair in self.paired.pairs.pairs]
-            return (*pairs, *(Quantum("ptc", d) for d in self.detectors))
-        *before, last = _steps(self.recipe)
-        able = [d for d in self.detectors if d not in self.lacking]
-        return (*(Quantum(task, d) for task in before for d in able), *(Quantum(last, d) for d in self.detectors))
+        """Everything that will be done, in order; the last step has those too that cannot."""
+        *before, last = self.steps
+        return (
+            *(q for step in before for d in self.able for q in self.quanta_of(step, d)),
+            *(q for d in self.detectors for q in self.quanta_of(last, d)),
+        )
+
+    def quanta_of(self, step: Step, detector: int) -> Iterator[Quantum]:
+        """Quanta of one step and detector."""
+        groups = {"detector": ((),), "exposure": tuple((e,) for e in self.exposures), "group": self.found.groups}
+        return (Quantum(step.name, detector, group) for group in groups[step.each])
 
     def refs(self, detector: int) -> dict[str, CalibRef]:
         """Calibrations of one detector."""
@@ -104,8 +118,7 @@ class Plan:
     @property
     def candidates(self) -> Mapping[int, CalibRef]:
         """What a verification tests, by detector."""
-        assert isinstance(self.recipe, VerifyRecipe)
-        return self.calibs[self.recipe.kind]
+        return self.calibs[self.candidate]
 
     def data_id(self, detector: int) -> dict[str, Any]:
         """Butler data id of the product of one detector."""
@@ -115,12 +128,12 @@ class Plan:
     @property
     def product_dimensions(self) -> tuple[str, ...]:
         """Butler dimensions of the product."""
-        return PRODUCTS[self.recipe.product].dimensions if self.is_calibration else ("instrument",)
+        return rooms.product(self.recipe.product).dimensions if self.is_calibration else OF_INSTRUMENT
 
     @property
     def is_calibration(self) -> bool:
         """Whether the product can be certified."""
-        return not isinstance(self.recipe, VerifyRecipe | TableRecipe)
+        return not self.candidate
 
     @property
     def bytes_read(self) -> int:
@@ -130,16 +143,7 @@ class Plan:
     @property
     def bytes_written(self) -> int:
         """Bytes of the product before compression."""
-        if not self.is_calibration:
-            return 0
-        if isinstance(self.recipe, LinearityRecipe):
-            return len(self.detectors) * len(self.instrument.amp_names) * (80 * len(self.exposures) + 2000)
-        if isinstance(self.recipe, PtcRecipe):
-            per_amp = len(self.exposures) // 2 * (4 * self.recipe.extract.lags**2 + 20) * 8
-            return len(self.detectors) * len(self.instrument.amp_names) * per_amp
-        height, width = self.instrument.trimmed_shape
-        per_pixel = 1 if isinstance(self.recipe, DefectsRecipe) else 12
-        return len(self.detectors) * len(self.instrument.amp_names) * height * width * per_pixel
+        return len(self.detectors) * self.bytes_per_detector
 
     def _runs_of_calibs(self) -> list[tuple[str, str]]:
         runs = {
@@ -153,8 +157,10 @@ class Plan:
 
     def absent_text(self) -> str:
         """Say which calibrations are not applied because the inputs lack them; empty if none."""
-        gains = ": gains are the camera model's" if "ptc" in self.absent and self.recipe.isr.gains == "nominal" else ""
-        return f"no {', '.join(self.absent)} in the inputs{gains}" if self.absent else ""
+        if not self.absent:
+            return ""
+        nominal = calibrations.GAINS in self.absent and self.recipe.isr.gains == "nominal"
+        return f"no {', '.join(self.absent)} in the inputs" + (": gains are the camera model's" if nominal else "")
 
     def rows(self, tasks: int) -> list[tuple[str, str]]:
         """Return the lines of the dry-run table; ``tasks`` from `campaign.running.run.count_tasks`."""
@@ -168,15 +174,14 @@ class Plan:
             ("dask tasks", f"{tasks:,}"),
             ("raw pixels", f"{self.bytes_read / 1e9:.2f} GB int32"),
             ("product", f"{self.bytes_written / 1e9:.2f} GB before compression"),
-            ("block", f"{self.slab_rows} rows" if isinstance(self.recipe, StackRecipe) else "one exposure or detector"),
+            ("block", f"{self.slab_rows} rows" if self.slab_rows else "one exposure or detector"),
             ("peak memory a task", f"{self.task_bytes / 2**20:.0f} MiB"),
         ]
-        lines += [("pairs", self.paired.pairs.text())] if self.paired else []
+        lines += [("pairs", self.found.text)] if self.found.text else []
         lines += [("filter", self.physical_filter)] if self.physical_filter else []
         lines += [("choice", line) for line in self.choice]
         for name, runs in self._runs_of_calibs():
-            is_candidate = isinstance(self.recipe, VerifyRecipe | TableRecipe) and name == self.recipe.kind
-            lines.append(("candidate" if is_candidate else name, runs))
+            lines.append(("candidate" if name == self.candidate else name, runs))
         lines += [("not applied", text)] if (text := self.absent_text()) else []
         for run in dict.fromkeys(self.elsewhere.values()):
             mine = [d for d, name in self.elsewhere.items() if name == run]
@@ -185,107 +190,9 @@ class Plan:
         return lines
 
 
-def _steps(recipe: AnyRecipe) -> tuple[str, ...]:
-    """Kinds of quanta of a recipe, one a detector each, in order; the last one makes the product."""
-    if isinstance(recipe, FlatRecipe):
-        return ("levels", "stack")
-    if isinstance(recipe, LinearityRecipe):
-        settings = recipe.linearity
-        ratios = ("ratios",) if settings.single_exposures else ()
-        return (*ratios, *(f"fit{i}" for i in range(settings.normalization.rounds)), "linearity")
-    return (recipe.task,)
-
-
 def span(ids: Sequence[int]) -> str:
     """First and last of some ids."""
     return "none" if not ids else f"{ids[0]}" if len(ids) == 1 else f"{ids[0]} .. {ids[-1]}"
-
-
-def make_plan(
-    repo: Repo,
-    recipe: AnyRecipe,
-    *,
-    inputs: Sequence[str],
-    output: str,
-    where: str = "",
-    exposures: Sequence[int] | None = None,
-    choice: Sequence[str] = (),
-    task_memory_bytes: int = TASK_BUDGET_BYTES,
-) -> Plan:
-    """Resolve a recipe's inputs in one pass over the registry and cost the run.
-
-    Parameters
-    ----------
-    repo : Repo
-        The repository.
-    recipe : Recipe
-        What to make.
-    inputs : sequence of str
-        Collections searched for raws and calibrations, in order.
-    output : str
-        RUN collection to write.
-    where : str
-        Butler expression, ANDed with the recipe's.
-    exposures : sequence of int, optional
-        Of what it selects, take these only; default: all, of flats those of one illumination.
-    choice : sequence of str
-        Why these exposures, for the record.
-    task_memory_bytes : int
-        Memory that one task may take [byte].
-
-    Raises
-    ------
-    RepoError
-        If ``output`` cannot be a RUN, nothing matches, or the candidate of a verification is not in ``inputs``.
-    PlanError
-        If no block of the run fits ``task_memory_bytes``, or no flat is of an illumination that will do.
-    """
-    repo.check_output(output)
-    check_dataset_type(recipe.product)
-    instrument = repo.instrument(recipe.instrument)
-    both = " AND ".join(f"({part})" for part in (recipe.where, where) if part)
-    base: dict[str, Any] = {
-        "recipe": recipe, "output": output, "inputs": tuple(inputs), "where": both, "instrument": instrument,
-        "choice": tuple(choice),
-    }  # fmt: skip
-    if isinstance(recipe, DefectsRecipe):
-        return _plan_defects(repo, recipe, base)
-    if isinstance(recipe, TableRecipe):
-        return _plan_table(repo, recipe, base)
-    if isinstance(recipe, LinearityRecipe):
-        return _plan_linearity(repo, recipe, base, task_memory_bytes)
-    raws = repo.raws(both, instrument=instrument.name, collections=list(inputs) or None)
-    if exposures is None and isinstance(recipe, FlatRecipe):
-        _one_filter(raws)
-        exposures, base["choice"] = choose_flats(repo, recipe.select, raws, inputs, recipe.product)
-    if exposures is not None:
-        raws = raws.sel(exposure=integers(exposures, "exposure"))
-    paired = find_pairs(repo, recipe, raws) if isinstance(recipe, PtcRecipe) else None
-    if paired is not None:
-        raws = raws.sel(exposure=paired.pairs.exposures)
-    candidates: dict[str, dict[int, CalibRef]] = {}
-    if isinstance(recipe, VerifyRecipe):
-        recipe, refs = _candidates(repo, recipe, raws, inputs)
-        chosen = _of_role(raws, refs, recipe.verify.exposures)
-        candidates, raws = {recipe.kind: refs}, raws.sel(detector=list(refs), exposure=chosen)
-    wanted = recipe
-    one_filter = isinstance(recipe, FlatRecipe) or recipe.isr.flat
-    physical_filter = _one_filter(raws) if one_filter else None
-    recipe, calibs, lacking = _applied(repo, recipe, raws, inputs)
-    if isinstance(recipe, VerifyRecipe) and PTC not in calibs:  # for the references, though the ISR has no use for it
-        calibs |= {PTC: refs} if (refs := _if_any(repo, PTC, recipe.instrument, raws, inputs)) else {}
-    rows, cost = _cost(recipe, raws, instrument, task_memory_bytes)
-    return Plan(
-        **{**base, "recipe": recipe, "absent": _absent(wanted, recipe)},
-        raws=raws,
-        detectors=tuple(raws["detector"].values.tolist()),
-        calibs={**candidates, **calibs},
-        slab_rows=rows,
-        task_bytes=cost,
-        lacking=lacking,
-        physical_filter=physical_filter,
-        paired=paired,
-    )
 
 
 def without_existing(repo: Repo, plan: Plan, collections: Sequence[str]) -> Plan:
@@ -336,195 +243,3 @@ def _is_of(plan: Plan, data_id: Mapping[str, Any]) -> bool:
 def made_from(refs: Iterable[CalibRef]) -> set[int]:
     """Exposures that calibrations were made from."""
     return {int(e) for uri in {ref.uri for ref in refs} for e in check_format(uri, "product").get("exposures", ())}
-
-
-def _of_role(raws: xr.DataArray, refs: Mapping[int, CalibRef], wanted: str) -> list[int]:
-    """Exposures that made the candidate (internal), that did not (external), or all."""
-    exposures, made = [int(e) for e in raws["exposure"].values], made_from(refs.values())
-    chosen = [e for e in exposures if wanted == "all" or (e in made) == (wanted == "internal")]
-    if not chosen:
-        raise PlanError(
-            f"verify.exposures={wanted}: of the {len(exposures)} exposures selected, {len(made & set(exposures))} made "
-            "the candidate and none is left; select others with -d, or take -c verify.exposures=all"
-        )
-    return chosen
-
-
-def _cost(recipe: AnyRecipe, raws: xr.DataArray, instrument: Instrument, task_memory_bytes: int) -> tuple[int, int]:
-    """Rows of a block and peak memory of a task."""
-    budget = min(task_memory_bytes, TASK_BUDGET_BYTES)
-    cost = peak_bytes(raws.sizes["y"], 1, instrument)
-    if isinstance(recipe, PtcRecipe):  # the first exposure of the pair, corrected, while the second one is
-        cost += 8 * len(instrument.amp_names) * int(np.prod(instrument.trimmed_shape))
-    blocks_of_exposures = not isinstance(recipe, StackRecipe) or isinstance(recipe, FlatRecipe)
-    if (blocks_of_exposures or getattr(recipe, "find_cosmic_rays", False)) and cost > task_memory_bytes:
-        raise PlanError(
-            f"one exposure of one detector takes {cost / 2**20:.0f} MiB, a task may use "
-            f"{task_memory_bytes / 2**20:.0f} MiB; start fewer workers (-j) or give them more memory"
-        )
-    if not isinstance(recipe, StackRecipe):
-        return raws.sizes["y"], cost
-    planes = 3 * sum((recipe.isr.bias, recipe.isr.dark, recipe.isr.flat)) + recipe.isr.defects
-    halves = recipe.combine.compare_halves
-    rows = slab_rows_for(budget, raws.sizes["exposure"], instrument, planes, halves=halves)
-    return rows, peak_bytes(rows, raws.sizes["exposure"], instrument, planes, halves=halves)
-
-
-def _one_filter(raws: xr.DataArray) -> str:
-    names, counts = np.unique(raws["physical_filter"].values, return_counts=True)
-    if len(names) > 1:
-        listed = ", ".join(f"{name} ({n})" for name, n in zip(names, counts, strict=True))
-        raise PlanError(
-            f"the exposures were taken through {len(names)} filters: {listed}; one run makes the flat of one filter: "
-            f"select it with -d \"physical_filter='{names[0]}'\""
-        )
-    return str(names[0])
-
-
-def _applied(
-    repo: Repo, recipe: A, raws: xr.DataArray, inputs: Sequence[str]
-) -> tuple[A, dict[str, dict[int, CalibRef]], dict[int, str]]:
-    """Calibrations that the ISR applies, the recipe that applies no others, and the detectors that lack one."""
-    calibs: dict[str, dict[int, CalibRef]] = {}
-    lacking: dict[int, str] = {}
-    detectors = [int(d) for d in raws["detector"].values]
-    registered = {n for n, dataset_type in recipe.if_there.items() if repo.dataset_types(dataset_type)}
-    wanted = recipe.calibs | {n: recipe.if_there[n] for n in recipe.applied if n in registered}
-    found = {n: _one_each(repo, dataset_type, recipe.instrument, raws, inputs) for n, dataset_type in wanted.items()}
-    recipe = recipe.resolved([name for name, refs in found.items() if refs])
-    for name, dataset_type in recipe.calibs.items():
-        calibs[name] = found[name]
-        if not calibs[name]:
-            raise RepoError(
-                f"no {dataset_type}, which {recipe.product} needs for its ISR, in "
-                f"{', '.join(inputs) or 'no collection'}; make it first and name its RUN in -i"
-            )
-        lacking |= {d: f"no {dataset_type} in {', '.join(inputs)}" for d in detectors if d not in calibs[name]}
-    return recipe, calibs, lacking
-
-
-def _absent(wanted: Recipe, recipe: Recipe) -> tuple[str, ...]:
-    return tuple(dataset_type for dataset_type in wanted.uses if dataset_type not in recipe.needs)
-
-
-def _candidates(
-    repo: Repo, recipe: VerifyRecipe, raws: xr.DataArray, inputs: Sequence[str]
-) -> tuple[VerifyRecipe, dict[int, CalibRef]]:
-    """Find the candidate of each detector: of the first type that the inputs hold, one for all exposures."""
-    for dataset_type in recipe.candidates:
-        if "physical_filter" in PRODUCTS[dataset_type].dimensions:
-            _one_filter(raws)
-        if refs := _one_each(repo, dataset_type, recipe.instrument, raws, inputs):
-            return recipe.chosen(dataset_type, _beside(repo, recipe, dataset_type, raws, inputs)), refs
-    raise RepoError(
-        f"no {' or '.join(recipe.candidates)} for exposure {raws['exposure'].values[0]} in "
-        f"{', '.join(inputs) or 'no collection'}; "
-        "name the RUN of the candidate first: -i RUN_OF_THE_CALIBRATION,..."
-    )
-
-
-def _beside(
-    repo: Repo, recipe: VerifyRecipe, candidate: str, raws: xr.DataArray, inputs: Sequence[str]
-) -> dict[str, str]:
-    """Calibrations beside a candidate: the first set that the inputs hold, else the last one."""
-    *better, last = recipe.alternatives(candidate)
-    for beside in better:
-        if all(_if_any(repo, name, recipe.instrument, raws, inputs) for name in beside.values()):
-            return beside
-    return last
-
-
-def _if_any(
-    repo: Repo, dataset_type: str, instrument: str, raws: xr.DataArray, inputs: Sequence[str]
-) -> dict[int, CalibRef]:
-    """Return the same as `_one_each`, of a type that nobody may have made yet."""
-    return _one_each(repo, dataset_type, instrument, raws, inputs) if repo.dataset_types(dataset_type) else {}
-
-
-def _one_each(
-    repo: Repo, dataset_type: str, instrument: str, raws: xr.DataArray, inputs: Sequence[str]
-) -> dict[int, CalibRef]:
-    """Calibration of each detector that has one; all exposures must have the same."""
-    exposures = [int(e) for e in raws["exposure"].values]
-    detectors = [int(d) for d in raws["detector"].values]
-    found = repo.find_calibs(dataset_type, exposures, detectors, list(inputs), instrument=instrument, required=False)
-    refs = {detector: ref for (_, detector), ref in found.items()}
-    for (exposure, detector), ref in found.items():
-        if ref.uuid != refs[detector].uuid:
-            raise RepoError(
-                f"{dataset_type} of detector {detector}: {ref.run} is valid for exposure {exposure}, "
-                f"{refs[detector].run} for others; "
-                "use one at a time: name its RUN first in -i, or select fewer exposures with -d"
-            )
-    return dict(sorted(refs.items()))
-
-
-def _plan_defects(repo: Repo, recipe: DefectsRecipe, base: dict[str, Any]) -> Plan:
-    """Find the combined images; a detector that lacks one of the kinds cannot be done."""
-    instrument, inputs = base["instrument"], list(base["inputs"])
-    calibs: dict[str, dict[int, CalibRef]] = {}
-    for kind, dataset_type in recipe.images.items():
-        found = repo.first_of(dataset_type, inputs, instrument=instrument.name)
-        if not found:
-            raise RepoError(
-                f"no {dataset_type}, which {recipe.product} is made from, in {', '.join(inputs) or 'no collection'}; "
-                "make it first and name its RUN in -i"
-            )
-        for data_id, ref in found:
-            name = f"{kind} {data_id['physical_filter']}" if "physical_filter" in data_id else kind
-            calibs.setdefault(name, {})[int(data_id["detector"])] = ref
-    detectors = repo.detectors(base["where"], instrument.name) & {d for refs in calibs.values() for d in refs}
-    lacking = {d: f"no {name} image" for name, refs in calibs.items() for d in detectors if d not in refs}
-    height, width = instrument.trimmed_shape
-    cost = 40 * len(instrument.amp_names) * height * width
-    return Plan(
-        **base, raws=None, detectors=tuple(sorted(detectors)), calibs=calibs, slab_rows=height, task_bytes=cost,
-        lacking=lacking,
-    )  # fmt: skip
-
-
-def _plan_table(repo: Repo, recipe: TableRecipe, base: dict[str, Any]) -> Plan:
-    """Find the candidate of every detector: of the first type that the inputs hold."""
-    instrument, inputs = base["instrument"], list(base["inputs"])
-    for dataset_type in recipe.candidates:
-        found = repo.first_of(dataset_type, inputs, instrument=instrument.name)
-        if found:
-            break
-    else:
-        raise RepoError(
-            f"no {' or '.join(recipe.candidates)} in {', '.join(inputs) or 'no collection'}; "
-            "name the RUN of the candidate in -i"
-        )
-    refs = {int(data_id["detector"]): ref for data_id, ref in found}
-    chosen = sorted(set(refs) & repo.detectors(base["where"], instrument.name))
-    calibs = {recipe.kind: {d: refs[d] for d in chosen}}
-    return Plan(**base, raws=None, detectors=tuple(chosen), calibs=calibs, slab_rows=0, task_bytes=2**26)
-
-
-def _plan_linearity(repo: Repo, recipe: LinearityRecipe, base: dict[str, Any], task_memory_bytes: int) -> Plan:
-    """Find the curves of every detector and, for a double spline, their exposures."""
-    instrument, inputs = base["instrument"], list(base["inputs"])
-    found = repo.first_of(recipe.curves, inputs, instrument=instrument.name)
-    if not found:
-        raise RepoError(
-            f"no {recipe.curves}, which {recipe.product} is made from, in {', '.join(inputs) or 'no collection'}; "
-            "make it first and name its RUN in -i"
-        )
-    curves = {int(data_id["detector"]): ref for data_id, ref in found}
-    if not recipe.linearity.single_exposures:
-        chosen = sorted(set(curves) & repo.detectors(base["where"], instrument.name))
-        refs = {CURVES: {d: curves[d] for d in chosen}}
-        return Plan(**base, raws=None, detectors=tuple(chosen), calibs=refs, slab_rows=0, task_bytes=2**28)
-    raws = repo.raws(base["where"], instrument=instrument.name, collections=inputs or None)
-    pairs = products.open_products([(ref.uri, d) for d, ref in list(curves.items())[:1]])
-    wanted = np.concatenate([pairs["exposure_1"].values, pairs["exposure_2"].values])
-    raws = raws.sel(exposure=np.isin(raws["exposure"].values, wanted))
-    base["recipe"], calibs, lacking = _applied(repo, recipe, raws, inputs)
-    base["absent"] = _absent(recipe, base["recipe"])
-    detectors = tuple(raws["detector"].values.tolist())
-    lacking |= {d: f"no {recipe.curves} in {', '.join(inputs)}" for d in detectors if d not in curves}
-    rows, cost = _cost(base["recipe"], raws, instrument, task_memory_bytes)
-    return Plan(
-        **base, raws=raws, detectors=detectors, calibs={CURVES: curves, **calibs}, slab_rows=rows, task_bytes=cost,
-        lacking=lacking,
-    )  # fmt: skip

@@ -29,6 +29,26 @@ class Quantum(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Step:
+    """One kind of quanta.
+
+    Attributes
+    ----------
+    name : of the quanta.
+    each : what is one quantum: a detector, an exposure of it, or a group of exposures that planning found (a pair).
+    raws : whether raw pixels are read, and so the calibrations that the ISR applies.
+    calibs : names of the calibrations read; None: all of them.
+    after : earlier steps whose results are read, each of this detector (``own``) or of ``all``.
+    """
+
+    name: str
+    each: Literal["detector", "exposure", "group"] = "detector"
+    raws: bool = True
+    calibs: tuple[str, ...] | None = None
+    after: tuple[tuple[str, Literal["own", "all"]], ...] = ()
+
+
+@dataclass(frozen=True)
 class QuantumOutcome:
     """How one quantum ended, and what it cost."""
 

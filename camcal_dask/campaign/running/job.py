@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import dask
 import xarray as xr
 
-from camcal_dask.calibs.products import template
 from camcal_dask.campaign.past.record import calib_ids, calib_provenance, versions
 from camcal_dask.campaign.planning.plan import Plan
 from camcal_dask.campaign.planning.quanta import Outcome, Quantum, QuantumOutcome, missing
@@ -18,6 +17,7 @@ from camcal_dask.campaign.running.dispatch import run_quanta
 from camcal_dask.campaign.running.tracker import Tracker
 from camcal_dask.errors import RepoError
 from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
 from camcal_dask.repo.storage.parts import Parts, pack, unpack
 from camcal_dask.repo.storage.shards import check_format, cube_exists
@@ -126,7 +126,7 @@ class Job:
         extra : mapping, optional
             Attributes besides those of every product.
         shared : Dataset, optional
-            See `camcal_dask.calibs.products.template`.
+            See `camcal_dask.repo.cubes.layout.template`.
         """
         there = self.existing()
         if there is not None and self.tracker.limits.extend:

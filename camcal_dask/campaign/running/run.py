@@ -11,21 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import dask
+
 from camcal_dask.campaign.past import attempts
 from camcal_dask.campaign.past.record import RunRecord, now, open_record
 from camcal_dask.campaign.planning.plan import Plan
-from camcal_dask.campaign.planning.quanta import Outcome, Quantum
-from camcal_dask.campaign.planning.recipe import FlatRecipe, LinearityRecipe
+from camcal_dask.campaign.planning.quanta import Outcome
+from camcal_dask.campaign.planning.recipe import task_of
 from camcal_dask.campaign.running import exclusive, faults
 from camcal_dask.campaign.running.job import Job, Place
 from camcal_dask.campaign.running.tracker import Limits, Progress, Snapshot, Tracker
-from camcal_dask.campaign.tasks.defects import defects_quantum, run_defects
-from camcal_dask.campaign.tasks.flat import level_quantum, run_flat
-from camcal_dask.campaign.tasks.linearity import ratio_quantum, run_linearity
-from camcal_dask.campaign.tasks.ptc import pair_quantum, paired, run_ptc
-from camcal_dask.campaign.tasks.stack import run_stack, stack_quantum
-from camcal_dask.campaign.tasks.verify import run_verify, verify_quantum
-from camcal_dask.campaign.tasks.verify_table import run_verify_table
 from camcal_dask.errors import CamcalError, RunError
 from camcal_dask.redact import redacted
 from camcal_dask.repo.butler.repository import Repo
@@ -36,15 +31,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["Limits", "Options", "Outcome", "Progress", "Snapshot", "count_tasks", "execute"]
-_TASKS: dict[str, Callable[[Job], Outcome]] = {
-    "stack": run_stack,
-    "flat": run_flat,
-    "defects": run_defects,
-    "ptc": run_ptc,
-    "linearity": run_linearity,
-    "verify": run_verify,
-    "verify_table": run_verify_table,
-}
 
 
 @dataclass(frozen=True)
@@ -80,7 +66,7 @@ def execute(
     repo : Repo
         Opened for writing.
     plan : Plan
-        From :func:`camcal_dask.campaign.planning.plan.make_plan`.
+        From :func:`camcal_dask.campaign.planning.request.make_plan`.
     client : distributed.Client
         Where the tasks run.
     cluster, progress
@@ -126,7 +112,7 @@ def _attempt(repo: Repo, plan: Plan, client: Client, options: Options, attempt: 
     tracker.tick(client)
     job = Job(repo, client, Place(repo.root, plan, uri), record.provenance_id, tracker)
     try:
-        outcome = _TASKS[plan.recipe.task](job)
+        outcome: Outcome = task_of(plan.recipe.task).carry_out(job)
     except KeyboardInterrupt as interrupt:
         tracker.interrupt(interrupt)
         raise
@@ -169,31 +155,16 @@ def _close(repo: Repo, plan: Plan, attempt: str, record: RunRecord, tracker: Tra
 
 
 def count_tasks(repo: Repo, plan: Plan) -> int:
-    """Blocks that will be computed: those of one quantum, times the quanta."""
-    able = [d for d in plan.detectors if d not in plan.lacking]
-    return len(able) * _tasks_of_one(Place(repo.root, plan, ""), able[0]) if able else 0
+    """Blocks that will be computed: of every step those of one quantum, times its quanta."""
+    if not plan.able:
+        return 0
+    place, graph = Place(repo.root, plan, ""), task_of(plan.recipe.task).graph
+    count = 0
+    for step in plan.steps:
+        quanta = list(plan.quanta_of(step, plan.able[0]))
+        count += len(plan.able) * len(quanta) * (_size(graph(place, quanta[0])) if quanta else 0)
+    return count
 
 
-def _tasks_of_one(place: Place, detector: int) -> int:
-    def size(graph: Any) -> int:
-        return len(dict(graph.__dask_graph__()))
-
-    recipe = place.plan.recipe
-    quantum = Quantum(recipe.task, detector)
-    if recipe.task == "verify":
-        return size(verify_quantum(place, quantum))
-    if recipe.task == "verify_table":
-        return 1
-    if recipe.task == "ptc":
-        pairs = paired(place.plan)
-        return 1 + len(pairs) * size(pair_quantum(place, Quantum("pairs", detector, pairs[0])))
-    if isinstance(recipe, LinearityRecipe):
-        fits = 1 + recipe.linearity.normalization.rounds
-        single = recipe.linearity.single_exposures
-        return fits + (size(ratio_quantum(place, Quantum("ratios", detector))) if single else 0)
-    if recipe.task == "defects":
-        return size(defects_quantum(place, quantum))
-    if isinstance(recipe, FlatRecipe):
-        ones = [1.0] * len(place.plan.exposures)
-        return size(level_quantum(place, quantum)) + size(stack_quantum(place, quantum, ones))
-    return size(stack_quantum(place, quantum))
+def _size(work: Any) -> int:
+    return len(dict(work.__dask_graph__())) if dask.is_dask_collection(work) else 1

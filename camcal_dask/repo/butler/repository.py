@@ -187,7 +187,7 @@ class Repo(Curation):
             registry.insertDimensionData("instrument", records.instrument_row(instrument), skip_existing=True)
             registry.insertDimensionData("detector", *records.detector_rows(instrument), skip_existing=True)
             registry.insertDimensionData("physical_filter", *records.filter_rows(instrument), skip_existing=True)
-            for spec in schema.DATASET_TYPES:
+            for spec in schema.dataset_types():
                 registry.registerDatasetType(self._dataset_type(spec))
             self.butler.collections.register(schema.raw_run(instrument.name))
 

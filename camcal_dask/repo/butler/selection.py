@@ -12,11 +12,11 @@ import xarray as xr
 
 from camcal_dask.instruments import Instrument
 from camcal_dask.instruments.arguments import Detectors
-from camcal_dask.repo import schema
 from camcal_dask.repo.butler import expression
 from camcal_dask.repo.butler.lookup import open_bounds
 from camcal_dask.repo.butler.records import mjd
 from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.schema import RAW, RAW_COORDS
 
 EXPOSURE_FIELDS = (
     "day_obs",
@@ -32,7 +32,7 @@ EXPOSURE_FIELDS = (
 
 @dataclass(frozen=True)
 class Exposure:
-    """What a selection says about an exposure (`schema.RAW_COORDS`)."""
+    """What a selection says about an exposure (`RAW_COORDS`)."""
 
     id: int
     mjd: float
@@ -80,10 +80,10 @@ def raw_array(
     )
     coords = exposure_coords(exposures) | detector_coords(camera, detectors)
     return xr.DataArray(
-        cubes.lazy_variable(schema.RAW.dims, array),
+        cubes.lazy_variable(RAW.dims, array),
         coords=coords,
         name="raw",
-        attrs={"instrument": camera.name, "units": schema.RAW.unit},
+        attrs={"instrument": camera.name, "units": RAW.unit},
     )
 
 
@@ -108,7 +108,7 @@ def exposure_coords(exposures: Sequence[Exposure]) -> dict[str, tuple[str, np.nd
     """Coordinates along ``exposure``; times that are unknown are NaN."""
     columns = {"exposure": [e.id for e in exposures], "mjd": [e.mjd for e in exposures]}
     columns |= {name: [getattr(e, name) for e in exposures] for name in EXPOSURE_FIELDS}
-    types = {v.name: v.dtype for v in schema.RAW_COORDS}
+    types = {v.name: v.dtype for v in RAW_COORDS}
     return {name: ("exposure", np.array(values, dtype=types[name])) for name, values in columns.items()}
 
 

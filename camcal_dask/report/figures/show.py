@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from camcal_dask.campaign.planning.plan import make_plan
 from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.planning.request import make_plan
 from camcal_dask.campaign.running.job import open_calibs
 from camcal_dask.errors import ConfigError, RepoError, nearest
 from camcal_dask.exchange.image import write_image

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.verify.criteria import CRITERIA, KNOWN_BAD
 from camcal_dask.verify.judging.criterion import (
     LEVEL_DIMS,
     SIGNIFICANCE,
@@ -27,7 +26,9 @@ from camcal_dask.verify.judging.criterion import (
     to_json,
     with_thresholds,
 )
+from camcal_dask.verify.judging.known_bad import KNOWN_BAD
 from camcal_dask.verify.measuring.references import DERIVED, complete
+from camcal_dask.verify.verdict import criteria_of
 
 PASS, FAIL, NOT_EVALUATED = 1, 0, -1
 RUBIN_AMPS_PER_DETECTOR = 8
@@ -56,7 +57,7 @@ def judge(
     statistics : Dataset
         From `camcal_dask.verify.measuring.statistics.measure`, computed.
     tests : str or tuple of Criterion
-        A calibration type, or the tests themselves.
+        The kind of calibration (`camcal_dask.verify.verdict.Verdict`), or the tests themselves.
     thresholds : mapping, optional
         Test id to threshold, in place of the table's.
     known_bad : collection of (detector name, amp name), optional
@@ -80,9 +81,7 @@ def judge(
         `camcal_dask.verify.measuring.references.complete`, which were compared with.  Attributes: the
         criteria, their hash, and the automatic verdicts ``policy_rubin`` and ``policy_majority``.
     """
-    criteria = CRITERIA[tests] if isinstance(tests, str) and tests in CRITERIA else tests
-    if isinstance(criteria, str):
-        raise ConfigError(f"no tests for calibration {criteria!r}{nearest(criteria, CRITERIA)}")
+    criteria = criteria_of(tests) if isinstance(tests, str) else tests
     original, criteria = criteria, with_thresholds(criteria, thresholds or {})
     coordinates = _coordinates(statistics, role, first_in_set)
     statistics = complete(statistics.compute().assign_coords(coordinates))

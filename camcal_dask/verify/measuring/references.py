@@ -18,9 +18,9 @@ import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels.statistics import moments
-from camcal_dask.verify.curve import shot_variance
 from camcal_dask.verify.judging.criterion import SIGNIFICANCE
 from camcal_dask.verify.measuring.block import MeasureConfig, bin_side, corner_box
+from camcal_dask.verify.measuring.curve import shot_variance
 from camcal_dask.verify.measuring.response import clipping_factors
 
 FloatArray = npt.NDArray[np.float64]
@@ -291,7 +291,7 @@ def expected_shot(statistics: xr.Dataset, ptc: xr.Dataset | None) -> dict[str, x
     statistics : Dataset
         ``mean`` [image unit] (exposure, detector, amp), ``to_electron`` and ``from_ptc`` of `expectations`.
     ptc : Dataset, optional
-        As `camcal_dask.verify.curve.shot_variance` takes it.
+        As `camcal_dask.verify.measuring.curve.shot_variance` takes it.
 
     Returns
     -------

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.calibs.combined.combine import CombineConfig, combine, peak_bytes, slab_rows_for
-from camcal_dask.calibs.products import COMBINED, LEVELS, PRODUCTS, template
+from camcal_dask import rooms
+from camcal_dask.calibs.combined.combine import CombineConfig, combine
+from camcal_dask.calibs.combined.product import COMBINED, LEVELS
 from camcal_dask.errors import ConfigError, DataError, PlanError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.cost import peak_bytes, slab_rows_for
 from camcal_dask.kernels.pixels.masks import BAD, DETECTED, NO_DATA, SAT, SUSPECT
 from camcal_dask.kernels.readout.overscan import FILL
+from camcal_dask.repo.cubes.layout import template
 from tests.isr.frames import raw_array, refuse, task_count, tiny_raw
 
 BIAS = CombineConfig(reject_mask=("DETECTED", "INTRP"))
@@ -191,7 +194,7 @@ def test_the_product_fits_its_template():
         assert variable.attrs == product[name].attrs
     assert layout.attrs["units"] == product.attrs["units"] == "adu"
     assert layout.attrs["note"] == 1
-    assert PRODUCTS["bias"].units == isr(raw, config=IsrConfig(gains="nominal")).attrs["units"]
+    assert rooms.product("bias").unit == isr(raw, config=IsrConfig(gains="nominal")).attrs["units"]
     with pytest.raises(ConfigError, match="did you mean 'bias'"):
         template("biass", get_instrument("TinyCam"))
 
@@ -230,7 +233,8 @@ def test_the_plan_counts_the_calibrations_that_are_applied():
 PEAK = """
     import resource, sys
     import dask, numpy as np, xarray as xr
-    from camcal_dask.calibs.combined.combine import combine, combine_block, peak_bytes, slab_rows_for, SlabInputs
+    from camcal_dask.calibs.combined.combine import combine, combine_block, SlabInputs
+    from camcal_dask.isr.cost import peak_bytes, slab_rows_for
     from camcal_dask.instruments import get_instrument
     from camcal_dask.isr.blocks import isr
     from xarray.core import indexing

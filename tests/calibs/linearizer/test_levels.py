@@ -9,9 +9,9 @@ import xarray as xr
 
 from camcal_dask.calibs.linearizer.config import DoubleSplineConfig, LinearityConfig, SplineConfig
 from camcal_dask.calibs.linearizer.fit import failures, fit
+from camcal_dask.calibs.linearizer.table import amp_numbers
 from camcal_dask.errors import DataError
 from camcal_dask.kernels.linearity.correct import TYPES, linearize, make_linearity
-from camcal_dask.verify.linearity import amp_numbers
 
 GAIN, TURNOFF = 1.5, 120e3
 N_PIXEL = 900_000

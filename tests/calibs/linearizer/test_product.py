@@ -6,10 +6,10 @@ import pytest
 from camcal_dask.calibs.linearizer.config import LinearityConfig, PolynomialConfig
 from camcal_dask.calibs.linearizer.fit import fit
 from camcal_dask.calibs.linearizer.product import LINEARIZER, arrays_of, shared
-from camcal_dask.calibs.products import template
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.tables import prepare, select_tables
+from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.cubes.products import create_product, open_products, write_product
 from tests.calibs.linearizer.linearity_tables import Camera, ramp
 

@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
+from camcal_dask.calibs.ptc.pairing import Paired
 from camcal_dask.calibs.ptc.pairs import Pairs
-from camcal_dask.campaign.pairing import Paired
 from camcal_dask.campaign.planning import dataflow
 from camcal_dask.campaign.planning.plan import Plan
 from camcal_dask.campaign.planning.quanta import Quantum

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from camcal_dask.campaign.planning.plan import make_plan
 from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.planning.request import make_plan
 from camcal_dask.campaign.running.run import count_tasks
 from camcal_dask.errors import PlanError
 from camcal_dask.ingest.header import translate

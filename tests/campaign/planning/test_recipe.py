@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from camcal_dask.campaign.planning.recipe import StackRecipe, VerifyRecipe, _read, load_recipe
+from camcal_dask.calibs.combined.recipe import StackRecipe
+from camcal_dask.campaign.planning.recipe import _read, load_recipe
 from camcal_dask.campaign.planning.shipped import shipped
+from camcal_dask.campaign.verification.recipe import VerifyRecipe
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments import get_instrument
 

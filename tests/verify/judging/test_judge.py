@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from camcal_dask.calibs.combined.criteria import BIAS
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.verify.criteria import BIAS
 from camcal_dask.verify.judging.criterion import Criterion
 from camcal_dask.verify.judging.judge import (
     FAIL,
