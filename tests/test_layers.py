@@ -12,13 +12,16 @@ import camcal_dask
 
 ROOT = Path(camcal_dask.__file__).parent
 LAYERS = [
+    {"schema"},
+    {"rooms"},
     {"kernels"},
     {"instruments"},
     {"ingest", "simulate", "exchange"},
     {"repo"},
     {"isr"},
-    {"calibs", "verify"},
+    {"verify"},
     {"campaign"},
+    {"calibs"},
     {"report"},
     {"dashboard"},
     {"demo"},
