@@ -24,10 +24,9 @@ from camcal_dask.repo.butler.lookup import (
     open_bounds,
     time_text,
 )
+from camcal_dask.repo.cubes import photodiode, statistics
 from camcal_dask.repo.cubes import raw as cubes
-from camcal_dask.repo.cubes import statistics
 from camcal_dask.repo.formatter import cube_uri, here, record_suffix, spelled
-from camcal_dask.repo.incoming import photodiode
 
 Names = str | Sequence[str]
 
