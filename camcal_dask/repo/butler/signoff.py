@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from camcal_dask.errors import RepoError
-from camcal_dask.repo.butler.curation import Moment
+from camcal_dask.repo.butler.certifying import Moment
 from camcal_dask.repo.butler.lookup import CalibRef, range_text
 from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.repo.storage import files, naming
