@@ -11,13 +11,13 @@ import numpy as np
 
 from camcal_dask.calibs.combined.combine import Finished, combine, finished_of, unusable_amps
 from camcal_dask.calibs.combined.cosmic_rays import find_hits
-from camcal_dask.calibs.combined.state import check_powered, common_state
 from camcal_dask.calibs.flat.levels import VignetteConfig, vignette
 from camcal_dask.campaign.planning.plan import Plan
 from camcal_dask.campaign.planning.quanta import Outcome, Quantum
 from camcal_dask.campaign.planning.recipe import FlatRecipe, StackRecipe
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
-from camcal_dask.instruments import get_instrument
+from camcal_dask.instruments import Detector, get_instrument
+from camcal_dask.instruments.state import check_powered, common_state
 from camcal_dask.isr.blocks import isr
 from camcal_dask.repo.cubes import products, usable
 from camcal_dask.repo.cubes import raw as cubes
@@ -54,7 +54,8 @@ def stack_quantum(place: Place, quantum: Quantum, levels: Sequence[float] | None
         plan.instrument.name,
         detector,
         recipe.product,
-        {e: (cubes.raw_cube_uri(place.root, plan.instrument.name, e), detector) for e in plan.exposures},
+        place.root,
+        plan.exposures,
         what=f"{recipe.product}, detector {plan.instrument.detector(detector).name}",
         strict=not recipe.mixed_state,
         powered=recipe.check_powered,
@@ -96,17 +97,14 @@ def _record(product: Finished, camera: str, detector: int, dataset_type: str, *a
     """What the marker keeps: inputs, their state (as `_inputs` is given them), amps that correct nothing."""
     place = get_instrument(camera).detectors[detector]
     reasons = unusable_amps(product, place, divides=dataset_type.startswith("flat"))
-    return usable.with_reasons(_inputs(*args, camera=camera, **kwargs), place, reasons)
+    return usable.with_reasons(_inputs(*args, place=place, camera=camera, **kwargs), place, reasons)
 
 
 def _inputs(
-    manifests: Mapping[int, tuple[str, int]], *, camera: str, what: str, strict: bool, powered: bool
+    root: str, exposures: Sequence[int], *, place: Detector, camera: str, what: str, strict: bool, powered: bool
 ) -> dict[str, Any]:
     """Exposures that one detector has, and the camera state they share."""
-    headers = {}
-    for exposure, (cube, detector) in manifests.items():
-        manifest = cubes.read_raw_manifest(cube, cubes.raw_slot(exposure), detector)
-        headers[exposure] = None if manifest is None else manifest["header"]
+    headers = cubes.headers(root, camera, exposures, [place.id])
     instrument = get_instrument(camera)
     if powered:
         check_powered(headers, instrument, what=what)
