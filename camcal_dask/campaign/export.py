@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from camcal_dask.calibs.combined.state import common_state
 from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.exchange.header import STATE_CARDS
 from camcal_dask.exchange.linearizer import write_linearizer
 from camcal_dask.exchange.ptc import write_ptc
 from camcal_dask.instruments.arguments import Detectors
+from camcal_dask.instruments.state import common_state
 from camcal_dask.repo.cubes import raw as cubes
 
 if TYPE_CHECKING:
@@ -88,11 +88,7 @@ def export(
 
 def _state(repo: Repo, product: xr.Dataset, detector: int) -> dict[str, Any]:
     """State cards on which the exposures agree, as far as they are still in the repository."""
-    headers = {}
-    for exposure in product.attrs.get("exposures", ()):
-        uri = cubes.raw_cube_uri(repo.root, product.attrs["instrument"], exposure)
-        manifest = cubes.read_raw_manifest(uri, cubes.raw_slot(exposure), detector)
-        headers[exposure] = None if manifest is None else manifest["header"]
+    headers = cubes.headers(repo.root, product.attrs["instrument"], product.attrs.get("exposures", ()), [detector])
     return common_state(headers, STATE_CARDS, what=f"detector {detector}", strict=False)
 
 

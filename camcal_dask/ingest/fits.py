@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,12 @@ from camcal_dask.ingest import checksums, contradictions, decode
 from camcal_dask.ingest.cameras import CAMERAS
 from camcal_dask.ingest.header import RawIdentity, check_sensor, translate
 from camcal_dask.instruments import Amp, Detector, Instrument, get_instrument
+from camcal_dask.instruments.state import switched_off
 from camcal_dask.regular import check_regular
 
 Int32Array = npt.NDArray[np.int32]
 
-MIN_BACK_BIAS_V = 5.0
-"""Back-side voltage `BSSVBS` [V] below which a sensor is off (raw_format.md 1.12)."""
-
 _GZIP = b"\x1f\x8b"
-_BACK_BIASED = ("LSSTCam", "TinyCam")
 _NAMELESS = "COMPRESSED_IMAGE"  # what compressing an image without EXTNAME calls it
 _NO_ELECTRONICS = "no REB_COND: nothing is known of the electronics, nor whether the sensor was switched on"
 _COMMENTARY = ("", "COMMENT", "HISTORY", "CONTINUE", "END")
@@ -215,7 +212,7 @@ def unpack(container: Container, instrument: Instrument | None = None) -> RawFil
         check_sensor(container.header, detector, file=container.path)
         remarks = [*container.remarks, *unknown_filter(identity, instrument)]
         remarks += _check_names(container, detector) + switched_off(container.header, instrument)
-        remarks += _check_sections(container, detector) + _check_others(container, detector)
+        remarks += _check_sections(container, detector, instrument) + _check_others(container, detector)
         amps, stale = _read_amps(container, detector, instrument.raw_shape[2:])
     return RawFile(container.path, identity, container.header, amps, container.content_hash, (*remarks, *stale))
 
@@ -246,18 +243,6 @@ def _value(card: fits.Card) -> object:
     if isinstance(value, fits.card.Undefined):
         return None
     return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def switched_off(header: Mapping[str, object], instrument: Instrument) -> list[str]:
-    """Remark on a sensor that was switched off: its file looks valid (raw_format.md hazard 21); else nothing."""
-    if instrument.name not in _BACK_BIASED:
-        return []
-    state, volts = header.get("HVBIAS"), header.get("BSSVBS")
-    off = isinstance(state, str) and state.strip().upper() == "OFF"
-    low = isinstance(volts, int | float) and volts < MIN_BACK_BIAS_V
-    if not (off or low):
-        return []
-    return [f"sensor was switched off: HVBIAS is {state!r}, BSSVBS is {volts!r} V (at least {MIN_BACK_BIAS_V:g} V)"]
 
 
 def unknown_filter(identity: RawIdentity, instrument: Instrument) -> list[str]:
@@ -296,7 +281,7 @@ def _check_names(container: Container, detector: Detector) -> list[str]:
     return remarks
 
 
-def _check_sections(container: Container, detector: Detector) -> list[str]:
+def _check_sections(container: Container, detector: Detector, instrument: Instrument) -> list[str]:
     """Compare the sections of every amp with the tables.  Returns remarks."""
     found: dict[str, None] = {}
     for amp, hdu in zip(detector.amps, container.hdus[1:], strict=False):
@@ -306,7 +291,8 @@ def _check_sections(container: Container, detector: Detector) -> list[str]:
     if not any(known.get(card) for card in ("CCD_MANU", "DATASEC", "DETSIZE")):
         found["no CCD_MANU, DATASEC or DETSIZE card says what sensor it is"] = None
     named = {hdu.name.upper() for hdu in container.hdus}
-    if container.identity.record.instrument in _BACK_BIASED and "REB_COND" not in named:
+    real = container.identity.record.instrument == instrument.name  # not a simulation of the camera
+    if real and instrument.settings.back_biased and "REB_COND" not in named:
         found[_NO_ELECTRONICS] = None
     return list(found)
 

@@ -79,6 +79,12 @@ def amp_boxes(detector: Detector) -> NDArray[np.int32]:
     return np.array([(b.x0, b.y0, b.width, b.height) for b in boxes], np.int32)
 
 
+def amp_layout(amps: Sequence[Amp], n_amp: int) -> NDArray[np.int64]:
+    """``height, width, ix, iy, flip_x, flip_y`` of each of ``n_amp`` amps, (n_amp, 6); zeros where there is none."""
+    rows = [[a.data.height, a.data.width, a.ix, a.iy, a.flip_x, a.flip_y] for a in amps]
+    return np.array(rows + [[0] * 6] * (n_amp - len(rows)), np.int64)
+
+
 def assemble(amps: NDArray[Any], detector: Detector) -> NDArray[Any]:
     """Put trimmed amps in readout orientation together.
 

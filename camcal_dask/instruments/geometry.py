@@ -169,6 +169,8 @@ class InstrumentSettings(Config):
     detector_max: int
     state_keywords: tuple[str, ...]
     """Header cards that must agree between exposures combined (raw_format.md 1.12)."""
+    back_biased: bool = False
+    """Whether the headers of sensors that are on tell of a back-side bias (``HVBIAS``, ``BSSVBS``)."""
 
 
 @dataclass(frozen=True, eq=False)

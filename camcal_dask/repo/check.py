@@ -19,10 +19,9 @@ from dask.system import CPU_COUNT
 from camcal_dask.errors import CamcalError, DataError, RepoError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.butler.repository import Repo
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import photodiode, products
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.formatter import ANCHOR, beside
-from camcal_dask.repo.incoming import photodiode
 from camcal_dask.repo.incoming.ingest import ingest
 from camcal_dask.repo.storage import files, naming
 from camcal_dask.repo.storage.parts import unbind

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from lsst.daf.butler.cli.butler import cli
 
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo.butler.repository import Repo, create_repo, open_repo
+from camcal_dask.repo.butler import registering
+from camcal_dask.repo.butler.repository import create_repo, open_repo
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.storage import files
 
@@ -120,7 +121,7 @@ def test_a_repository_with_absolute_paths_opens_and_moves(made, tmp_path, monkey
     shutil.rmtree(old)
     assert check(copied) == OTHER
     with open_repo(copied, writeable=True) as repo, monkeypatch.context() as patch:
-        patch.setattr(Repo, "_ingest", lambda *_: 1 / 0)  # killed in the middle: nothing has changed
+        patch.setattr(registering, "ingest", lambda *_: 1 / 0)  # killed in the middle: nothing has changed
         with pytest.raises(ZeroDivisionError):
             repo.make_relative()
     assert check(copied) == OTHER

@@ -3,12 +3,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from camcal_dask.cli import main
 from camcal_dask.errors import CamcalError
 from camcal_dask.repo.butler.repository import create_repo, open_repo
+from camcal_dask.repo.cubes import raw as cubes
 
 from .conftest import CAMERA, EXPOSURES, record, write_bias
 
@@ -129,3 +131,17 @@ def test_a_chain_of_both_is_certified_for_one(both, tmp_path):
     assert "certified 1 bias of u/latiss in calib" in said
     with open_repo(root) as repo:
         assert [one.run for one in repo.certified("bias", "calib")] == ["u/latiss"]
+
+
+def test_exposures_of_all_cameras_are_listed_with_their_camera(both, tmp_path):
+    root = str(shutil.copytree(both, tmp_path / "repo"))
+    with open_repo(root, writeable=True) as repo:
+        uri = cubes.raw_cube_uri(root, OTHER, EXPOSURES[0])
+        cubes.ensure_raw_cube(uri, repo.instrument(OTHER))
+        cubes.write_raw(uri, cubes.raw_slot(EXPOSURES[0]), 0, np.zeros((16, 10, 10), np.int32))
+        repo.register_raws(OTHER, [(EXPOSURES[0], 0)])
+        table = repo.exposures()
+        assert table.groupby("instrument").size().to_dict() == {OTHER: 1, CAMERA: 6}
+        assert table.loc[EXPOSURES[0], "instrument"].tolist() == [OTHER, CAMERA]  # the same id
+        for one in (repo.exposures(instrument=OTHER), repo.exposures(f"instrument='{OTHER}'")):
+            assert one["obs_id"].tolist() == ["AT_O_20260812_000001"]

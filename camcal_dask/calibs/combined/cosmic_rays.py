@@ -18,7 +18,7 @@ from pydantic import Field
 
 from camcal_dask.config import Config
 from camcal_dask.errors import PlanError
-from camcal_dask.instruments.focal_plane import assemble, split
+from camcal_dask.instruments.focal_plane import amp_layout, assemble, split
 from camcal_dask.instruments.geometry import Detector, get_instrument
 from camcal_dask.isr.blocks import Corrected, blocks_of, unwrap
 from camcal_dask.kernels.pixels.cosmic_rays import find_cosmic_rays
@@ -79,9 +79,7 @@ def find_hits(corrected: xr.Dataset, config: CosmicRayConfig | None = None) -> d
 def search_detector(block: Corrected, detector: Detector, config: CosmicRayConfig) -> Hits:
     """Return the pixels of one exposure that cosmic rays hit, tracks grown across the borders of amps."""
     image, mask = block.image[0, 0], block.mask[0, 0]
-    layout = np.zeros((len(image), 6), np.int64)
-    for a in detector.amps:
-        layout[a.index] = [a.data.height, a.data.width, a.ix, a.iy, a.flip_x, a.flip_y]
+    layout = amp_layout(detector.amps, len(image))
     level = np.array([median(i, m, BAD | SAT | NO_DATA) for i, m in zip(image, mask, strict=True)])
     settings = config.model_dump(exclude={"grow_pixel", "persistent_fraction", "persistent_exposures"})
     found = find_cosmic_rays(image, np.ascontiguousarray(block.variance[0, 0]), mask, level, layout, **settings)

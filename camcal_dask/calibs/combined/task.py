@@ -14,13 +14,13 @@ import xarray as xr
 from camcal_dask.calibs.combined.combine import Finished, combine, finished_of, unusable_amps
 from camcal_dask.calibs.combined.cosmic_rays import find_hits
 from camcal_dask.calibs.combined.recipe import StackRecipe
-from camcal_dask.calibs.combined.state import check_powered, common_state
 from camcal_dask.campaign.planning.plan import Plan
 from camcal_dask.campaign.planning.quanta import Outcome, Quantum
 from camcal_dask.campaign.planning.request import Request, image_bytes, plan_raws
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.task import Task
-from camcal_dask.instruments import get_instrument
+from camcal_dask.instruments import Detector, get_instrument
+from camcal_dask.instruments.state import check_powered, common_state
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.calibrations import n_planes
 from camcal_dask.isr.cost import peak_bytes, slab_rows_for
@@ -103,7 +103,8 @@ def stack_quantum(
         product,
         plan.instrument.name,
         detector,
-        {e: (cubes.raw_cube_uri(place.root, plan.instrument.name, e), detector) for e in plan.exposures},
+        place.root,
+        plan.exposures,
         divides=divides,
         what=f"{recipe.product}, detector {plan.instrument.detector(detector).name}",
         strict=not recipe.mixed_state,
@@ -142,17 +143,14 @@ def _record(product: Finished, camera: str, detector: int, *args: Any, divides: 
     """What the marker keeps: inputs, their state (as `_inputs` is given them), amps that correct nothing."""
     place = get_instrument(camera).detectors[detector]
     reasons = unusable_amps(product, place, divides=divides)
-    return usable.with_reasons(_inputs(*args, camera=camera, **kwargs), place, reasons)
+    return usable.with_reasons(_inputs(*args, place=place, camera=camera, **kwargs), place, reasons)
 
 
 def _inputs(
-    manifests: Mapping[int, tuple[str, int]], *, camera: str, what: str, strict: bool, powered: bool
+    root: str, exposures: Sequence[int], *, place: Detector, camera: str, what: str, strict: bool, powered: bool
 ) -> dict[str, Any]:
     """Exposures that one detector has, and the camera state they share."""
-    headers = {}
-    for exposure, (cube, detector) in manifests.items():
-        manifest = cubes.read_raw_manifest(cube, cubes.raw_slot(exposure), detector)
-        headers[exposure] = None if manifest is None else manifest["header"]
+    headers = cubes.headers(root, camera, exposures, [place.id])
     instrument = get_instrument(camera)
     if powered:
         check_powered(headers, instrument, what=what)

@@ -60,11 +60,9 @@ def find_pairs(repo: Repo, recipe: PtcRecipe, raws: xr.DataArray) -> Paired:
 
 def header_values(repo: Repo, raws: xr.DataArray, keywords: Sequence[str]) -> dict[str, xr.DataArray]:
     """Header values of every exposure, from the first detector that has it; numbers, or text (unknown: NaN, "")."""
-    rows: list[Mapping[str, Any]] = []
-    for exposure in raws["exposure"].values.tolist() if keywords else ():
-        uri, slot = cubes.raw_cube_uri(repo.root, raws.attrs["instrument"], exposure), cubes.raw_slot(exposure)
-        manifests = (cubes.read_raw_manifest(uri, slot, int(d)) for d in raws["detector"].values)
-        rows.append(next((m["header"] for m in manifests if m is not None), {}))
+    exposures = raws["exposure"].values if keywords else ()
+    headers = cubes.headers(repo.root, raws.attrs["instrument"], exposures, raws["detector"].values)
+    rows: list[Mapping[str, Any]] = [header or {} for header in headers.values()]
     return {name: _column([row.get(name) for row in rows], raws) for name in keywords}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import platform
@@ -19,6 +18,7 @@ from camcal_dask.campaign.planning.plan import Plan
 from camcal_dask.redact import redacted, redacted_command, redacted_values
 from camcal_dask.repo.butler.lookup import CalibRef
 from camcal_dask.repo.storage.shards import check_format
+from camcal_dask.repo.user import user_name
 
 PACKAGES = ("camcal_dask", "numpy", "numba", "dask", "distributed", "xarray", "zarr", "zarrs", "lsst-daf-butler")
 
@@ -130,7 +130,7 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
         calibs=calib_ids(plan),
         versions=versions(),
         host=socket.gethostname(),
-        user=_user(),
+        user=user_name(),
         cluster=redacted(cluster),
         started=now(),
         asked=redacted_values(asked),
@@ -141,10 +141,3 @@ def open_record(plan: Plan, cluster: str, asked: Mapping[str, Any]) -> RunRecord
         product=plan.recipe.product,
         folder=str(Path.cwd()),
     )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no passwd entry, as in some containers
-        return "unknown"

@@ -64,13 +64,9 @@ def choose(raws: xr.DataArray, states: Mapping[int, State], keywords: Sequence[s
 
 def camera_states(repo: Repo, raws: xr.DataArray, instrument: Instrument) -> dict[int, State]:
     """Values of the state keywords of every exposure, from the header of the first detector that has it."""
-    states = {}
-    for exposure in raws["exposure"].values.tolist():
-        uri, slot = cubes.raw_cube_uri(repo.root, instrument.name, exposure), cubes.raw_slot(exposure)
-        found = (cubes.read_raw_manifest(uri, slot, int(d)) for d in raws["detector"].values)
-        manifest = next((m for m in found if m is not None), None) or {"header": {}}
-        states[exposure] = tuple(manifest["header"].get(k) for k in instrument.settings.state_keywords)
-    return states
+    headers = cubes.headers(repo.root, instrument.name, raws["exposure"].values, raws["detector"].values)
+    keywords = instrument.settings.state_keywords
+    return {exposure: tuple((header or {}).get(k) for k in keywords) for exposure, header in headers.items()}
 
 
 def first_in_set(raws: xr.DataArray) -> list[int]:

@@ -135,3 +135,8 @@ def range_text(begin: int | None, end: int | None) -> str:
 def time_text(nsec: int) -> str:
     """TAI time of nanoseconds since 1970, for messages."""
     return str(np.datetime64(nsec, "ns"))[:19] + " TAI"
+
+
+def ranges(found: Candidates) -> set[tuple[str, int | None, int | None]]:
+    """Datasets found, with their validity."""
+    return {(c.uuid, c.begin, c.end) for group in found.by_key.values() for c in group}

@@ -7,7 +7,6 @@ lock and nothing is lost.  A calibration that was certified with the stock ``but
 
 from __future__ import annotations
 
-import getpass
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from camcal_dask.errors import RepoError
-from camcal_dask.repo.butler.curation import Moment
+from camcal_dask.repo.butler.certifying import Moment
 from camcal_dask.repo.butler.lookup import CalibRef, range_text
 from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.repo.storage import files, naming
 from camcal_dask.repo.storage.shards import check_format, read_whole
+from camcal_dask.repo.user import user_name
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def record_certification(
     act = SignOff(
         kind="certification",
         run=run,
-        by=by.strip() or _user(),
+        by=by.strip() or user_name(),
         at=_now(),
         override=override.strip(),
         verifications=_evidence(verifications(repo, run)),
@@ -345,10 +345,3 @@ def _folder(repo: Repo, run: str) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no passwd entry, as in some containers
-        return "unknown"

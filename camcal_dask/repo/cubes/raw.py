@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,6 +73,7 @@ __all__ = [
     "finished",
     "finished_detectors",
     "has_raw",
+    "headers",
     "lazy_variable",
     "open_dataset",
     "open_product",
@@ -264,6 +265,34 @@ def write_raw_manifest(uri: str, slot: int, detector: int, manifest: Mapping[str
 def read_raw_manifest(uri: str, slot: int, detector: int) -> dict[str, Any] | None:
     """Read what `write_raw_manifest` wrote; None if the pixels were never completely written."""
     return files.read_json(raw_manifest_uri(uri, slot, detector))
+
+
+def headers(
+    root: str, instrument: str, exposures: Iterable[int], detectors: Iterable[int]
+) -> dict[int, dict[str, Any] | None]:
+    """Header of each exposure, from the first of some detectors that was ingested of it.
+
+    Parameters
+    ----------
+    root : str
+        Of the repository.
+    instrument : str
+        Name of the camera.
+    exposures, detectors : iterable of int
+        Ids.
+
+    Returns
+    -------
+    dict
+        Exposure id to the cards, in the order of ``exposures``; None where none of the detectors was ingested.
+    """
+    found: dict[int, dict[str, Any] | None] = {}
+    chosen = [int(d) for d in detectors]
+    for exposure in map(int, exposures):
+        uri, slot = raw_cube_uri(root, instrument, exposure), raw_slot(exposure)
+        manifests = (read_raw_manifest(uri, slot, detector) for detector in chosen)
+        found[exposure] = next((m["header"] for m in manifests if m is not None), None)
+    return found
 
 
 class RawCubeArray(BackendArray):

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camcal_dask.config import Config
+from camcal_dask.instruments.focal_plane import amp_layout
 from camcal_dask.instruments.geometry import Amp
 from camcal_dask.kernels.pixels import cosmic_rays
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
@@ -207,12 +208,6 @@ def measure_block(
     result["flags"] = flags.astype(np.float64)
     result["force_failure"] = ((flags & FORCE_FAILURE) != 0).astype(np.float64)
     return result
-
-
-def amp_layout(amps: tuple[Amp, ...], n_amp: int) -> npt.NDArray[np.int64]:
-    """``height, width, ix, iy, flip_x, flip_y`` of each of ``n_amp`` amps, (n_amp, 6); zeros where there is none."""
-    rows = [[a.data.height, a.data.width, a.ix, a.iy, a.flip_x, a.flip_y] for a in amps]
-    return np.array(rows + [[0] * 6] * (n_amp - len(rows)), np.int64)
 
 
 def _measure_amp(

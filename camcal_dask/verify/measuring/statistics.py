@@ -18,6 +18,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from camcal_dask.errors import PlanError
+from camcal_dask.instruments.focal_plane import amp_layout
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.verify.measuring.block import (
@@ -25,7 +26,6 @@ from camcal_dask.verify.measuring.block import (
     STATISTICS,
     Layout,
     MeasureConfig,
-    amp_layout,
     measure_block,
     packed_layout,
 )

@@ -12,7 +12,8 @@ from camcal_dask.errors import DataError, RepoError
 from camcal_dask.ingest.fits import Container
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.butler import foreign, records
-from camcal_dask.repo.butler.repository import _span, create_repo, open_repo
+from camcal_dask.repo.butler.registering import _span
+from camcal_dask.repo.butler.repository import create_repo, open_repo
 from camcal_dask.repo.incoming.ingest import ingest
 from tests.raw_files import pixels, primary, write_raw_file
 

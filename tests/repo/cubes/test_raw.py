@@ -275,3 +275,15 @@ def test_selecting_and_chunking_read_nothing_and_stay_small(monkeypatch):
     assert len(exposures._repr_html_()) < 60_000
     with pytest.raises(AssertionError, match="building the graph"), dask.config.set(scheduler="synchronous"):
         exposures[0, 0].compute()
+
+
+def test_headers_come_from_the_first_detector_that_was_ingested(tmp_path):
+    root, first, second = str(tmp_path), 2026081200001, 2026081200002
+    uri = cubes.raw_cube_uri(root, "TinyCam", first)
+    for exposure, detector in ((first, 2), (first, 3), (second, 3)):
+        header = {"SEQFILE": f"{exposure} {detector}"}
+        cubes.write_raw_manifest(uri, cubes.raw_slot(exposure), detector, {"header": header})
+    found = cubes.headers(root, "TinyCam", np.array([second, first, first + 8]), [1, 2, 3])
+    assert list(found) == [second, first, first + 8]
+    assert found == {second: {"SEQFILE": f"{second} 3"}, first: {"SEQFILE": f"{first} 2"}, first + 8: None}
+    assert cubes.headers(root, "TinyCam", [second], [2]) == {second: None}

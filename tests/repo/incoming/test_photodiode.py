@@ -5,8 +5,8 @@ import pytest
 
 from camcal_dask.errors import ConfigError
 from camcal_dask.repo.butler.repository import create_repo
+from camcal_dask.repo.cubes.photodiode import reading_uri
 from camcal_dask.repo.incoming.ingest import ingest
-from camcal_dask.repo.incoming.photodiode import reading_uri
 from camcal_dask.simulate import SimulationConfig, flat_set, load_truth, simulate
 
 DAY = 20260812

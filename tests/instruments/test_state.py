@@ -1,8 +1,8 @@
 import pytest
 
-from camcal_dask.calibs.combined.state import check_powered, common_state
 from camcal_dask.errors import DataError
 from camcal_dask.instruments import get_instrument
+from camcal_dask.instruments.state import check_powered, common_state
 
 
 def test_shared_cards_are_returned_and_absent_ones_left_out():

@@ -1,4 +1,4 @@
-"""Camera state: exposures that are combined must have been read out in the same way.
+"""Camera state as headers tell it: exposures that are combined must have been read out in the same way.
 
 reference/raw_format.md 1.12 and construction.md 19.  Upstream only warns; a mixed input is an
 error here, because a product of two readout states fits neither.
@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camcal_dask.errors import DataError
-from camcal_dask.ingest.fits import switched_off
-from camcal_dask.instruments import Instrument
+from camcal_dask.instruments.geometry import Instrument
+
+MIN_BACK_BIAS_V = 5.0
+"""Back-side voltage `BSSVBS` [V] below which a sensor is off (raw_format.md 1.12)."""
 
 
 def common_state(
@@ -66,6 +68,18 @@ def check_powered(headers: Mapping[int, Mapping[str, Any] | None], instrument: I
             f"{what}: in {len(off)} of {len(headers)} exposures (first {exposure}) the {remark}; "
             "leave them out with -d, or the detector, or combine them all the same with -c check_powered=false"
         )
+
+
+def switched_off(header: Mapping[str, object], instrument: Instrument) -> list[str]:
+    """Remark on a sensor that was switched off: its file looks valid (raw_format.md hazard 21); else nothing."""
+    if not instrument.settings.back_biased:
+        return []
+    state, volts = header.get("HVBIAS"), header.get("BSSVBS")
+    off = isinstance(state, str) and state.strip().upper() == "OFF"
+    low = isinstance(volts, int | float) and volts < MIN_BACK_BIAS_V
+    if not (off or low):
+        return []
+    return [f"sensor was switched off: HVBIAS is {state!r}, BSSVBS is {volts!r} V (at least {MIN_BACK_BIAS_V:g} V)"]
 
 
 def _account(keyword: str, values: Mapping[Any, Sequence[int]]) -> str:
