@@ -15,6 +15,7 @@ import xarray as xr
 
 from camcal_dask.calibs.flat.illumination import SelectConfig
 from camcal_dask.campaign.flats import choose_flats
+from camcal_dask.campaign.planning.pipelines import pipeline_names
 from camcal_dask.campaign.planning.plan import TASK_BUDGET_BYTES, Plan, make_plan
 from camcal_dask.campaign.planning.recipe import (
     AnyRecipe,
@@ -27,7 +28,6 @@ from camcal_dask.campaign.planning.recipe import (
     load_recipe,
 )
 from camcal_dask.campaign.planning.selection import Chosen, camera_states, choose
-from camcal_dask.campaign.planning.shipped import shipped
 from camcal_dask.campaign.running.run import Outcome, execute
 from camcal_dask.errors import CamcalError, ConfigError, PlanError, RepoError, RunError, nearest
 from camcal_dask.repo.butler.repository import Repo
@@ -201,8 +201,7 @@ class Chain:
 
     def _load(self, name: str, instrument: str) -> Step:
         stem = Path(name).stem
-        file = name if name.endswith((".yaml", ".yml")) else f"{instrument}/{name}.yaml"
-        recipe = load_recipe(file, self.overrides.get(stem, ()))
+        recipe = load_recipe(name, self.overrides.get(stem, ()), instrument)
         if recipe.instrument != instrument:
             raise PlanError(f"chain: {name} is for {recipe.instrument}, the repository's camera is {instrument}")
         if isinstance(recipe, VerifyRecipe | TableRecipe):
@@ -317,8 +316,8 @@ class Chain:
 
     def _verifications(self, recipe: AnyRecipe, kind: type[R]) -> Iterator[R]:
         """Shipped verifications of one kind whose candidates include the product."""
-        for path in _verification_files(recipe.instrument):
-            found = load_recipe(str(path), self.overrides.get(path.stem, ()))
+        for name in _verification_names(recipe.instrument):
+            found = load_recipe(name, self.overrides.get(name, ()), recipe.instrument)
             if isinstance(found, kind) and recipe.product in found.candidates:
                 yield found
 
@@ -391,25 +390,24 @@ class Chain:
         return outcome
 
 
-def _verification_files(instrument: str) -> list[Path]:
+def _verification_names(instrument: str) -> list[str]:
     """Shipped pipelines of verifications that a chain runs."""
-    folder = shipped("pipelines", instrument)
-    return sorted(folder.glob("verify*.yaml")) if folder else []
+    return [name for name in pipeline_names(instrument) if name.startswith("verify")]
 
 
 def _by_pipeline(overrides: Sequence[str], names: Sequence[str], instrument: str) -> dict[str, list[str]]:
     """Settings ``product:step.key=value`` by pipeline; those of verifications are tried at once."""
-    files = {path.stem: path for path in _verification_files(instrument)}
+    verifications = _verification_names(instrument)
     found: dict[str, list[str]] = {}
     for override in overrides:
         name, colon, setting = override.partition(":")
         if not colon or "=" in name:
             raise ConfigError(f"-c {override!r}: expected product:step.key=value, such as flat:select.ramps=true")
-        if name not in (*names, *files):
-            raise ConfigError(f"-c {override!r}: the chain does not run {name!r}{nearest(name, [*names, *files])}")
+        if name not in (known := (*names, *verifications)):
+            raise ConfigError(f"-c {override!r}: the chain does not run {name!r}{nearest(name, known)}")
         found.setdefault(name, []).append(setting)
-    for name in found.keys() & files.keys():
-        load_recipe(str(files[name]), found[name])
+    for name in found.keys() & set(verifications):
+        load_recipe(name, found[name], instrument)
     return found
 
 
