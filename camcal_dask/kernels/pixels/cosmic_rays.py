@@ -67,7 +67,7 @@ def find_cosmic_rays(
     growth_passes: int = 6,
     max_fraction: float = 0.0625,
 ) -> CosmicRays:
-    """Find the pixels hit by cosmic rays and interpolate over them.
+    """Find the pixels hit by cosmic rays and interpolate over them (reference/construction.md 2, verification.md 0.9).
 
     Parameters
     ----------
@@ -87,14 +87,6 @@ def find_cosmic_rays(
         Passes that add neighbours above 3 sigma.
     max_fraction : float
         Fraction of an amp's pixels above which the search has overflowed (one million a detector upstream).
-
-    Returns
-    -------
-    CosmicRays
-
-    References
-    ----------
-    reference/construction.md section 2 (step 3), reference/verification.md 0.9.
     """
     psf = np.exp(-0.5 * np.array([1.0, 2.0]) / PSF_SIGMA_PIXEL**2)
     # sharpness of the four means, in the order in which they are tested: NS, WE, SW-NE, NW-SE

@@ -103,7 +103,7 @@ def fit_lines(
     use_mean: bool = False,
     curve: tuple[str, int] | None = None,
 ) -> LineFit | None:
-    """Fit the level of every line; steps 2-7 of isr.md 2.2.
+    """Fit the level of every line; steps 2-7 of isr.md 2.2.  Non-finite pixels are treated as masked throughout.
 
     Parameters
     ----------
@@ -122,35 +122,43 @@ def fit_lines(
     Returns
     -------
     LineFit, or None if no pixel of the strip can be used.
-
-    Notes
-    -----
-    Non-finite pixels are treated as masked throughout (upstream lets them spoil percentiles).
     """
     used = slice(skip_leading, strip.shape[0] - skip_trailing)
     pixels, flags = strip[used], mask[used]
+    far = _flag_far(pixels, flags, max_deviation, two_sided)
+    if far is None:
+        return None
+    bad: BoolArray = np.asarray(far.all(axis=0))
+    if smoothing:
+        bad |= _stands_out(pixels, smoothing, smoothing_threshold)
+    bad = _grow_lines(bad, grow)
+    mask[:, bad] |= BAD
+    vector = _levels(pixels, flags, sigma, use_mean, curve)
+    return None if vector is None else LineFit(vector, bad)
+
+
+def _flag_far(pixels: Pixels, flags: Mask, max_deviation: float, two_sided: bool) -> BoolArray | None:
+    """Set BAD on pixels too far from the median of the strip and return them; None if there is no median."""
     level = median(pixels, flags, REJECT)
     if np.isnan(level):
         return None
     with np.errstate(invalid="ignore"):
         deviation = pixels.astype(np.float64) - level
-        outside = (np.abs(deviation) if two_sided else deviation) > max_deviation
-    flags |= np.where(outside, np.int32(BAD), np.int32(0))
-    bad: BoolArray = np.asarray(outside.all(axis=0))
-    if smoothing:
-        bad |= _stands_out(pixels, smoothing, smoothing_threshold)
-    bad = _grow_lines(bad, grow)
-    mask[:, bad] |= BAD
+        far = (np.abs(deviation) if two_sided else deviation) > max_deviation
+    flags |= np.where(far, np.int32(BAD), np.int32(0))
+    return np.asarray(far)
+
+
+def _levels(pixels: Pixels, flags: Mask, sigma: float, use_mean: bool, curve: tuple[str, int] | None) -> Pixels | None:
+    """Level of every line, or of the curve through them; None without a usable pixel."""
     if curve is not None and curve[0] in SCALARS:
         one = strip_level(pixels, flags, REJECT, curve[0])
-        return None if np.isnan(one) else LineFit(np.full(strip.shape[1], one, np.float32), bad)
+        return None if np.isnan(one) else np.full(pixels.shape[1], one, np.float32)
     levels = _line_levels(pixels, flags, sigma, use_mean or curve is not None)
     filled = fill_gaps(levels)
-    if filled is None:
-        return None
-    if curve is not None:
+    if filled is not None and curve is not None:
         filled = smooth_levels(filled, np.isfinite(levels).astype(np.float64), *curve)
-    return LineFit(filled.astype(np.float32), bad)
+    return None if filled is None else filled.astype(np.float32)
 
 
 def fill_gaps(vector: FloatArray) -> FloatArray | None:
