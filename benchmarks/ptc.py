@@ -37,7 +37,7 @@ from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
 from camcal_dask.isr.memory import reuse_freed_memory
-from camcal_dask.kernels.ptc.covariance import lag_covariance, n_products
+from camcal_dask.kernels.ptc.covariance import lag_covariance
 from camcal_dask.kernels.ptc.models import LagPlanes, covariances
 from camcal_dask.repo.cubes import raw as cubes
 
@@ -98,6 +98,11 @@ def _kernel(shape: tuple[int, int], repeat: int, *, edge: int = 20, lags: int = 
         "limit_fraction": n_products(cut[0].shape, lags) / kernel / peak,
         "peak_Gfma_per_s": peak / 1e9,
     }
+
+
+def n_products(shape: tuple[int, int], lags: int) -> int:
+    """Multiply-adds that the sums of an image of this shape cost, those of superfluous lags and zeros not counted."""
+    return shape[0] * shape[1] * (lags + (lags - 1) * (2 * lags - 1))
 
 
 def fft_covariance(

@@ -70,7 +70,8 @@ def test_profiles_pipelines_and_their_paths(home):
     assert found == tuple(f"{home}/{name}" for name in ("scratch", "k", "logs", "env/bin/python"))
     assert Profile(scratch_directory="/scratch").scratch_directory == "/scratch"
     shutil.copytree(Path(__file__).parents[1] / "pipelines", home / "pipelines")
-    assert load_recipe("~/pipelines/TinyCam/bias.yaml") == load_recipe("TinyCam/bias.yaml")
+    assert load_recipe("~/pipelines/TinyCam/ptc.yaml") == load_recipe("TinyCam/ptc.yaml")
+    assert load_recipe("~/pipelines/bias.yaml", instrument="TinyCam") == load_recipe("TinyCam/bias.yaml")
     with pytest.raises(ConfigError, match="no pipeline '~nobody-of-this-name/bias.yaml'"):
         load_recipe("~nobody-of-this-name/bias.yaml")
 

@@ -14,11 +14,11 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask import rooms
+from camcal_dask.campaign.planning.pipelines import pipeline_names
 from camcal_dask.campaign.planning.plan import Plan
 from camcal_dask.campaign.planning.recipe import Recipe, load_recipe, task_of
 from camcal_dask.campaign.planning.request import TASK_BUDGET_BYTES, make_plan
 from camcal_dask.campaign.planning.selection import Chosen, camera_states, choose
-from camcal_dask.campaign.planning.shipped import shipped
 from camcal_dask.campaign.running.run import Outcome, execute
 from camcal_dask.errors import CamcalError, ConfigError, PlanError, RepoError, RunError, nearest
 from camcal_dask.repo.butler.repository import Repo
@@ -186,8 +186,7 @@ class Chain:
 
     def _load(self, name: str, instrument: str) -> Step:
         stem = Path(name).stem
-        file = name if name.endswith((".yaml", ".yml")) else f"{instrument}/{name}.yaml"
-        recipe = load_recipe(file, self.overrides.get(stem, ()))
+        recipe = load_recipe(name, self.overrides.get(stem, ()), instrument)
         if recipe.instrument != instrument:
             raise PlanError(f"chain: {name} is for {recipe.instrument}, the repository's camera is {instrument}")
         if task_of(recipe.task).chained == "never":
@@ -297,8 +296,8 @@ class Chain:
     def _verifications(self, step: Step, *, raws: bool) -> Iterator[Any]:
         """Shipped verifications of a product, for this product only: on exposures, or of its own numbers."""
         product = step.recipe.product
-        for path in _verification_files(step.recipe.instrument):
-            found: Any = load_recipe(str(path), self.overrides.get(path.stem, ()))
+        for name in _verification_names(step.recipe.instrument):
+            found: Any = load_recipe(name, self.overrides.get(name, ()), step.recipe.instrument)
             reads_raws = task_of(found.task).steps_of(found)[-1].raws
             if reads_raws == raws and product in found.candidates:
                 yield found.of_candidate(product)
@@ -362,25 +361,24 @@ class Chain:
         return outcome
 
 
-def _verification_files(instrument: str) -> list[Path]:
+def _verification_names(instrument: str) -> list[str]:
     """Shipped pipelines of verifications that a chain runs."""
-    folder = shipped("pipelines", instrument)
-    return sorted(folder.glob("verify*.yaml")) if folder else []
+    return [name for name in pipeline_names(instrument) if name.startswith("verify")]
 
 
 def _by_pipeline(overrides: Sequence[str], names: Sequence[str], instrument: str) -> dict[str, list[str]]:
     """Settings ``product:step.key=value`` by pipeline; those of verifications are tried at once."""
-    files = {path.stem: path for path in _verification_files(instrument)}
+    verifications = _verification_names(instrument)
     found: dict[str, list[str]] = {}
     for override in overrides:
         name, colon, setting = override.partition(":")
         if not colon or "=" in name:
             raise ConfigError(f"-c {override!r}: expected product:step.key=value, such as flat:select.ramps=true")
-        if name not in (*names, *files):
-            raise ConfigError(f"-c {override!r}: the chain does not run {name!r}{nearest(name, [*names, *files])}")
+        if name not in (known := (*names, *verifications)):
+            raise ConfigError(f"-c {override!r}: the chain does not run {name!r}{nearest(name, known)}")
         found.setdefault(name, []).append(setting)
-    for name in found.keys() & files.keys():
-        load_recipe(str(files[name]), found[name])
+    for name in found.keys() & set(verifications):
+        load_recipe(name, found[name], instrument)
     return found
 
 

@@ -23,7 +23,7 @@ from camcal_dask.cli.live import watching
 
 @click.command()
 @click.option("-b", "--butler-config", "repo", type=PLACE, required=True, help="repository")
-@click.option("-p", "--pipeline", type=PLACE, required=True, help="pipeline file, shipped or your own")
+@click.option("-p", "--pipeline", type=PLACE, required=True, help="name of a pipeline (bias), or a file of your own")
 @click.option("-i", "--input", "inputs", default="", help="collections to search, comma-separated, in order")
 @click.option("-o", "--output", "--output-run", required=True, help="RUN collection to write")
 @click.option("-d", "--data-query", "where", default="", help="Butler expression that selects exposures and detectors")
@@ -71,6 +71,7 @@ def run(
     from camcal_dask.campaign.cluster.workers import connect, load_profile
     from camcal_dask.campaign.past.attempts import list_attempts
     from camcal_dask.campaign.planning import dataflow
+    from camcal_dask.campaign.planning.pipelines import camera_of
     from camcal_dask.campaign.planning.plan import without_existing
     from camcal_dask.campaign.planning.recipe import load_recipe
     from camcal_dask.campaign.planning.request import make_plan
@@ -78,11 +79,13 @@ def run(
     from camcal_dask.errors import ConfigError
     from camcal_dask.repo.butler.repository import open_repo
 
-    recipe = load_recipe(pipeline, overrides)
-    if instrument not in (None, recipe.instrument):
-        raise ConfigError(f"{pipeline}: is for {recipe.instrument}, not for {instrument}; take the one of {instrument}")
     profile = load_profile(cluster, processes)
     with open_repo(repo, writeable=not dry_run) as opened:
+        recipe = load_recipe(pipeline, overrides, camera_of(opened, instrument, where))
+        if instrument not in (None, recipe.instrument):
+            raise ConfigError(
+                f"{pipeline}: is for {recipe.instrument}, not for {instrument}; take the one of {instrument}"
+            )
         plan = make_plan(
             opened,
             recipe,

@@ -223,6 +223,7 @@ def test_bootstrap_bias_is_verified_in_adu(folder, repo):
     ("arguments", "message"),
     [
         (["-p", "TinyCam/bais.yaml"], "did you mean 'TinyCam/bias.yaml'"),
+        (["-p", "bais"], "did you mean 'bias'"),
         (["-c", "isr.gain=nominal"], "did you mean 'gains'"),
         (["-d", "exposure.seq_num = 999"], "finds none"),
         (["-i", "TinyCam/raw/al"], "did you mean 'TinyCam/raw/all'"),

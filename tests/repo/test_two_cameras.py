@@ -122,6 +122,10 @@ def test_commands_ask_and_are_told(both):
     run = ["run", "-b", both, "-p", "TinyCam/bias.yaml", "-i", "TinyCam/raw/all", "-o", "u/x", "--dry-run"]
     assert "is for TinyCam, not for LATISS" in camcal(*run, "--instrument", OTHER, code=1)
     assert "6: 2026081200001" in camcal(*run, "--instrument", CAMERA)
+    run[run.index("TinyCam/bias.yaml")] = "bias"
+    assert "bias: is for any camera; say for which one with --instrument" in camcal(*run, code=1)
+    assert "6: 2026081200001" in camcal(*run, "--instrument", CAMERA)
+    assert "6: 2026081200001" in camcal(*run, "-d", f"instrument = '{CAMERA}'")
     assert "no run is recorded" in camcal("status", both, "--instrument", OTHER)
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from camcal_dask.config import Config
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.pixels.defects import Columns, Flatness, Gradient, Kind, Search
-from camcal_dask.kernels.statistics.radial import FloatArray
 
 
 class ColumnConfig(Config):

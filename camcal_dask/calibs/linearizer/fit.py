@@ -17,18 +17,10 @@ from scipy.stats import spearmanr
 from camcal_dask.calibs.linearizer.config import LinearityConfig, TermsConfig
 from camcal_dask.calibs.linearizer.flats import Flats, linear_ranges, read_flats
 from camcal_dask.errors import ConfigError, DataError
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray
 from camcal_dask.kernels.linearity import double
 from camcal_dask.kernels.linearity.correct import TYPES, correct_signals, lengthen_spline
-from camcal_dask.kernels.linearity.fit import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Range,
-    fit_polynomial,
-    irls_fit,
-    lookup_row,
-    mad_sigma,
-)
+from camcal_dask.kernels.linearity.fit import Range, fit_polynomial, irls_fit, lookup_row, mad_sigma
 from camcal_dask.kernels.linearity.nodes import find_levels, level_medians
 from camcal_dask.kernels.linearity.spline import Ramp, SplineFit, SplineTerms, fit_spline, uniform_nodes
 

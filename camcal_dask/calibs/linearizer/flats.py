@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from camcal_dask.calibs.linearizer.config import LinearityConfig
 from camcal_dask.errors import ConfigError, DataError
-from camcal_dask.kernels.linearity.fit import BoolArray, FloatArray, IntArray, Range, find_groups, linear_range
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray
+from camcal_dask.kernels.linearity.fit import Range, find_groups, linear_range
 from camcal_dask.kernels.linearity.spline import Ramp
 
 

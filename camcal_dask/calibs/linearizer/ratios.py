@@ -15,6 +15,7 @@ from camcal_dask.calibs.linearizer.config import DoubleSplineConfig, LinearityCo
 from camcal_dask.calibs.linearizer.flats import linear_ranges, read_flats
 from camcal_dask.errors import PlanError
 from camcal_dask.isr.blocks import blocks_of, unwrap
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.linearity.double import (
     Ratios,
     amp_scaling,
@@ -22,7 +23,6 @@ from camcal_dask.kernels.linearity.double import (
     measure_ratios,
     reference_exposure,
 )
-from camcal_dask.kernels.linearity.fit import FloatArray
 from camcal_dask.kernels.pixels.masks import bits
 from camcal_dask.kernels.statistics.binning import bin_amps
 

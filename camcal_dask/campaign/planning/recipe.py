@@ -1,8 +1,7 @@
-"""Recipes: what a run makes, as data (``pipelines/<name>.yaml``).
+"""Recipes: what a run makes, as data (``pipelines/<name>.yaml``, and for a camera that differs, in its folder).
 
-A recipe names a task, the product it writes, the exposures it wants and the settings of every
-step.  Parts shared by cameras are imported (``import: ../ingredients/x.yaml``, or a list of which the last wins) and
-overridden.
+A recipe names a task, the product it writes, the exposures it wants and the settings of every step.  What cameras share
+is imported (``import: ../bias.yaml``, or a list of which the last wins) and overridden.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, Self
 import yaml
 
 from camcal_dask import rooms
-from camcal_dask.campaign.planning.shipped import shipped
+from camcal_dask.campaign.planning.pipelines import find_pipeline
 from camcal_dask.config import Config, apply_override, load_config
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.isr import calibrations
@@ -29,6 +28,7 @@ class Recipe(Config):
     """How the product is made: a task of a room, or of verification."""
     description: str
     instrument: str
+    """Camera; where a pipeline is for all cameras, that of the repository."""
     product: str
     """Dataset type written."""
     where: str = ""
@@ -119,29 +119,30 @@ def task_of(name: str, where: str = "") -> Any:
     return known[name]
 
 
-def load_recipe(name: str, overrides: Iterable[str] = ()) -> Any:
+def load_recipe(name: str, overrides: Iterable[str] = (), instrument: str | None = None) -> Any:
     """Read and validate a recipe.
 
     Parameters
     ----------
     name : str
-        Path of a YAML file, or its name among the shipped pipelines.
+        Path of a YAML file, or the name of a shipped pipeline (`find_pipeline`).
     overrides : iterable of str
         ``step.key=value``; the value is read as YAML.
+    instrument : str, optional
+        Camera for which it is made if neither its name nor the file says: that of the repository.
 
     Raises
     ------
     ConfigError
-        For an unknown file, key, task or a value of the wrong kind, naming the nearest valid one.
+        For an unknown file, key, task or a value of the wrong kind, naming the nearest valid one; if the camera is not
+        known.
     """
-    path = shipped("pipelines", name)
-    if path is None or path.is_dir():
-        folder = shipped("pipelines", "")
-        names = [str(p.relative_to(folder)) for p in folder.glob("[A-Z]*/*.yaml")] if folder else []
-        raise ConfigError(f"no pipeline {name!r}{nearest(name, names)}")
-    values = _read(path)
+    path, camera = find_pipeline(name, instrument)
+    values = ({"instrument": camera} if camera else {}) | _read(path)
     for override in overrides:
         apply_override(values, override)
+    if "instrument" not in values:
+        raise ConfigError(f"{name}: is for any camera; say for which one with --instrument (instrument=...)")
     return load_config(task_of(str(values.get("task")), str(path)).recipe, values, str(path))
 
 

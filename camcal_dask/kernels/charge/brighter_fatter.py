@@ -19,14 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.interpolation import UNUSABLE, grow, mask_edges, working_copy
 from camcal_dask.kernels.pixels.masks import EDGE
 from camcal_dask.kernels.statistics.moments import clipped_mean_stack
-
-Image = NDArray[np.float32]
-Mask = NDArray[np.int32]
-Float = NDArray[np.float64]
 
 
 class BoundaryShifts(NamedTuple):
@@ -36,10 +33,10 @@ class BoundaryShifts(NamedTuple):
     negative at [0, 0], where the boundaries move inwards.
     """
 
-    aN: Float  # noqa: N815
-    aS: Float  # noqa: N815
-    aE: Float  # noqa: N815
-    aW: Float  # noqa: N815
+    aN: FloatArray  # noqa: N815
+    aS: FloatArray  # noqa: N815
+    aE: FloatArray  # noqa: N815
+    aW: FloatArray  # noqa: N815
 
 
 class Convergence(NamedTuple):
@@ -51,7 +48,7 @@ class Convergence(NamedTuple):
 
 
 def astier23(
-    image: Image,
+    image: Pixels,
     mask: Mask,
     shifts: BoundaryShifts,
     *,
@@ -83,7 +80,7 @@ def astier23(
     _flag(mask, kernels[0].shape[0] // 2 + 1, planes, grow_radius)
 
 
-def astier_kernels(shifts: BoundaryShifts) -> tuple[Float, Float]:
+def astier_kernels(shifts: BoundaryShifts) -> tuple[FloatArray, FloatArray]:
     """Return the convolution kernels (kN, kE) of the north and east boundaries, (2n-1, 2n-1) float64, index [y, x].
 
     kN(i, j) = aN(|i|, j) for j > 0, else aS(|i|, |j|); kE(i, j) = aE(i, |j|) for i > 0, else aW(|i|, |j|);
@@ -112,9 +109,9 @@ def astier_kernels(shifts: BoundaryShifts) -> tuple[Float, Float]:
 
 
 def coulton18(
-    image: Image,
+    image: Pixels,
     mask: Mask,
-    kernel: Float,
+    kernel: FloatArray,
     *,
     max_iterations: int = 10,
     threshold: float = 1000.0,
@@ -146,9 +143,9 @@ def coulton18(
 
 
 def coulton18_flux_conserving(
-    image: Image,
+    image: Pixels,
     mask: Mask,
-    kernel: Float,
+    kernel: FloatArray,
     *,
     max_iterations: int = 10,
     threshold: float = 1000.0,
@@ -175,7 +172,7 @@ def coulton18_flux_conserving(
     )
 
 
-def detector_kernel(kernels: Float, valid: Sequence[bool] | NDArray[np.bool_]) -> Float:
+def detector_kernel(kernels: FloatArray, valid: Sequence[bool] | BoolArray) -> FloatArray:
     """Return the detector's kernel: per element the clipped mean (5 sigma, 3 iterations) over the valid amps.
 
     Parameters
@@ -197,8 +194,8 @@ def detector_kernel(kernels: Float, valid: Sequence[bool] | NDArray[np.bool_]) -
 
 
 def convolved_blocks(
-    image: NDArray[np.floating], kernels: Sequence[Float], offset: float = 0.0
-) -> Iterator[tuple[int, int, int, int, list[Float]]]:
+    image: NDArray[np.floating], kernels: Sequence[FloatArray], offset: float = 0.0
+) -> Iterator[tuple[int, int, int, int, list[FloatArray]]]:
     """Convolve ``image - offset`` with every kernel, block by block (overlap-save, float64).
 
     Parameters
@@ -234,7 +231,7 @@ def convolved_blocks(
             yield y0, x0, height, width, planes
 
 
-def _load_block(image: NDArray[np.floating], offset: float, block: Float, y: int, x: int) -> None:
+def _load_block(image: NDArray[np.floating], offset: float, block: FloatArray, y: int, x: int) -> None:
     """Copy the square of the image that starts at (y, x), partly outside, into ``block``; 0 outside."""
     n = len(block)
     low_y, low_x = max(0, -y), max(0, -x)
@@ -251,9 +248,9 @@ def _flag(mask: Mask, edge: int, planes: int, radius: int) -> None:
 
 
 def _iterate(  # noqa: PLR0913
-    image: Image,
+    image: Pixels,
     mask: Mask,
-    kernel: Float,
+    kernel: FloatArray,
     conserving: bool,
     end: tuple[int, float],
     *,
@@ -280,7 +277,7 @@ def _iterate(  # noqa: PLR0913
     return Convergence(iterations, change, change < end[1])
 
 
-def _checked_kernel(kernel: Float) -> Float:
+def _checked_kernel(kernel: FloatArray) -> FloatArray:
     kernel = np.asarray(kernel, np.float64)
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
         raise DataError(f"the brighter-fatter kernel must be an odd square, not {kernel.shape}")

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from camcal_dask.errors import DataError, nearest
+from camcal_dask.kernels.arrays import BoolArray, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.linearity.correct import Pieces, evaluate_pieces, linear_pieces
 
@@ -63,14 +64,14 @@ class DeferredCharge:
     two coefficients, 1 - b. ``tables``: (amp,) of the capture tables. ``gain``: (amp,) electron per image unit.
     """
 
-    offset: NDArray[np.float32]
-    trap: NDArray[np.float32]
+    offset: Pixels
+    trap: Pixels
     tables: tuple[Pieces, ...]
-    gain: NDArray[np.float32]
+    gain: Pixels
     problems: Mapping[int, str]
 
     @property
-    def failed(self) -> NDArray[np.bool_]:
+    def failed(self) -> BoolArray:
         """(amp,) True where the amp cannot be corrected and comes out NaN."""
         return np.array([i in self.problems for i in range(len(self.gain))])
 
@@ -159,11 +160,11 @@ def _table(index: int, trap: Trap) -> Pieces:
 
 
 def correct(
-    image: NDArray[np.float32],
+    image: Pixels,
     calibration: DeferredCharge,
     data: tuple[slice, slice],
-    out: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
+    out: Pixels | None = None,
+) -> Pixels:
     """Correct a slab of all amps.
 
     Parameters

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from camcal_dask.kernels.arrays import FloatArray
+
 _TAUS = 200
 
 

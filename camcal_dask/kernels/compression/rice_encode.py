@@ -8,8 +8,8 @@ row a tile, which is what the camera writes.  About seven times faster than astr
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from camcal_dask.kernels.arrays import Int32Array
 from camcal_dask.kernels.compiled import compiled
 
 BLOCK_SIZE = 32
@@ -120,7 +120,7 @@ def max_encoded_bytes(ny: int, nx: int) -> int:
     return ny * (5 * nx + nx // BLOCK_SIZE + 8)
 
 
-def encode_image(image: npt.NDArray[np.int32]) -> tuple[bytes, npt.NDArray[np.int32]]:
+def encode_image(image: Int32Array) -> tuple[bytes, Int32Array]:
     """Rice-code an image, one tile a row.
 
     Parameters

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Mask, Pixels
 from camcal_dask.kernels.statistics.moments import clip_statistics
-
-FloatArray = NDArray[np.float64]
 
 
 class Levels(NamedTuple):
@@ -31,7 +30,7 @@ class Levels(NamedTuple):
     n: int
     amp_mean: FloatArray
     amp_stdev: FloatArray
-    amp_n: NDArray[np.int64]
+    amp_n: IntArray
 
 
 class FlatScales(NamedTuple):
@@ -57,7 +56,7 @@ class FlatScales(NamedTuple):
     change: float
 
 
-def measure_levels(image: NDArray[np.float32], mask: NDArray[np.int32], reject: int) -> Levels:
+def measure_levels(image: Pixels, mask: Mask, reject: int) -> Levels:
     """Return the levels of one exposure of one detector.
 
     Parameters
@@ -139,12 +138,12 @@ def _mean(weight: FloatArray, values: FloatArray, total: FloatArray, axis: int) 
     return np.asarray((weight * values).sum(axis=axis) / np.where(total > 0, total, 1.0))
 
 
-def _require_connected(usable: NDArray[np.bool_]) -> None:
+def _require_connected(usable: BoolArray) -> None:
     """Refuse a table (n_exp, n_unit) whose used exposures are not linked by common units."""
     exposures = np.flatnonzero(usable.any(axis=1))
     if exposures.size == 0:
         raise DataError("flat: no level is finite and above 0; check the exposures and their masks")
-    linked: NDArray[np.bool_] = np.zeros(len(usable), np.bool_)
+    linked: BoolArray = np.zeros(len(usable), np.bool_)
     linked[exposures[0]] = True
     while True:
         units = usable[linked].any(axis=0)

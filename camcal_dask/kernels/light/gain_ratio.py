@@ -14,14 +14,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
+from camcal_dask.kernels.arrays import FloatArray, IntArray
 from camcal_dask.kernels.linearity.fit import mad_sigma
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.intp]
 
 _MAX_STEPS = 12
 _CONVERGED = 1e-10

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from camcal_dask.kernels.arrays import FloatArray
+
 Method = Literal["trimmed_sum", "direct_sum", "charge_sum", "mean"]
 
 _DARK_PARTS = 5  # samples in the lowest of so many parts of the range are dark
@@ -17,8 +17,8 @@ _LIGHT_MARGIN = 2  # samples on both sides of the light that count as light too
 
 
 def charge(
-    time: Floats,
-    current: Floats,
+    time: FloatArray,
+    current: FloatArray,
     method: Method = "trimmed_sum",
     *,
     scale: float = -1.0,
@@ -59,7 +59,7 @@ def charge(
     return float(np.trapezoid(scaled - baseline, time))
 
 
-def dark_level(current: Floats) -> float:
+def dark_level(current: FloatArray) -> float:
     """Mean of the samples (sample,) [A] after clipping about their median.
 
     Up to five times, the samples beyond 3 standard deviations (1/N) of the median of what is left are dropped, until
@@ -74,12 +74,12 @@ def dark_level(current: Floats) -> float:
     return float(current.mean())
 
 
-def light_sign(current: Floats) -> float:
+def light_sign(current: FloatArray) -> float:
     """Scale that makes the light of a reading positive: the sign of its largest sample, 1 if there is none."""
     return -1.0 if current.size and current[np.argmax(np.abs(current))] < 0 else 1.0
 
 
-def _charge_sum(interval: Floats, charges: Floats) -> float:
+def _charge_sum(interval: FloatArray, charges: FloatArray) -> float:
     current = charges / interval
     low, high = current.min(), current.max()
     light = np.flatnonzero(current > low + _LIGHT_PART * (high - low))

@@ -6,11 +6,9 @@ H. Akima, J. ACM 17, 589 (1970).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.compiled import compiled
-
-FloatArray = NDArray[np.float64]
 
 _SAME_SLOPE = 1e-9
 

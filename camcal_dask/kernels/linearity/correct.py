@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from camcal_dask.errors import DataError, nearest
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, Int32Array, IntArray, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.linearity.akima import akima_slopes
-
-FloatArray = NDArray[np.float64]
 
 TYPES = ("DoubleSpline", "Spline", "LookupTable", "Polynomial", "Squared", "Proportional", "None")
 """Linearity types in the spelling of the calibration files; the last two change nothing."""
@@ -47,9 +46,9 @@ class Pieces(NamedTuple):
     2**passes - 1 further, found by bisection without branches (``node`` is padded with inf for it).
     """
 
-    node: NDArray[np.float32]
-    c: NDArray[np.float32]
-    first: NDArray[np.int32]
+    node: Pixels
+    c: Pixels
+    first: Int32Array
     low: np.float32
     high: np.float32
     per_bucket: np.float32
@@ -67,7 +66,7 @@ class AmpLinearity:
     kind: Literal["pieces", "polynomial", "table", "nothing", "failed"]
     pieces: tuple[Pieces, ...] = ()
     polynomial: FloatArray = field(default_factory=lambda: np.zeros(0))
-    table: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    table: Pixels = field(default_factory=lambda: np.zeros(0, np.float32))
     offset: float = 0.0
     scale: float = 1.0
 
@@ -80,7 +79,7 @@ class Linearity:
     problems: Mapping[int, str]
 
     @property
-    def failed(self) -> NDArray[np.bool_]:
+    def failed(self) -> BoolArray:
         """(amp,) True where the amp cannot be linearised and comes out NaN."""
         return np.array([amp.kind == "failed" for amp in self.amps])
 
@@ -267,9 +266,7 @@ def make_pieces(start: FloatArray, c: FloatArray, low: float, high: float) -> Pi
     )
 
 
-def linearize(
-    image: NDArray[np.float32], linearity: Linearity, out: NDArray[np.float32] | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def linearize(image: Pixels, linearity: Linearity, out: Pixels | None = None) -> tuple[Pixels, IntArray]:
     """Correct a slab of all amps.
 
     Parameters

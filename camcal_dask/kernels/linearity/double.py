@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import BoolArray, FloatArray
 from camcal_dask.kernels.linearity.akima import akima_spline
-from camcal_dask.kernels.linearity.fit import BoolArray, FloatArray
 from camcal_dask.kernels.linearity.spline import Ramp, SplineFit, SplineTerms, fit_spline
 
 _FIRST_NODE = 100.0

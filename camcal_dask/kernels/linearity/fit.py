@@ -16,13 +16,9 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError, nearest
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray
 
 Weight = Literal["cauchy", "anderson", "bisquare", "box", "welsch", "huber", "logistic", "fair"]
 TUNING: dict[str, float] = {

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camcal_dask.kernels.linearity.fit import BoolArray, FloatArray, IntArray, mad_sigma
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray
+from camcal_dask.kernels.linearity.fit import mad_sigma
 
 SAME_LEVEL = 0.005
 """Flats of a group whose light differs relatively by less are of one level."""

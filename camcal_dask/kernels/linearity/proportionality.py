@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from camcal_dask.kernels.arrays import BoolArray, FloatArray
+
 LINEAR_RANGE = (1e3, 9e4)
 """Signals [electron] in which an amp shall be linear to 2 % (CCD-009)."""
 TURNOFF_RESIDUAL = 0.05
@@ -17,7 +17,7 @@ _SAME = 1e-6
 """Relative difference of two signals that are the same but for rounding."""
 
 
-def ends_early(turnoff: FloatArray, brightest: FloatArray) -> npt.NDArray[np.bool_]:
+def ends_early(turnoff: FloatArray, brightest: FloatArray) -> BoolArray:
     """Whether a turnoff is only where the ramp ends, below `LINEAR_RANGE`, and so says nothing of the amp.
 
     An amp that sees no light, or a tenth of what the others see, has no such excuse.

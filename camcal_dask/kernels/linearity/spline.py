@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import leastsq
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IndexArray, IntArray
 from camcal_dask.kernels.linearity.akima import akima_jacobian, akima_spline
-from camcal_dask.kernels.linearity.fit import BoolArray, FloatArray, IntArray, mad_sigma
+from camcal_dask.kernels.linearity.fit import mad_sigma
 from camcal_dask.kernels.linearity.nodes import (
     coarser_nodes,
     find_levels,
@@ -77,7 +77,7 @@ class Ramp:
     temperature: FloatArray
     time: FloatArray
 
-    def take(self, index: NDArray[np.intp]) -> Ramp:
+    def take(self, index: IndexArray) -> Ramp:
         """Return only these flats."""
         return Ramp(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.masks import BAD, INTRP, NO_DATA, SAT
 
@@ -47,18 +47,18 @@ class CosmicRays(NamedTuple):
         "Too many cosmic rays": more than the allowed fraction of the amp. Its hits are not to be trusted.
     """
 
-    pixel: npt.NDArray[np.int64]
-    repaired: npt.NDArray[np.float32]
-    n_hit: npt.NDArray[np.int64]
-    overflow: npt.NDArray[np.bool_]
+    pixel: IntArray
+    repaired: Pixels
+    n_hit: IntArray
+    overflow: BoolArray
 
 
 def find_cosmic_rays(
-    image: npt.NDArray[np.float32],
-    variance: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.int32],
-    background: npt.NDArray[np.float64],
-    layout: npt.NDArray[np.int64],
+    image: Pixels,
+    variance: Pixels,
+    mask: Mask,
+    background: FloatArray,
+    layout: IntArray,
     *,
     min_sigma: float = 6.0,
     min_sum: float = 150.0,
@@ -67,7 +67,7 @@ def find_cosmic_rays(
     growth_passes: int = 6,
     max_fraction: float = 0.0625,
 ) -> CosmicRays:
-    """Find the pixels hit by cosmic rays and interpolate over them.
+    """Find the pixels hit by cosmic rays and interpolate over them (reference/construction.md 2, verification.md 0.9).
 
     Parameters
     ----------
@@ -87,14 +87,6 @@ def find_cosmic_rays(
         Passes that add neighbours above 3 sigma.
     max_fraction : float
         Fraction of an amp's pixels above which the search has overflowed (one million a detector upstream).
-
-    Returns
-    -------
-    CosmicRays
-
-    References
-    ----------
-    reference/construction.md section 2 (step 3), reference/verification.md 0.9.
     """
     psf = np.exp(-0.5 * np.array([1.0, 2.0]) / PSF_SIGMA_PIXEL**2)
     # sharpness of the four means, in the order in which they are tested: NS, WE, SW-NE, NW-SE

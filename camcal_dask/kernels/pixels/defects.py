@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import BoolArray, ByteArray, FloatArray, Int32Array, IntArray, Pixels
 from camcal_dask.kernels.statistics.moments import clip_statistics
 from camcal_dask.kernels.statistics.radial import remove_radial
 
@@ -29,12 +29,9 @@ DEFECT_BITS = MappingProxyType({"BIAS": 0, "DARK": 1, "FLAT": 2, "COLUMN": 3, "E
 BIAS, DARK, FLAT, COLUMN, EDGE, MANUAL, VAMPIRE = (1 << bit for bit in range(7))
 
 Kind = Literal["bias", "dark", "flat"]
-Bits = NDArray[np.uint8]
-BoolArray = NDArray[np.bool_]
-Image = NDArray[np.float32]
-FloatArray = NDArray[np.float64]
-Counts = NDArray[np.int64]
-Boxes = NDArray[np.int32]
+Bits = ByteArray
+Counts = IntArray
+Boxes = Int32Array
 
 _KIND_BITS: Mapping[str, int] = {"bias": BIAS, "dark": DARK, "flat": FLAT}
 
@@ -156,7 +153,7 @@ class Recovery(NamedTuple):
 
 
 def measure_defects(
-    image: Image,
+    image: Pixels,
     boxes: Boxes,
     search: Search,
     columns: Columns | None,
@@ -296,26 +293,6 @@ def merge_defects(
     return Merged(bits, n_pixels, n_alone)
 
 
-def combine_exposures(masks: list[Bits], mode: Literal["AND", "OR", "FRACTION"], fraction: float = 0.7) -> Bits:
-    """Combine the defects of single exposures of one kind: in all, in any, or in more than a fraction of them."""
-    if not masks:
-        raise DataError("defects: no exposure to combine")
-    count = np.zeros(masks[0].shape, np.int32)
-    bits = np.zeros(masks[0].shape, np.uint8)
-    for mask in masks:
-        count += mask > 0
-        bits |= mask
-    keep = {"AND": count == len(masks), "OR": count > 0, "FRACTION": count > fraction * len(masks)}[mode]
-    bits[~keep] = 0
-    return bits
-
-
-def count_per_amp(bits: Bits, boxes: Boxes, wanted: int = 0xFF) -> Counts:
-    """Return the defect pixels of each amp that have a bit of ``wanted``, (n_amp,) int64."""
-    areas = (bits[y0 : y0 + h, x0 : x0 + w] for x0, y0, w, h in boxes.tolist())
-    return np.array([np.count_nonzero(area & np.uint8(wanted)) for area in areas], np.int64)
-
-
 def compare_defects(found: BoolArray, known: BoolArray, ignore: BoolArray | None = None) -> Recovery:
     """Return completeness and purity of found defects against known ones, outside ``ignore``; all (y, x) bool."""
     if ignore is not None:
@@ -336,7 +313,7 @@ def _checked_gains(search: Search, gains: FloatArray | None, n_amp: int) -> Floa
 
 
 def _search(
-    image: Image,
+    image: Pixels,
     boxes: Boxes,
     search: Search,
     gains: FloatArray,
@@ -407,13 +384,13 @@ def _inner(box: list[int], search: Search, shape: tuple[int, ...]) -> tuple[slic
     return slice(y0 + rows, y0 + height - rows), slice(x0 + columns, x0 + width - columns)
 
 
-def _without_gradient(amp: Image, gradient: Gradient, y0: int, x0: int) -> Image:
+def _without_gradient(amp: Pixels, gradient: Gradient, y0: int, x0: int) -> Pixels:
     affine = np.array(gradient.affine, np.float64)
     affine[:, 2] += affine[:, 0] * x0 + affine[:, 1] * y0
     return remove_radial(amp, affine, bin_size=gradient.bin_size, border=gradient.border, n_nodes=gradient.n_nodes)
 
 
-def _treat_midline(difference: Image, rows: slice, middle: int, flatness: Flatness) -> None:
+def _treat_midline(difference: Pixels, rows: slice, middle: int, flatness: Flatness) -> None:
     """Make the rows next to the middle of the CCD harmless or, with MASK, cold; nothing with one row of amps."""
     n = flatness.midline_rows
     if n == 0 or middle == 0:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
+
+from camcal_dask.kernels.arrays import AnyArray, BoolArray
 
 HOT_PER_S = 3.0
 """A pixel so far above its surroundings is hot [electron/s]: the threshold of defects in darks (construction.md 5)."""
@@ -16,7 +15,7 @@ Q95 = 1.6448536269514722
 """95th percentile of a Gaussian of standard deviation 1."""
 
 
-def hot_pixels(rate: npt.NDArray[Any], threshold: float = HOT_PER_S, side: int = SIDE) -> npt.NDArray[np.bool_]:
+def hot_pixels(rate: AnyArray, threshold: float = HOT_PER_S, side: int = SIDE) -> BoolArray:
     """Find pixels of one amp that stand out of their row by more than ``threshold``, and by six sigma of its noise.
 
     Parameters

@@ -11,9 +11,9 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import FloatArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.masks import BAD, INTRP, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
 from camcal_dask.kernels.statistics.moments import clip_statistics, median
@@ -31,13 +31,10 @@ _FAR = 13  # at this distance exp(-d^2 / 4) < 1e-18: the other side no longer ma
 _LONGEST = 2 * _FAR
 _SAMPLE = 2_000_000  # pixels that give the fallback level to sigma / 1400
 
-Image = NDArray[np.float32]
-Mask = NDArray[np.int32]
-
 
 def interpolate(
-    image: Image,
-    variance: Image | None,
+    image: Pixels,
+    variance: Pixels | None,
     mask: Mask,
     planes: int = INTERPOLATED,
     *,
@@ -82,7 +79,7 @@ def interpolate(
     return int(_fill_rows(image, var, mask, np.int32(planes), table, np.float64(fallback), fallback_variance))
 
 
-def working_copy(image: Image, mask: Mask, planes: int = UNUSABLE, *, fallback: float | None = None) -> Image:
+def working_copy(image: Pixels, mask: Mask, planes: int = UNUSABLE, *, fallback: float | None = None) -> Pixels:
     """Return a copy of the image with unusable pixels interpolated; ``image`` and ``mask`` stay.
 
     Parameters
@@ -96,7 +93,7 @@ def working_copy(image: Image, mask: Mask, planes: int = UNUSABLE, *, fallback: 
     return copy
 
 
-def fallback_level(image: Image, mask: Mask, planes: int = INTERPOLATED) -> float:
+def fallback_level(image: Pixels, mask: Mask, planes: int = INTERPOLATED) -> float:
     """Return the clipped mean of the image's good pixels, 0 if there are none [unit of image].
 
     The reference takes all pixels of the CCD, masked ones too.  Here masked pixels are left out, and of a
@@ -107,7 +104,7 @@ def fallback_level(image: Image, mask: Mask, planes: int = INTERPOLATED) -> floa
     return level if np.isfinite(level) else 0.0
 
 
-def kriging_weights(left: int, right: int, length: int) -> NDArray[np.float64]:
+def kriging_weights(left: int, right: int, length: int) -> FloatArray:
     """Return the ordinary-kriging weights for a run of flagged pixels.
 
     Covariance exp(-d^2 / 4), no nugget, weights of sum 1; the good pixels lie at -2, -1 and at
@@ -145,7 +142,7 @@ def kriging_weights(left: int, right: int, length: int) -> NDArray[np.float64]:
 
 
 @functools.cache
-def _weight_table(decimals: int | None) -> NDArray[np.float64]:
+def _weight_table(decimals: int | None) -> FloatArray:
     """Weights of all runs up to 26 pixels: [good left, good right, length, position, slot] float64."""
     table = np.zeros((3, 3, _LONGEST + 1, _LONGEST, 4))
     for left in range(3):
@@ -156,7 +153,7 @@ def _weight_table(decimals: int | None) -> NDArray[np.float64]:
     return table
 
 
-def set_bad_regions(image: Image, mask: Mask) -> float:
+def set_bad_regions(image: Pixels, mask: Mask) -> float:
     """Give pixels that are BAD and not INTRP the median of all finite pixels without BAD (step 28).
 
     Returns the median used [unit of image], NaN if there was nothing to fill or no good pixel; the

@@ -7,13 +7,13 @@ x0..x0+width-1 and rows y0..y0+height-1.  The set of pixels is what matters, not
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import BoolArray, Int32Array
 from camcal_dask.kernels.compiled import compiled
 
-Boxes = NDArray[np.int32]
-BoolArray = NDArray[np.bool_]
+Boxes = Int32Array
 
 
 def mask_to_boxes(mask: BoolArray) -> Boxes:

@@ -23,11 +23,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Pixels
 from camcal_dask.kernels.compiled import compiled
-
-FloatArray = NDArray[np.float64]
 
 _SEGMENT = 2112
 """Floats summed in float32 before they are added in float64; with 13 rows of 512 pixels they fill the L1 cache."""
@@ -42,12 +40,10 @@ class Covariance(NamedTuple):
     """
 
     cov: FloatArray
-    n: NDArray[np.int64]
+    n: IntArray
 
 
-def lag_covariance(
-    image: NDArray[np.float32], good: NDArray[np.bool_], lags: int = 10, *, center: float | None = None
-) -> Covariance:
+def lag_covariance(image: Pixels, good: BoolArray, lags: int = 10, *, center: float | None = None) -> Covariance:
     """Return the covariances of the good pixels at lags 0 .. ``lags`` - 1 in both directions.
 
     Parameters
@@ -70,9 +66,7 @@ def lag_covariance(
     return Covariance(cov, count.astype(np.int64))
 
 
-def lag_sums(
-    image: NDArray[np.float32], good: NDArray[np.bool_], lags: int, center: float
-) -> tuple[FloatArray, FloatArray]:
+def lag_sums(image: Pixels, good: BoolArray, lags: int, center: float) -> tuple[FloatArray, FloatArray]:
     """Sums over pixel pairs at every lag of the half plane, of deviations from ``center``.
 
     Returns
@@ -322,8 +316,3 @@ def _twelve(flat, a, back, b, size, out):  # type: ignore[no-untyped-def]
     out[2, 1] += rt
     out[2, 2] += ru
     out[2, 3] += rv
-
-
-def n_products(shape: tuple[int, int], lags: int) -> int:
-    """Multiply-adds that the sums of an image of this shape cost, those of superfluous lags and zeros not counted."""
-    return shape[0] * shape[1] * (lags + (lags - 1) * (2 * lags - 1))

@@ -12,12 +12,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.ptc.models import EQ_20, LagPlanes, Polynomials, polynomials
-
-FloatArray = NDArray[np.float64]
 
 _MAX_STEPS = 200
 _CONVERGED = 1e-13

@@ -9,13 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize
 
+from camcal_dask.kernels.arrays import BoolArray, FloatArray
 from camcal_dask.kernels.ptc.models import exp_variance, exp_variance_jacobian, rolloff_variance
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 _TOLERANCE = 1e-13
 _COARSE = 1e-4

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.ptc.covariance import lag_covariance
 from camcal_dask.kernels.statistics.clipped_mean import clip_many
 
-Image = NDArray[np.float32]
-FloatArray = NDArray[np.float64]
 GainCorrection = Literal["NONE", "SIMPLE", "SIMPLE_AS_CODED", "FULL", "UNBIASED"]
 
 _HISTOGRAM_BINS, _HISTOGRAM_WIDTH = 100, 8.0
@@ -74,11 +72,11 @@ class PairStatistics(NamedTuple):
     valid: bool
     covariance: FloatArray
     covariance_sqrt_weight: FloatArray
-    n_lag: NDArray[np.int64]
+    n_lag: IntArray
 
 
 def measure_pair(
-    image1: Image, image2: Image, bad: NDArray[np.bool_], noise: float = math.nan, rules: PairRules | None = None
+    image1: Pixels, image2: Pixels, bad: BoolArray, noise: float = math.nan, rules: PairRules | None = None
 ) -> PairStatistics:
     """Measure one amp in a pair of flats.
 
@@ -117,7 +115,7 @@ def _nothing(rules: PairRules) -> PairStatistics:
     return PairStatistics(nan, nan, nan, nan, nan, nan, nan, nan, 1.0, 0, False, *empty)
 
 
-def _difference(pair: Image, m1: float, m2: float, rules: PairRules) -> Image:
+def _difference(pair: Pixels, m1: float, m2: float, rules: PairRules) -> Pixels:
     """Weighted difference D (y, x) float32, NaN where a pixel is not good."""
     out = np.empty(pair.shape[1:], np.float32)
     mu = 0.5 * (m1 + m2)
@@ -128,7 +126,7 @@ def _difference(pair: Image, m1: float, m2: float, rules: PairRules) -> Image:
     return out
 
 
-def _measure_difference(difference: Image, rules: PairRules) -> dict[str, Any]:
+def _measure_difference(difference: Pixels, rules: PairRules) -> dict[str, Any]:
     """Those of `PairStatistics` that follow from the difference."""
     clipped = clip_many(difference, sigma=rules.sigma, iterations=rules.iterations)
     bound, center = rules.sigma * clipped.stdev, clipped.mean
@@ -193,7 +191,7 @@ def pair_gain(ratio: float, mean: float, noise: float, correction: GainCorrectio
     return 1 / (ratio - (square - shift) / mean)
 
 
-def fit_gaussian(difference: Image, mean: float) -> tuple[float, float, float]:
+def fit_gaussian(difference: Pixels, mean: float) -> tuple[float, float, float]:
     """Test whether I1 - I2 is Gaussian, as upstream does (reference 4).
 
     Parameters
@@ -228,9 +226,7 @@ def fit_gaussian(difference: Image, mean: float) -> tuple[float, float, float]:
     return sigma**2, 2 * float(fit.cost) / (_HISTOGRAM_BINS - 3), p if p >= _SMALLEST_P else 0.0
 
 
-def unvignetted(
-    radius: FloatArray, coefficients: Sequence[float], percent: float, min_pixels: int
-) -> NDArray[np.bool_]:
+def unvignetted(radius: FloatArray, coefficients: Sequence[float], percent: float, min_pixels: int) -> BoolArray:
     """Return which pixels of an amp are about as bright as its brightest (reference 3, vignetting selection).
 
     Parameters

@@ -18,9 +18,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from camcal_dask.kernels.arrays import FloatArray
 
 _SERIES_BELOW = 1e-2
 EQ_20 = 3
@@ -126,11 +125,6 @@ def convolution_matrix(plane: FloatArray, rows: int, columns: int) -> FloatArray
     return np.asarray(both.transpose(0, 2, 1, 3).reshape(rows**2, columns**2))
 
 
-def convolve(first: FloatArray, second: FloatArray, side: int) -> FloatArray:
-    """Convolution of two quarter planes on the whole lag plane, at lags 0..side-1: (side, side)."""
-    return (convolution_matrix(first, side, len(second)) @ second.ravel()).reshape(side, side)
-
-
 class Polynomials(NamedTuple):
     """Covariances as polynomials of the mean, and their derivatives by the parameters.
 
@@ -193,14 +187,3 @@ def covariances(p: LagPlanes, mean: FloatArray, order: int = EQ_20) -> FloatArra
     """Covariances of the model: (n, r, r) [adu^2] at means (n,) [adu]; Eq. 20, or to a higher order of mu g."""
     coefficients = polynomials(p, order).coefficients
     return (np.vander(mean, order + 2, increasing=True) @ coefficients).reshape(len(mean), *p.a.shape)
-
-
-def covariances_jacobian(p: LagPlanes, mean: FloatArray, order: int = EQ_20) -> FloatArray:
-    """Derivatives of :func:`covariances`, (n, r, r, 3 r^2 + 1): by a, c, n (each ravelled) and the gain."""
-    parts = polynomials(p, order)
-    lags = p.a.size
-    by_noise = np.zeros((order + 2, lags, lags))
-    by_noise[0] = np.eye(lags) / p.gain**2
-    stacked = np.concatenate([parts.by_a, parts.by_c, by_noise, parts.by_gain[:, :, None]], axis=2)
-    powers = np.vander(mean, order + 2, increasing=True)
-    return np.asarray(np.tensordot(powers, stacked, axes=1).reshape(len(mean), *p.a.shape, -1))

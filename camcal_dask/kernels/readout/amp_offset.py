@@ -10,15 +10,12 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Mask, Pixels
 from camcal_dask.kernels.pixels.masks import bits
 from camcal_dask.kernels.statistics.moments import clip_statistics, column_quantile, sort_columns, sorting_network
 
-Image = NDArray[np.float32]
-Mask = NDArray[np.int32]
-Boxes = NDArray[np.int64]
-Float = NDArray[np.float64]
+Boxes = IntArray
 
 EXCLUDED = bits(
     ("BAD", "SAT", "INTRP", "CR", "EDGE", "DETECTED", "DETECTED_NEGATIVE", "SUSPECT", "NO_DATA", "UNMASKEDNAN")
@@ -37,16 +34,16 @@ class AmpOffsets(NamedTuple):
     without data; ``valid_fraction`` (m,); ``accepted`` (m,) bool; ``lengths`` (m,) int [pixel].
     """
 
-    pedestals: Float
-    pairs: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    offsets: Float
-    valid_fraction: Float
-    accepted: NDArray[np.bool_]
+    pedestals: FloatArray
+    pairs: IntArray
+    lengths: IntArray
+    offsets: FloatArray
+    valid_fraction: FloatArray
+    accepted: BoolArray
 
 
 def measure_amp_offsets(
-    image: Image,
+    image: Pixels,
     mask: Mask,
     boxes: Boxes,
     *,
@@ -91,13 +88,13 @@ def measure_amp_offsets(
     return AmpOffsets(pedestals, pairs, lengths, offsets, valid, accepted)
 
 
-def apply_amp_offsets(image: Image, pedestals: Float, boxes: Boxes) -> None:
+def apply_amp_offsets(image: Pixels, pedestals: FloatArray, boxes: Boxes) -> None:
     """Subtract each amp's pedestal from its pixels, in place."""
     for (x0, y0, width, height), pedestal in zip(boxes, pedestals, strict=True):
         image[y0 : y0 + height, x0 : x0 + width] -= np.float32(pedestal)
 
 
-def interfaces(boxes: Boxes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def interfaces(boxes: Boxes) -> tuple[IntArray, IntArray]:
     """Return the pairs of amps with a common edge, (m, 2) int (left, right) or (lower, upper), and its lengths (m,)."""
     pairs, lengths = [], []
     for a, (xa, ya, wa, ha) in enumerate(boxes):
@@ -110,7 +107,7 @@ def interfaces(boxes: Boxes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.array(pairs, np.int64).reshape(-1, 2), np.array(lengths, np.int64)
 
 
-def rolling_mean(values: Float, window: int) -> Float:
+def rolling_mean(values: FloatArray, window: int) -> FloatArray:
     """Return the mean of the finite values in a centred window (cut at the ends); NaN where ``values`` is NaN.
 
     For an even window the extra element lies before the centre, as in ``numpy.convolve(..., "same")``.
@@ -125,7 +122,7 @@ def rolling_mean(values: Float, window: int) -> Float:
     return np.where(good, (sums[high] - sums[low]) / np.maximum(n, 1), np.nan)
 
 
-def solve_pedestals(n_amps: int, pairs: NDArray[np.int64], offsets: Float, weights: NDArray[np.int64]) -> Float:
+def solve_pedestals(n_amps: int, pairs: IntArray, offsets: FloatArray, weights: IntArray) -> FloatArray:
     """Return the pedestals p (n_amps,) with p_a - p_b = offset as nearly as possible, of minimum norm.
 
     Solves A p = B, A_ij = -L_ij, A_ii = sum_j L_ij, B_i = sum_j L_ij o_ij.
@@ -140,8 +137,8 @@ def solve_pedestals(n_amps: int, pairs: NDArray[np.int64], offsets: Float, weigh
 
 
 def _edge_profile(  # noqa: PLR0913
-    image: Image, mask: Mask, planes: int, boxes: Boxes, amp: int, other: int, inset: int, width: int
-) -> Float:
+    image: Pixels, mask: Mask, planes: int, boxes: Boxes, amp: int, other: int, inset: int, width: int
+) -> FloatArray:
     """Median level of ``amp`` along its edge with ``other``, (length,) float64."""
     (x0, y0, nx, ny), (ox, oy, onx, ony) = ([int(v) for v in boxes[k]] for k in (amp, other))
     rows, columns = (max(y0, oy), min(y0 + ny, oy + ony)), (max(x0, ox), min(x0 + nx, ox + onx))
@@ -157,7 +154,7 @@ def _edge_profile(  # noqa: PLR0913
     return _medians(strip.T, flags.T, planes) if sideways else _medians(strip, flags, planes)
 
 
-def _medians(strip: Image, flags: Mask, planes: int) -> Float:
+def _medians(strip: Pixels, flags: Mask, planes: int) -> FloatArray:
     """Median of the good pixels along axis 0, NaN without any, (n,) float64."""
     good = np.isfinite(strip) & (flags & planes == 0)
     values = np.where(good, strip, np.float32(np.inf))

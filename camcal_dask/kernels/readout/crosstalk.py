@@ -17,9 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import FloatArray, IntArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.masks import CROSSTALK
 
@@ -36,12 +37,12 @@ class Couplings:
     of each target in rising order, so that an amp without coupling can never spread its NaN.
     """
 
-    linear: NDArray[np.float64]
-    quadratic: NDArray[np.float64]
-    source: NDArray[np.int64]
-    count: NDArray[np.int64]
-    packed_linear: NDArray[np.float32]
-    packed_quadratic: NDArray[np.float32]
+    linear: FloatArray
+    quadratic: FloatArray
+    source: IntArray
+    count: IntArray
+    packed_linear: Pixels
+    packed_quadratic: Pixels
 
     @property
     def n_amps(self) -> int:
@@ -54,7 +55,7 @@ class Couplings:
         return 2 if np.abs(self.linear).max(initial=0.0) > SECOND_PASS_ABOVE else 1
 
 
-def usable_gains(gains: ArrayLike) -> NDArray[np.float64]:
+def usable_gains(gains: ArrayLike) -> FloatArray:
     """Gains for a unit conversion: non-finite or non-positive ones become the median of the others.
 
     Parameters
@@ -128,7 +129,7 @@ def make_couplings(
     return _pack(c, q)
 
 
-def _pack(c: NDArray[np.float64], q: NDArray[np.float64]) -> Couplings:
+def _pack(c: FloatArray, q: FloatArray) -> Couplings:
     n = len(c)
     source, count = np.zeros((n, n), np.int64), np.zeros(n, np.int64)
     packed_c, packed_q = np.zeros((n, n), np.float32), np.zeros((n, n), np.float32)
@@ -141,7 +142,7 @@ def _pack(c: NDArray[np.float64], q: NDArray[np.float64]) -> Couplings:
     return Couplings(c, q, source, count, packed_c, packed_q)
 
 
-def subtrahend(image: NDArray[np.float32], couplings: Couplings) -> NDArray[np.float32]:
+def subtrahend(image: Pixels, couplings: Couplings) -> Pixels:
     """Crosstalk received: CT_t = sum_s (c[s,t] B_s + q[s,t] B_s^2), same shape and unit as ``image``.
 
     Parameters
@@ -154,13 +155,13 @@ def subtrahend(image: NDArray[np.float32], couplings: Couplings) -> NDArray[np.f
 
 
 def subtract(
-    image: NDArray[np.float32],
+    image: Pixels,
     couplings: Couplings,
     *,
     iterations: int = 1,
-    out: NDArray[np.float32] | None = None,
+    out: Pixels | None = None,
     flag: CrosstalkFlag | None = None,
-) -> NDArray[np.float32]:
+) -> Pixels:
     """Subtract crosstalk from a slab of all amps.
 
     Parameters
@@ -198,15 +199,13 @@ class CrosstalkFlag:
     system: 1 electron, that is 1/gain adu).
     """
 
-    mask: NDArray[np.int32]
-    pedestal: NDArray[np.float64]
-    minimum: NDArray[np.float64]
+    mask: Mask
+    pedestal: FloatArray
+    minimum: FloatArray
     data: tuple[slice, slice]
 
 
-def pedestal(
-    image: NDArray[np.float32], couplings: Couplings, data: tuple[slice, slice], *, row_step: int = 1
-) -> NDArray[np.float64]:
+def pedestal(image: Pixels, couplings: Couplings, data: tuple[slice, slice], *, row_step: int = 1) -> FloatArray:
     """Median of the subtrahend over the data region of each amp: (amp,), unit of the image.
 
     Parameters
@@ -221,7 +220,7 @@ def pedestal(
     return _medians(subtrahend(part, couplings))
 
 
-def _medians(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _medians(values: Pixels) -> FloatArray:
     result = np.full(len(values), np.nan)
     for amp, plane in enumerate(values):
         good = plane.ravel()
@@ -232,52 +231,19 @@ def _medians(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return result
 
 
-def flag_subtrahend(subtrahend_plane: NDArray[np.float32], flag: CrosstalkFlag) -> None:
-    """Set CROSSTALK in ``flag.mask`` from a stored :func:`subtrahend` (the two-pass way)."""
-    rows, columns = flag.data
-    level = np.zeros(subtrahend_plane.shape, np.float32)
-    level[:, rows, columns] = flag.pedestal.astype(np.float32)[:, None, None]
-    hit = np.abs(subtrahend_plane - level) >= flag.minimum.astype(np.float32)[:, None, None]
-    flag.mask[hit] |= CROSSTALK
-
-
-def flag_bright_sources(
-    image: NDArray[np.float32], couplings: Couplings, level: ArrayLike, mask: NDArray[np.int32]
-) -> None:
-    """Set CROSSTALK in the targets of source pixels at or above ``level``.
-
-    With the saturation level it marks corrections made from a clipped source (isr.md 6.9); with
-    45000 + detector median it is the mode that today's system has as default.
-
-    Parameters
-    ----------
-    image : (amp, y, x) float32.
-    level : (amp,) of the sources, unit of the image; NaN flags nothing.
-    mask : (amp, y, x) int32, OR-ed into.
-    """
-    _check(image, couplings)
-    for source, limit in enumerate(np.asarray(level, dtype=np.float64)):
-        hit = image[source] >= np.float32(limit)
-        if hit.any():
-            for target in np.flatnonzero(couplings.linear[source]):
-                mask[target][hit] |= CROSSTALK
-
-
-def _check(image: NDArray[np.float32], couplings: Couplings) -> None:
+def _check(image: Pixels, couplings: Couplings) -> None:
     if image.ndim != 3 or len(image) != couplings.n_amps:
         raise DataError(
             f"crosstalk: image of shape {image.shape}, matrix of {couplings.n_amps} amps; need (amp, y, x) of as many"
         )
 
 
-def _contiguous_copy(image: NDArray[np.float32], couplings: Couplings) -> NDArray[np.float32]:
+def _contiguous_copy(image: Pixels, couplings: Couplings) -> Pixels:
     _check(image, couplings)
     return np.array(image, dtype=np.float32, order="C")
 
 
-def _run(
-    image: NDArray[np.float32], couplings: Couplings, iterations: int, keep: bool, flag: CrosstalkFlag | None
-) -> None:
+def _run(image: Pixels, couplings: Couplings, iterations: int, keep: bool, flag: CrosstalkFlag | None) -> None:
     n = couplings.n_amps
     if iterations not in (1, 2):
         raise DataError(f"crosstalk: iterations = {iterations!r}; 1 or 2 are possible")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from camcal_dask.kernels.arrays import AnyArray, FloatArray
 from camcal_dask.kernels.statistics.moments import ClippedMean, clip_statistics
 
-FloatArray = npt.NDArray[np.float64]
 _SIGMA = 5.0
 
 
@@ -36,7 +35,7 @@ class Deferred(NamedTuple):
         return charge / self.signal / (self.transfers + 1) if self.signal > 0 else float("nan")
 
 
-def serial(raw: npt.NDArray[Any], columns: tuple[int, int], rows: tuple[int, int], n_trail: int = 2) -> Deferred:
+def serial(raw: AnyArray, columns: tuple[int, int], rows: tuple[int, int], n_trail: int = 2) -> Deferred:
     """Charge trailed along the serial register of one amp.
 
     Parameters
@@ -58,7 +57,7 @@ def serial(raw: npt.NDArray[Any], columns: tuple[int, int], rows: tuple[int, int
     return _deferred(np.asarray(area[:, columns[1] - 1], np.float64), overscan, columns[1] - columns[0], n_trail)
 
 
-def parallel(raw: npt.NDArray[Any], columns: tuple[int, int], rows: tuple[int, int], n_trail: int = 2) -> Deferred:
+def parallel(raw: AnyArray, columns: tuple[int, int], rows: tuple[int, int], n_trail: int = 2) -> Deferred:
     """Charge trailed along the columns of one amp; as `serial`, with the parallel overscan rows."""
     area = raw[:, columns[0] : columns[1]]
     overscan = np.asarray(area[rows[1] :], np.float64).T
@@ -80,7 +79,7 @@ def _clipped(values: FloatArray) -> ClippedMean:
     return clip_statistics(values.astype(np.float32), sigma=_SIGMA)
 
 
-def read_noise(overscan: npt.NDArray[Any], boxes: int = 100, side: int = 20, seed: int = 0) -> float:
+def read_noise(overscan: AnyArray, boxes: int = 100, side: int = 20, seed: int = 0) -> float:
     """Read noise as the median scatter of random boxes of the serial overscan (reference 3.1).
 
     Parameters

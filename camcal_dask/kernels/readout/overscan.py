@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, Int32Array, Mask, Pixels, WordArray
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.masks import BAD, SAT
 from camcal_dask.kernels.readout.overscan_curves import SCALARS, smooth_levels, strip_level
@@ -37,22 +37,22 @@ _EDGE = 5  # columns at each end that the smoothing test leaves alone; also neig
 class LineFit(NamedTuple):
     """Level of every line: ``vector`` float32 (N,) [unit of the strip]; ``bad`` (N,) lines excluded as a whole."""
 
-    vector: NDArray[np.float32]
-    bad: NDArray[np.bool_]
+    vector: Pixels
+    bad: BoolArray
 
 
 @compiled
 def correct_pixels(  # noqa: PLR0913 - one pass over the pixels needs them all
-    raw: NDArray[np.int32],
+    raw: Int32Array,
     origin: tuple[int, int],
     region: tuple[int, int, int, int],
-    serial: NDArray[np.float32],
+    serial: Pixels,
     gain: np.float32,
-    parallel: NDArray[np.float32],
+    parallel: Pixels,
     dither: tuple[bool, float],
-    address: NDArray[np.uint64],
-    key: NDArray[np.uint64],
-    out: NDArray[np.float32],
+    address: WordArray,
+    key: WordArray,
+    out: Pixels,
 ) -> int:
     """Turn raw pixels of one amp into ``((raw + dither) - serial[y]) * gain - parallel[x]``, in float32.
 
@@ -89,8 +89,8 @@ def correct_pixels(  # noqa: PLR0913 - one pass over the pixels needs them all
 
 
 def fit_lines(
-    strip: NDArray[np.float32],
-    mask: NDArray[np.int32],
+    strip: Pixels,
+    mask: Mask,
     *,
     skip_leading: int,
     skip_trailing: int,
@@ -103,7 +103,7 @@ def fit_lines(
     use_mean: bool = False,
     curve: tuple[str, int] | None = None,
 ) -> LineFit | None:
-    """Fit the level of every line; steps 2-7 of isr.md 2.2.
+    """Fit the level of every line; steps 2-7 of isr.md 2.2.  Non-finite pixels are treated as masked throughout.
 
     Parameters
     ----------
@@ -122,38 +122,46 @@ def fit_lines(
     Returns
     -------
     LineFit, or None if no pixel of the strip can be used.
-
-    Notes
-    -----
-    Non-finite pixels are treated as masked throughout (upstream lets them spoil percentiles).
     """
     used = slice(skip_leading, strip.shape[0] - skip_trailing)
     pixels, flags = strip[used], mask[used]
+    far = _flag_far(pixels, flags, max_deviation, two_sided)
+    if far is None:
+        return None
+    bad: BoolArray = np.asarray(far.all(axis=0))
+    if smoothing:
+        bad |= _stands_out(pixels, smoothing, smoothing_threshold)
+    bad = _grow_lines(bad, grow)
+    mask[:, bad] |= BAD
+    vector = _levels(pixels, flags, sigma, use_mean, curve)
+    return None if vector is None else LineFit(vector, bad)
+
+
+def _flag_far(pixels: Pixels, flags: Mask, max_deviation: float, two_sided: bool) -> BoolArray | None:
+    """Set BAD on pixels too far from the median of the strip and return them; None if there is no median."""
     level = median(pixels, flags, REJECT)
     if np.isnan(level):
         return None
     with np.errstate(invalid="ignore"):
         deviation = pixels.astype(np.float64) - level
-        outside = (np.abs(deviation) if two_sided else deviation) > max_deviation
-    flags |= np.where(outside, np.int32(BAD), np.int32(0))
-    bad: NDArray[np.bool_] = np.asarray(outside.all(axis=0))
-    if smoothing:
-        bad |= _stands_out(pixels, smoothing, smoothing_threshold)
-    bad = _grow_lines(bad, grow)
-    mask[:, bad] |= BAD
+        far = (np.abs(deviation) if two_sided else deviation) > max_deviation
+    flags |= np.where(far, np.int32(BAD), np.int32(0))
+    return np.asarray(far)
+
+
+def _levels(pixels: Pixels, flags: Mask, sigma: float, use_mean: bool, curve: tuple[str, int] | None) -> Pixels | None:
+    """Level of every line, or of the curve through them; None without a usable pixel."""
     if curve is not None and curve[0] in SCALARS:
         one = strip_level(pixels, flags, REJECT, curve[0])
-        return None if np.isnan(one) else LineFit(np.full(strip.shape[1], one, np.float32), bad)
+        return None if np.isnan(one) else np.full(pixels.shape[1], one, np.float32)
     levels = _line_levels(pixels, flags, sigma, use_mean or curve is not None)
     filled = fill_gaps(levels)
-    if filled is None:
-        return None
-    if curve is not None:
+    if filled is not None and curve is not None:
         filled = smooth_levels(filled, np.isfinite(levels).astype(np.float64), *curve)
-    return LineFit(filled.astype(np.float32), bad)
+    return None if filled is None else filled.astype(np.float32)
 
 
-def fill_gaps(vector: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def fill_gaps(vector: FloatArray) -> FloatArray | None:
     """Fill runs of non-finite values from their neighbours (step 7); None if nothing is finite.
 
     A gap [start, stop) takes the median of the 5 values before it (if start > 5) and the 5 after
@@ -175,7 +183,7 @@ def fill_gaps(vector: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return out
 
 
-def mask_saturated(strip: NDArray[np.float32], mask: NDArray[np.int32], level: float, radius: int) -> None:
+def mask_saturated(strip: Pixels, mask: Mask, level: float, radius: int) -> None:
     """Set SAT in place on pixels >= ``level`` and on all within Manhattan distance ``radius`` of one."""
     hot = strip >= level  # False for NaN
     if not hot.any():
@@ -190,7 +198,7 @@ def mask_saturated(strip: NDArray[np.float32], mask: NDArray[np.int32], level: f
     mask |= np.where(hot, np.int32(SAT), np.int32(0))
 
 
-def describe(values: NDArray[np.float32], mask: NDArray[np.int32] | None = None) -> tuple[float, float, float]:
+def describe(values: Pixels, mask: Mask | None = None) -> tuple[float, float, float]:
     """Return mean, median and 3-sigma clipped standard deviation of the finite pixels without BAD or SAT."""
     good = np.isfinite(values)
     if mask is not None:
@@ -200,7 +208,7 @@ def describe(values: NDArray[np.float32], mask: NDArray[np.int32] | None = None)
     return mean, clipped.median, clipped.stdev
 
 
-def _stands_out(pixels: NDArray[np.float32], width: int, threshold: float) -> NDArray[np.bool_]:
+def _stands_out(pixels: Pixels, width: int, threshold: float) -> BoolArray:
     """Lines whose plain median is ``threshold`` above a running median (step 3), the ends excepted."""
     _, _, (_, line, _) = _sorted_lines(pixels)
     line = np.where(np.isfinite(line), line, 0.0)
@@ -211,7 +219,7 @@ def _stands_out(pixels: NDArray[np.float32], width: int, threshold: float) -> ND
     return np.asarray(bad)
 
 
-def _grow_lines(bad: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+def _grow_lines(bad: BoolArray, radius: int) -> BoolArray:
     out = bad.copy()
     for shift in range(1, radius + 1):
         out[shift:] |= bad[:-shift]
@@ -219,9 +227,7 @@ def _grow_lines(bad: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return out
 
 
-def _line_levels(
-    pixels: NDArray[np.float32], flags: NDArray[np.int32], sigma: float, use_mean: bool
-) -> NDArray[np.float64]:
+def _line_levels(pixels: Pixels, flags: Mask, sigma: float, use_mean: bool) -> FloatArray:
     """Median or mean of the survivors of every line (steps 5 and 6), NaN without any.
 
     Survivors are finite, not masked and within ``sigma`` robust sigma of the line's median.  The line's
@@ -239,8 +245,8 @@ def _line_levels(
 
 
 def _sorted_lines(
-    pixels: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float64]]:
+    pixels: Pixels,
+) -> tuple[Pixels, Int32Array, FloatArray]:
     """Finite pixels of every line in ascending order, +inf behind them; how many; quartiles (3, N)."""
     n_line = pixels.shape[1]
     ordered, count, quartiles = np.empty_like(pixels), np.empty(n_line, np.int32), np.empty((3, n_line))

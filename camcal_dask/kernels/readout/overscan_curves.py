@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Legendre, Polynomial
-from numpy.typing import NDArray
 
 from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.kernels.arrays import FloatArray, Mask, Pixels
 from camcal_dask.kernels.linearity.akima import akima_slopes
 from camcal_dask.kernels.statistics.moments import clip_statistics, median
-
-Floats = NDArray[np.float64]
 
 SCALARS = ("MEAN", "MEANCLIP", "MEDIAN")
 POLYNOMIALS = {"POLY": Polynomial, "CHEB": Chebyshev, "LEG": Legendre}
@@ -23,7 +21,7 @@ SPLINES = ("NATURAL_SPLINE", "CUBIC_SPLINE", "AKIMA_SPLINE")
 MIN_KNOTS = 5
 
 
-def strip_level(pixels: NDArray[np.float32], flags: NDArray[np.int32], reject: int, kind: str) -> float:
+def strip_level(pixels: Pixels, flags: Mask, reject: int, kind: str) -> float:
     """One level for the whole strip: mean, clipped mean or median of the finite pixels without ``reject``."""
     if kind == "MEDIAN":
         return median(pixels, flags, reject)
@@ -33,7 +31,7 @@ def strip_level(pixels: NDArray[np.float32], flags: NDArray[np.int32], reject: i
     return float(pixels.mean(dtype=np.float64, where=good)) if good.any() else float("nan")
 
 
-def smooth_levels(levels: Floats, weights: Floats, kind: str, order: int) -> Floats:
+def smooth_levels(levels: FloatArray, weights: FloatArray, kind: str, order: int) -> FloatArray:
     """Fit a curve to the levels of the lines.
 
     Parameters
@@ -60,7 +58,7 @@ def smooth_levels(levels: Floats, weights: Floats, kind: str, order: int) -> Flo
     return _spline(x, y, kind, t)
 
 
-def _knots(t: Floats, levels: Floats, weights: Floats, n_bins: int) -> tuple[Floats, Floats]:
+def _knots(t: FloatArray, levels: FloatArray, weights: FloatArray, n_bins: int) -> tuple[FloatArray, FloatArray]:
     """Weighted mean position and level of the bins that hold a line with weight."""
     index = np.minimum((0.5 * (t + 1.0) * n_bins).astype(int), n_bins - 1)
     total = np.bincount(index, weights, n_bins)
@@ -70,33 +68,10 @@ def _knots(t: Floats, levels: Floats, weights: Floats, n_bins: int) -> tuple[Flo
     return x, y
 
 
-def _spline(x: Floats, y: Floats, kind: str, t: Floats) -> Floats:
+def _spline(x: FloatArray, y: FloatArray, kind: str, t: FloatArray) -> FloatArray:
     """Cubic spline through (x, y), continued beyond the outermost knots."""
-    slope = akima_slopes(x, y) if kind == "AKIMA_SPLINE" else _cubic_slopes(x, y, natural=kind == "NATURAL_SPLINE")
-    k = np.clip(np.searchsorted(x, t, side="right") - 1, 0, x.size - 2)
-    h, chord = np.diff(x), np.diff(y) / np.diff(x)
-    square = (3 * chord - 2 * slope[:-1] - slope[1:]) / h
-    cube = (slope[:-1] + slope[1:] - 2 * chord) / h**2
-    d = t - x[k]
-    return np.asarray(y[k] + d * (slope[k] + d * (square[k] + d * cube[k])))
+    from scipy.interpolate import CubicHermiteSpline, CubicSpline  # half a second that most campaigns need not wait
 
-
-def _cubic_slopes(x: Floats, y: Floats, *, natural: bool) -> Floats:
-    """Slopes at the knots that make the second derivative continuous.
-
-    At the ends the second derivative vanishes (natural), or the third is continuous at the next knot.
-    """
-    h, chord = np.diff(x), np.diff(y) / np.diff(x)
-    matrix, right = np.zeros((x.size, x.size)), np.zeros(x.size)
-    for i in range(1, x.size - 1):
-        matrix[i, i - 1 : i + 2] = 1 / h[i - 1], 2 / h[i - 1] + 2 / h[i], 1 / h[i]
-        right[i] = 3 * (chord[i - 1] / h[i - 1] + chord[i] / h[i])
-    for end, near, step in ((0, 0, 1), (-1, -1, -1)):
-        knots = [end, end + step, end + 2 * step]
-        if natural:
-            matrix[end, knots[:2]], right[end] = (2, 1), 3 * chord[near]
-        else:
-            a, b = h[near] ** -2, h[near + step] ** -2
-            matrix[end, knots] = a, a - b, -b
-            right[end] = 2 * (a * chord[near] - b * chord[near + step])
-    return np.asarray(np.linalg.solve(matrix, right), np.float64)
+    if kind == "AKIMA_SPLINE":  # scipy's knows no classic rule where slopes are equal in pairs
+        return np.asarray(CubicHermiteSpline(x, y, akima_slopes(x, y))(t))
+    return np.asarray(CubicSpline(x, y, bc_type="natural" if kind == "NATURAL_SPLINE" else "not-a-knot")(t))

@@ -12,15 +12,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import FloatArray, IndexArray, Int32Array, IntArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.masks import BAD, ITL_DIP, SAT, SUSPECT
 from camcal_dask.kernels.statistics.moments import median
 
-Image = NDArray[np.float32]
-Mask = NDArray[np.int32]
-Boxes = NDArray[np.int64]
+Boxes = IntArray
 
 BLEED_AREA = (10_000, 100_000)
 """Area of a footprint that may be a bleed reaching an edge: at least the first, less than the second [pixel]."""
@@ -34,17 +32,17 @@ class Footprints(NamedTuple):
     (mean pixel index).  Labels count from 0 in the order of their first run.
     """
 
-    runs: NDArray[np.int32]
-    area: NDArray[np.int64]
-    box: NDArray[np.int32]
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
+    runs: Int32Array
+    area: IntArray
+    box: Int32Array
+    x: FloatArray
+    y: FloatArray
 
-    def runs_of(self, label: int) -> NDArray[np.int32]:
+    def runs_of(self, label: int) -> Int32Array:
         """Runs of one footprint, (m, 3) int32: y, first x, one past the last x."""
         return self.runs[self.runs[:, 0] == label, 1:]
 
-    def bleeds(self, area: tuple[int, int] = BLEED_AREA) -> NDArray[np.intp]:
+    def bleeds(self, area: tuple[int, int] = BLEED_AREA) -> IndexArray:
         """Labels with area[0] <= area < area[1]."""
         return np.flatnonzero((self.area >= area[0]) & (self.area < area[1]))
 
@@ -93,7 +91,7 @@ def mask_e2v_edge_bleed(
 
 
 def mask_itl_dip(
-    image: Image,
+    image: Pixels,
     mask: Mask,
     footprints: Footprints,
     *,
@@ -141,7 +139,7 @@ def mask_itl_dip(
 
 
 def mask_itl_edge_bleed(
-    image: Image,
+    image: Pixels,
     mask: Mask,
     footprints: Footprints,
     boxes: Boxes,
@@ -244,7 +242,7 @@ def _flag_flare(target: Mask, core: Core, width0: int, decay: float) -> None:
         target[y, max(core.x - half, 0) : max(core.x + half, 0)] |= SAT
 
 
-def _core_of_part(runs: NDArray[np.int32], area: tuple[int, int]) -> Core | None:
+def _core_of_part(runs: Int32Array, area: tuple[int, int]) -> Core | None:
     lengths = runs[:, 2] - runs[:, 1]
     if not area[0] <= lengths.sum() < area[1]:
         return None
@@ -255,13 +253,13 @@ def _core_of_part(runs: NDArray[np.int32], area: tuple[int, int]) -> Core | None
     return Core(x0 + int(np.argmax(counts)), int(inner.max()))
 
 
-def _column_counts(footprints: Footprints, label: int | np.intp) -> NDArray[np.int64]:
+def _column_counts(footprints: Footprints, label: int | np.intp) -> IntArray:
     """Pixels of a footprint in each column of its box, (width,) int64."""
     x0, _, width, _ = (int(v) for v in footprints.box[label])
     return _counts(footprints.runs_of(int(label)), x0, width)
 
 
-def _counts(runs: NDArray[np.int32], x0: int, width: int) -> NDArray[np.int64]:
+def _counts(runs: Int32Array, x0: int, width: int) -> IntArray:
     steps = np.bincount(runs[:, 1] - x0, minlength=width + 1) - np.bincount(runs[:, 2] - x0, minlength=width + 1)
     return np.cumsum(steps)[:width]
 

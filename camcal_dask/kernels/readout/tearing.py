@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
+from camcal_dask.kernels.arrays import FloatArray, Pixels
 from camcal_dask.kernels.statistics.moments import clipped_mean_stack, median
 
-FloatArray = npt.NDArray[np.float64]
 ROWS = (10, 210)
 """Rows from the readout edge that are averaged."""
 EDGE = 25
@@ -18,7 +17,7 @@ BOUNDARY = 2
 """Columns at each side of a boundary that are looked at."""
 
 
-def profile(image: npt.NDArray[np.float32], rows: tuple[int, int] = ROWS, edge: int = EDGE) -> FloatArray:
+def profile(image: Pixels, rows: tuple[int, int] = ROWS, edge: int = EDGE) -> FloatArray:
     """Profile of one amp of a flat along x, near its readout edge, divided by a straight line.
 
     Parameters

@@ -7,8 +7,8 @@ before: any slab, chunk or number of workers gives the same pixels the same numb
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import Pixels, WordArray
 from camcal_dask.kernels.compiled import compiled
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -28,27 +28,7 @@ def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def philox_words(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the four 32-bit words of one counter under one key.
-
-    Parameters
-    ----------
-    counter : (4,) uint64, 32-bit words
-    key : (2,) uint64, 32-bit words
-
-    Returns
-    -------
-    (4,) uint64, 32-bit words.
-    """
-    out = np.empty(4, np.uint64)
-    out[0], out[1], out[2], out[3] = _philox(counter[0], counter[1], counter[2], counter[3], key[0], key[1])
-    return out
-
-
-@compiled
-def uniform_row(
-    out: NDArray[np.float32], x0: int, address: NDArray[np.uint64], key: NDArray[np.uint64], low: float
-) -> None:
+def uniform_row(out: Pixels, x0: int, address: WordArray, key: WordArray, low: float) -> None:
     """Fill ``out`` with uniform numbers in [low, low + 1) for the columns ``x0 .. x0 + out.size - 1``.
 
     Column x is word ``x % 4`` of the block whose counter is ``(x // 4, *address)``.  Its upper

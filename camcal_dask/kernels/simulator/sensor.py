@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from camcal_dask.kernels.arrays import Pixels
 from camcal_dask.kernels.compiled import compiled
 
 EXACT_BELOW = 30.0
@@ -247,6 +247,6 @@ def add_crosstalk(signal, linear, quadratic):  # type: ignore[no-untyped-def]  #
                         row[x] += (c + q * before[s, x]) * before[s, x]
 
 
-def pad_edges(image: npt.NDArray[np.float32], r: int) -> npt.NDArray[np.float32]:
+def pad_edges(image: Pixels, r: int) -> Pixels:
     """Repeat edge pixels: r below, r + 1 above on both axes, as :func:`area_flow` wants its source."""
     return np.pad(image, ((r, r + 1), (r, r + 1)), mode="edge")

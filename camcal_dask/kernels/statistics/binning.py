@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import FloatArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 
-FloatArray = NDArray[np.float64]
 
-
-def bin_amps(
-    image: NDArray[np.float32], mask: NDArray[np.int32], reject: int, *, size: int = 8, border: int = 20
-) -> FloatArray:
+def bin_amps(image: Pixels, mask: Mask, reject: int, *, size: int = 8, border: int = 20) -> FloatArray:
     """Bin all amps of a detector.
 
     Parameters

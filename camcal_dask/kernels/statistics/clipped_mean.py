@@ -10,12 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import FloatArray, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.statistics.moments import IQR_TO_SIGMA, ClippedMean, clip_statistics
-
-FloatArray = NDArray[np.float64]
 
 _BINS = 4096
 _SAMPLE = 2048
@@ -23,7 +21,7 @@ _BLOCK, _FEW = 512, 32
 _QUARTILES = np.array([0.25, 0.5, 0.75])
 
 
-def clip_many(values: NDArray[np.float32], *, sigma: float = 3.0, iterations: int = 3) -> ClippedMean:
+def clip_many(values: Pixels, *, sigma: float = 3.0, iterations: int = 3) -> ClippedMean:
     """Return the clipped mean of the finite values.
 
     Parameters
@@ -48,7 +46,7 @@ def clip_many(values: NDArray[np.float32], *, sigma: float = 3.0, iterations: in
 
 
 def _select(
-    flat: NDArray[np.float32], total: int, center: float, half: float, sigma: float, iterations: int
+    flat: Pixels, total: int, center: float, half: float, sigma: float, iterations: int
 ) -> tuple[float, float, int]:
     """Run the selections: mean, sample variance and number of the last."""
     variance, n = math.nan, 0
@@ -67,7 +65,7 @@ def _select(
     return center, variance, n
 
 
-def _quartiles(flat: NDArray[np.float32]) -> tuple[FloatArray, int] | None:
+def _quartiles(flat: Pixels) -> tuple[FloatArray, int] | None:
     """Quartiles of the finite values and how many there are; None if there are too few or too many equal ones."""
     sample = flat[:: max(1, flat.size // _SAMPLE)]
     sample = np.sort(sample[np.isfinite(sample)])

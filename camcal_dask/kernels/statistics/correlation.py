@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from camcal_dask.kernels.arrays import AnyArray, FloatArray, Pixels
 
 
-def deviations(pixels: npt.NDArray[Any], sigma: float = 10.0) -> npt.NDArray[np.float32]:
+def deviations(pixels: AnyArray, sigma: float = 10.0) -> Pixels:
     """Standardised pixels of one amp, in readout order, for `correlate`.
 
     Parameters
@@ -31,7 +28,7 @@ def deviations(pixels: npt.NDArray[Any], sigma: float = 10.0) -> npt.NDArray[np.
     return (centred / norm if norm > 0 else np.full(values.size, np.nan)).astype(np.float32)
 
 
-def correlate(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> FloatArray:
+def correlate(first: Pixels, second: Pixels) -> FloatArray:
     """Pearson correlations of two sets of amps.
 
     Parameters
@@ -48,7 +45,7 @@ def correlate(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -
     return np.where(alive, products, np.nan).astype(np.float64)
 
 
-def flat_difference(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> FloatArray:
+def flat_difference(first: AnyArray, second: AnyArray) -> FloatArray:
     """Difference of two flats of one amp weighted to equal levels: i1 m2 / m - i2 m1 / m, m the mean of the medians."""
     m1, m2 = float(np.median(first)), float(np.median(second))
     mean = 0.5 * (m1 + m2)

@@ -13,8 +13,8 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import FloatArray, Int32Array, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 
 IQR_TO_SIGMA = 0.741301109252802
@@ -48,14 +48,14 @@ class StackMean(NamedTuple):
     the last selection.
     """
 
-    mean: NDArray[np.float32]
-    variance: NDArray[np.float32]
-    n: NDArray[np.int32]
+    mean: Pixels
+    variance: Pixels
+    n: Int32Array
 
 
 def clip_statistics(
-    values: NDArray[np.float32],
-    mask: NDArray[np.int32] | None = None,
+    values: Pixels,
+    mask: Mask | None = None,
     reject: int = 0,
     *,
     sigma: float = 3.0,
@@ -79,11 +79,11 @@ def clip_statistics(
 
 
 def percentiles(
-    values: NDArray[np.float32],
-    fractions: NDArray[np.float64],
-    mask: NDArray[np.int32] | None = None,
+    values: Pixels,
+    fractions: FloatArray,
+    mask: Mask | None = None,
     reject: int = 0,
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Return quantiles of the finite, unmasked values by linear interpolation at index f (n - 1).
 
     Parameters
@@ -99,7 +99,7 @@ def percentiles(
     return _quantiles(_sorted_good(values, mask, reject), np.asarray(fractions, np.float64))
 
 
-def median(values: NDArray[np.float32], mask: NDArray[np.int32] | None = None, reject: int = 0) -> float:
+def median(values: Pixels, mask: Mask | None = None, reject: int = 0) -> float:
     """Return the median of the finite, unmasked values; NaN if there are none."""
     x = _good(values, mask, reject)
     if x.size == 0:
@@ -110,8 +110,8 @@ def median(values: NDArray[np.float32], mask: NDArray[np.int32] | None = None, r
 
 
 def clipped_mean_stack(
-    stack: NDArray[np.float32],
-    variance: NDArray[np.float32] | None = None,
+    stack: Pixels,
+    variance: Pixels | None = None,
     *,
     sigma: float = 3.0,
     iterations: int = 3,
@@ -145,11 +145,11 @@ class Halves(NamedTuple):
     float32 (N,), NaN where a half has no value or both have not three.
     """
 
-    difference: NDArray[np.float32]
-    variance: NDArray[np.float32]
+    difference: Pixels
+    variance: Pixels
 
 
-def compare_halves(stack: NDArray[np.float32], amp: tuple[int, int] | None = None, every: int = 1) -> Halves:
+def compare_halves(stack: Pixels, amp: tuple[int, int] | None = None, every: int = 1) -> Halves:
     """Compare the plain means of the even and of the odd exposures of each pixel (DMTN-101 5.5).
 
     Plain means, for the clipped ones of half a stack are too few values to know their own variance.
@@ -217,7 +217,7 @@ def compare_amp(halves: Halves, n: float) -> tuple[float, float, float, int]:
 
 
 @compiled
-def accept(values: NDArray[np.float32], mask: NDArray[np.int32], reject: np.int32, planes: NDArray[np.int32]) -> int:
+def accept(values: Pixels, mask: Mask, reject: np.int32, planes: Mask) -> int:
     """Prepare one exposure of a stack: what is rejected becomes NaN, the planes of the rest are gathered.
 
     Parameters
@@ -241,7 +241,7 @@ def accept(values: NDArray[np.float32], mask: NDArray[np.int32], reject: np.int3
 
 
 @functools.cache
-def sorting_network(n: int) -> NDArray[np.int32]:
+def sorting_network(n: int) -> Int32Array:
     """Return the comparators (i, j), i < j, of Batcher's odd-even merge sort of ``n`` values, (m, 2) int32."""
     pairs = []
     p = 1
@@ -257,7 +257,7 @@ def sorting_network(n: int) -> NDArray[np.int32]:
 
 
 @compiled
-def sort_columns(a: NDArray[np.float32], pairs: NDArray[np.int32]) -> None:
+def sort_columns(a: Pixels, pairs: Int32Array) -> None:
     """Sort ``a`` (n, m) float32, C order, along axis 0 in place; no NaN (use +inf for "absent").
 
     As integers of the same order: the smaller of two floats is compiled to masked stores, four times slower on AMD.
@@ -282,7 +282,7 @@ def _flip_negative(bits):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def column_quantile(a: NDArray[np.float32], n: NDArray[np.int32], fraction: float, out: NDArray[np.float64]) -> None:
+def column_quantile(a: Pixels, n: Int32Array, fraction: float, out: FloatArray) -> None:
     """Quantile of the first ``n[i]`` of the sorted values of each column of ``a`` (k, m) float32; out (m,) float64."""
     total = a.shape[0]
     at = fraction * (total - 1)
@@ -301,7 +301,7 @@ def column_quantile(a: NDArray[np.float32], n: NDArray[np.int32], fraction: floa
             out[i] = low + (at - j) * (np.float64(a[min(j + 1, n[i] - 1), i]) - low)
 
 
-def _good(values: NDArray[np.float32], mask: NDArray[np.int32] | None, reject: int) -> NDArray[np.float32]:
+def _good(values: Pixels, mask: Mask | None, reject: int) -> Pixels:
     """Copy of the finite, unmasked values, 1-D."""
     good = np.isfinite(values)
     if mask is not None:
@@ -309,14 +309,14 @@ def _good(values: NDArray[np.float32], mask: NDArray[np.int32] | None, reject: i
     return np.asarray(values, np.float32)[good]
 
 
-def _sorted_good(values: NDArray[np.float32], mask: NDArray[np.int32] | None, reject: int) -> NDArray[np.float32]:
+def _sorted_good(values: Pixels, mask: Mask | None, reject: int) -> Pixels:
     """The same in ascending order; numpy's vectorised sort beats any selection of several ranks."""
     x = _good(values, mask, reject)
     x.sort()
     return x
 
 
-def _quantiles(x: NDArray[np.float32], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+def _quantiles(x: Pixels, fractions: FloatArray) -> FloatArray:
     """Quantiles of sorted values by linear interpolation."""
     if x.size == 0:
         return np.full(fractions.size, np.nan)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from camcal_dask.kernels.arrays import AnyArray, BoolArray, FloatArray, IntArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
-
-FloatArray = npt.NDArray[np.float64]
 
 N_PLANES = 15
 
@@ -161,12 +158,12 @@ def _add_products(row, products):  # type: ignore[no-untyped-def]
 
 
 def amp_correlation(
-    image: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.int32],
+    image: Pixels,
+    mask: Mask,
     bad_bits: int,
     center: FloatArray,
     half_width: FloatArray,
-    live: npt.NDArray[np.bool_],
+    live: BoolArray,
 ) -> FloatArray:
     """Pearson correlation of the amps of a detector, pixels paired in readout order.
 
@@ -340,7 +337,7 @@ def _shifts(rows, noise, half, sigma):  # type: ignore[no-untyped-def]
     return found_row[:count], found_size[:count]
 
 
-def bias_shifts(rows: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], FloatArray, float]:
+def bias_shifts(rows: AnyArray) -> tuple[IntArray, FloatArray, float]:
     """Find sudden steps of the bias level in a vector of serial-overscan row levels.
 
     Parameters

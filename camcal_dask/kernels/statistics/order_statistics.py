@@ -10,12 +10,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from camcal_dask.kernels.arrays import FloatArray, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.statistics.moments import IQR_TO_SIGMA, _quantiles
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class SortedMoments(NamedTuple):
@@ -39,9 +37,7 @@ class SortedMoments(NamedTuple):
 _QUARTILES = np.array([0.25, 0.5, 0.75])
 
 
-def sorted_moments(
-    values: npt.NDArray[np.float32], fractions: FloatArray, *, sigma: float = 5.0, iterations: int = 3
-) -> SortedMoments:
+def sorted_moments(values: Pixels, fractions: FloatArray, *, sigma: float = 5.0, iterations: int = 3) -> SortedMoments:
     """Quantiles, clipped and unclipped moments of sorted finite values (reference 0.3-0.5).
 
     In sorted values a clipping window is a slice: the first is summed once, the later ones only

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from camcal_dask.kernels.arrays import AnyArray, BoolArray, FloatArray
 from camcal_dask.kernels.statistics.moments import clip_statistics
 
 BRIGHT_PER_S = 5.0
@@ -27,7 +27,7 @@ class Counts(NamedTuple):
     pixels: int
 
 
-def count(bad: npt.NDArray[np.bool_], run: int) -> Counts:
+def count(bad: BoolArray, run: int) -> Counts:
     """Columns with a run of more than ``run`` contiguous bad pixels, and the bad pixels outside such runs.
 
     Parameters
@@ -45,18 +45,18 @@ def count(bad: npt.NDArray[np.bool_], run: int) -> Counts:
     return Counts(int(np.unique(column[long]).size), int(length[~long].sum()))
 
 
-def bright(rate: npt.NDArray[Any], threshold: float = BRIGHT_PER_S, run: int = BRIGHT_COLUMN) -> Counts:
+def bright(rate: AnyArray, threshold: float = BRIGHT_PER_S, run: int = BRIGHT_COLUMN) -> Counts:
     """Bright defects of one amp of a combined dark (y, x) [electron/s]; NaN is not bright."""
     return count(np.asarray(rate > threshold), run)
 
 
-def dark(flat: npt.NDArray[Any], fraction: float = DARK_FRACTION, run: int = DARK_COLUMN) -> Counts:
+def dark(flat: AnyArray, fraction: float = DARK_FRACTION, run: int = DARK_COLUMN) -> Counts:
     """Dark defects of one amp of a combined flat (y, x), without its picture frame; NaN is not dark."""
     mean = clip_statistics(np.asarray(flat, np.float32), sigma=5.0).mean
     return count(np.asarray(flat < fraction * mean), run)
 
 
-def vampires(flat: npt.NDArray[Any], cell: int = VAMPIRE_CELL, factor: float = VAMPIRE_FACTOR) -> int:
+def vampires(flat: AnyArray, cell: int = VAMPIRE_CELL, factor: float = VAMPIRE_FACTOR) -> int:
     """Bright spots of one amp of a combined flat (y, x): touching pixels above ``factor`` times the background.
 
     The background is the median of cells of ``cell`` pixels, as the eye sees the flat without its spots.
@@ -68,7 +68,7 @@ def vampires(flat: npt.NDArray[Any], cell: int = VAMPIRE_CELL, factor: float = V
     return int(n)
 
 
-def _background(values: npt.NDArray[np.float64], cell: int) -> npt.NDArray[np.float64]:
+def _background(values: FloatArray, cell: int) -> FloatArray:
     """Median of each cell, spread over its pixels."""
     out = np.empty_like(values)
     for y in range(0, values.shape[0], cell):

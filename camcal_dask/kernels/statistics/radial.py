@@ -9,12 +9,10 @@ with the weights 1/|residual| lead to the same minimum in a few milliseconds.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import FloatArray, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.linearity.akima import akima_slopes, slopes_jacobian, spline_basis
-
-FloatArray = NDArray[np.float64]
 
 _FLOOR = 1e-9  # |residual| below which the L1 weight stops growing, in units of the median absolute value
 _STEPS = 60
@@ -55,8 +53,8 @@ def fit_radial_l1(r: FloatArray, values: FloatArray, nodes: FloatArray) -> Float
 
 
 def remove_radial(
-    image: NDArray[np.float32], affine: FloatArray, *, bin_size: int, border: int, n_nodes: int, floor: float = 0.05
-) -> NDArray[np.float32]:
+    image: Pixels, affine: FloatArray, *, bin_size: int, border: int, n_nodes: int, floor: float = 0.05
+) -> Pixels:
     """Divide the image of an amp by its radial illumination.
 
     Means of bins inside a border, normalised by their 95th percentile, are fitted by :func:`fit_radial_l1` with equally
@@ -116,7 +114,7 @@ def _descend(
     return p, values - basis @ np.concatenate([p, akima_slopes(nodes, p)]), 0.0
 
 
-def _bins(image: NDArray[np.float32], size: int, border: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _bins(image: Pixels, size: int, border: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Means of whole bins inside the border, and the coordinates of their centres [pixel], all (n,) float64."""
     height, width = image.shape
     ny, nx = (height - 2 * border) // size, (width - 2 * border) // size

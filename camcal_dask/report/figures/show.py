@@ -18,7 +18,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from camcal_dask.campaign.planning.recipe import load_recipe
+from camcal_dask.campaign.planning.pipelines import camera_of
+from camcal_dask.campaign.planning.recipe import Recipe, load_recipe
 from camcal_dask.campaign.planning.request import make_plan
 from camcal_dask.campaign.running.job import open_calibs
 from camcal_dask.errors import ConfigError, RepoError, nearest
@@ -156,9 +157,10 @@ def open_pixels(
         raise ConfigError(f"{what}: say which exposure")
     where = f"exposure = {integer(exposure, 'exposure')}"
     if what == "corrected" and pipeline is not None:
-        camera = repo.instrument(instrument or load_recipe(pipeline).instrument)
+        recipe = load_recipe(pipeline, instrument=camera_of(repo, instrument))
+        camera = repo.instrument(instrument or recipe.instrument)
         return _corrected(
-            repo, pipeline, collections, where, None if detectors is None else camera.detector_ids(detectors)
+            repo, recipe, collections, where, None if detectors is None else camera.detector_ids(detectors)
         )
     raw = repo.raws(where, instrument=instrument, collections=list(collections) or None, detectors=detectors)
     if what == "raw":
@@ -167,11 +169,11 @@ def open_pixels(
 
 
 def _corrected(
-    repo: Repo, pipeline: str, collections: Sequence[str], where: str, detectors: Sequence[int] | None
+    repo: Repo, recipe: Recipe, collections: Sequence[str], where: str, detectors: Sequence[int] | None
 ) -> xr.Dataset:
     if detectors is not None:
         where += f" AND detector IN ({', '.join(map(str, detectors))})"
-    plan = make_plan(repo, load_recipe(pipeline), inputs=list(collections), output="show", where=where)
+    plan = make_plan(repo, recipe, inputs=list(collections), output="show", where=where)
     parts = [
         isr(plan.pixels.sel(detector=[d]), open_calibs(plan, d), plan.recipe.isr, block="exposure")[["image", "mask"]]
         for d in plan.detectors

@@ -5,7 +5,8 @@ import pytest
 
 from camcal_dask.kernels.pixels.masks import BAD, SAT
 from camcal_dask.kernels.readout.overscan import FILL, correct_pixels, describe, fill_gaps, fit_lines, mask_saturated
-from camcal_dask.kernels.simulator.random import philox_words, split64
+from camcal_dask.kernels.simulator.random import split64
+from tests.kernels.simulator.test_random import philox_words
 
 SERIAL = {"skip_leading": 3, "skip_trailing": 3, "max_deviation": 1000.0, "two_sided": True}
 PARALLEL = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from camcal_dask.kernels.simulator.random import philox_words, split64, uniform_row
+from camcal_dask.kernels.simulator.random import _philox, split64, uniform_row
 
 # counter, key, output: kat_vectors of the Random123 distribution, "philox4x32 10"
 KNOWN = [
@@ -15,6 +15,11 @@ KNOWN = [
 
 def words(text):
     return np.array([int(w, 16) for w in text.split()], np.uint64)
+
+
+def philox_words(counter, key):
+    """The four words of one counter under one key."""
+    return np.array(_philox(*counter, *key), np.uint64)
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
