@@ -23,8 +23,8 @@ from camcal_dask.calibs.products import COMBINED, LEVELS, OF_HALVES, describe
 from camcal_dask.config import Config
 from camcal_dask.errors import DataError, PlanError, nearest
 from camcal_dask.instruments.geometry import Detector, Instrument, get_instrument
-from camcal_dask.isr import steps
 from camcal_dask.isr.blocks import SLAB_ROWS, Slab, layer_of, slabs_of
+from camcal_dask.isr.statistics import STATISTICS
 from camcal_dask.kernels.pixels.masks import BAD, CR, MASK_PLANES, NO_DATA, bits
 from camcal_dask.kernels.statistics.moments import (
     HALVES_EVERY,
@@ -434,7 +434,7 @@ def _largest(
     height, width = instrument.trimmed_shape
     pixels, whole = n_amp * min(rows, height) * width, n_amp * height * width
     raw_detector = n_amp * raw_height * raw_width * 4
-    overscan = n_exposures * n_amp * ((raw_height + width) * 4 + len(steps.STATISTICS) * 8)
+    overscan = n_exposures * n_amp * ((raw_height + width) * 4 + len(STATISTICS) * 8)
     chunk = min(SLAB_ROWS, raw_height) * raw_width * 4
     handed_on = 12 + (8 // HALVES_EVERY if halves else 0)
     tasks: list[dict[str, int]] = [
