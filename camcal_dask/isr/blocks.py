@@ -26,11 +26,16 @@ from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 
 from camcal_dask.errors import ConfigError, DataError, PlanError, nearest
-from camcal_dask.instruments import Detector, get_instrument
-from camcal_dask.isr import steps, whole
+from camcal_dask.instruments import get_instrument
+from camcal_dask.isr.calibrations import Flags, Plane, Planes, common_flags
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.memory import reuse_freed_memory
+from camcal_dask.isr.overscan import Overscan
+from camcal_dask.isr.raw import RawRows
+from camcal_dask.isr.sequence import Exposure, correct, measure_overscan
+from camcal_dask.isr.statistics import STATISTICS
 from camcal_dask.isr.tables import Prepared, Tables, check_detectors, prepare, select_tables
+from camcal_dask.isr.variance import add_shared_variance, variance_plane
 from camcal_dask.kernels.pixels.masks import MASK_PLANES
 
 DIMS = ("exposure", "detector", "amp", "y", "x")
@@ -51,7 +56,7 @@ class Corrected(NamedTuple):
     mask: NDArray[np.int32]
     noise: NDArray[np.float32]
     slab: Slab
-    overscan: steps.Overscan
+    overscan: Overscan
     interpolated: NDArray[np.float32] | None = None
     """Variance, where it does not follow from the image because both were interpolated."""
 
@@ -82,14 +87,14 @@ class RawSource:
         number = self.detectors[detector]
         return prepare(get_instrument(self.instrument).detectors[number], self.tables[number], self.config)
 
-    def read(self, exposure: int, detector: int, rows: slice, columns: slice) -> steps.RawRows:
+    def read(self, exposure: int, detector: int, rows: slice, columns: slice) -> RawRows:
         """Read rows and columns of all amps, at positions (not ids) ``exposure`` and ``detector``."""
         reuse_freed_memory()
         values = np.ascontiguousarray(self.pixels[exposure, detector, :, rows, columns].to_numpy())
         ids = self.exposures[exposure], get_instrument(self.instrument).detectors[self.detectors[detector]]
-        return steps.RawRows(values, rows.start, columns.start, *ids)
+        return RawRows(values, rows.start, columns.start, *ids)
 
-    def read_all(self, exposure: int, detector: int) -> steps.RawRows:
+    def read_all(self, exposure: int, detector: int) -> RawRows:
         """Read whole amps."""
         height, width = self.pixels.shape[-2:]
         return self.read(exposure, detector, slice(0, height), slice(0, width))
@@ -112,8 +117,8 @@ class Slab:
     exposures: range
     detector: int
     rows: range
-    overscan: steps.Overscan | None
-    planes: steps.Planes
+    overscan: Overscan | None
+    planes: Planes
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -127,7 +132,7 @@ class Slab:
         image: NDArray[np.float32],
         mask: NDArray[np.int32],
         variance: NDArray[np.float32] | None = None,
-    ) -> tuple[NDArray[np.float32], steps.Overscan, NDArray[np.bool_]]:
+    ) -> tuple[NDArray[np.float32], Overscan, NDArray[np.bool_]]:
         """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
 
         ``variance`` is written if given, as interpolation needs it.
@@ -137,82 +142,30 @@ class Slab:
         noise (amp,) float32, the read-noise term of the variance; the overscan, arrays (amp, ...); and (amp,) bool,
         whether all pixels that the detector has there are finite and without mask planes.
         """
-        source, config = self.source, self.source.config
-        tables = source.prepared(self.detector)
+        source, tables, flags = self.source, self.source.prepared(self.detector), None
         if self.overscan is None:
             raw = source.read_all(self.exposures[index], self.detector)
-            overscan = steps.measure_overscan(raw, config, width=self.shape[2], tables=tables)
+            overscan = measure_overscan(raw, source.config, tables, width=self.shape[2])
         else:
             raw = source.read(self.exposures[index], self.detector, *self._region())
-            overscan = steps.Overscan._make(values[index, 0] for values in self.overscan)
-        noise = steps.noise_variance(raw.detector, overscan.statistics, config, tables)
-        n_missing = steps.correct_rows(raw, self.rows.start, self.rows.stop, overscan, config, image, mask, tables)
-        if config.whole_ccd:
-            whole.mask_shapes(image, mask, raw.detector, config, tables)
-        quiet = self._calibrate(index, image, mask, raw.detector, finite=not n_missing and tables.plain)
-        if config.whole_ccd:
-            whole.correct_light(image, mask, raw.detector, config, tables)
-        self._divide_flat(index, image, mask, raw.detector, noise)
-        if variance is not None:
-            variance[...] = self.variance(index, image, noise)
-        if config.whole_ccd:
-            offsets = whole.finish(image, variance, mask, raw.detector, config)
-            overscan.statistics[: len(offsets), steps.AMP_OFFSET] = offsets
-        plain = tables.plain and n_missing == 0 and not config.whole_ccd and self.planes.flat is None
-        clean = quiet & (np.nan_to_num(overscan.statistics[:, steps.STATUS]) == 0) & plain
+            overscan = Overscan._make(values[index, 0] for values in self.overscan)
+        if len(self.exposures) > 1:
+            flags = self._flags
+        exposure = Exposure(
+            raw, self.rows, overscan, self._planes, self._dark_scale(index), source.config, tables, flags
+        )
+        noise, clean = correct(exposure, image, mask, variance)
         return noise, overscan, clean
 
+    @property
+    def _planes(self) -> Planes:
+        return self.planes.of_detector()
+
     @cached_property
-    def _flags(self) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """What the calibrations add to the mask of each of several exposures, and the amps that they leave alone."""
-        where = get_instrument(self.source.instrument).detectors[self._detector_id], self.rows.start
-        flags, planes = np.zeros(self.shape, np.int32), self.planes.of_detector()
-        steps.add_flags(flags, planes, *where, self.source.config)
-        return flags, steps.quiet_amps(flags, planes, *where)
-
-    def _calibrate(
-        self, index: int, image: NDArray[np.float32], mask: NDArray[np.int32], detector: Detector, *, finite: bool
-    ) -> NDArray[np.bool_]:
-        """Bias, dark, defects, non-finite mask; ``finite``: the image is known to have no other pixels.
-
-        Returns
-        -------
-        (amp,) bool, amps that are known to be left without flags and finite if they were.
-        """
-        planes, config, y0 = self.planes.of_detector(), self.source.config, self.rows.start
-        bias, dark, _, _ = planes
-        if bias is not None:
-            steps.subtract(image, bias)
-        if dark is not None:
-            steps.subtract(image, dark, self._dark_scale(index))
-        if len(self.exposures) == 1:
-            quiet = np.zeros(len(mask), bool)
-            steps.add_flags(mask, planes, detector, y0, config)
-        else:
-            flags, quiet = self._flags
-            for a in np.flatnonzero(~quiet):
-                mask[a] |= flags[a]
-        if config.nan_mask:
-            steps.mask_nan(image, mask, detector, y0, quiet if finite else None)
-        return quiet
-
-    def _divide_flat(
-        self,
-        index: int,
-        image: NDArray[np.float32],
-        mask: NDArray[np.int32],
-        detector: Detector,
-        noise: NDArray[np.float32],
-    ) -> None:
-        """Mask of negative variances, flat."""
-        config, (bias, dark, flat, _) = self.source.config, self.planes.of_detector()
-        if config.mask_negative_variance:
-            scaled = None if dark is None else (dark, self._dark_scale(index))
-            steps.mask_negative_variance(
-                steps.variance_plane(image, noise, bias, scaled), mask, detector, self.rows.start
-            )
-        if flat is not None:
-            steps.divide_flat(image, mask, flat, config.flat_scale, detector, self.rows.start)
+    def _flags(self) -> Flags:
+        """What the calibrations add to the mask of each of several exposures."""
+        detector = get_instrument(self.source.instrument).detectors[self._detector_id]
+        return common_flags(self.shape, self._planes, detector, self.rows.start, self.source.config)
 
     def variance(
         self, index: int, image: NDArray[np.float32], noise: NDArray[np.float32], *, shared: bool = True
@@ -221,8 +174,8 @@ class Slab:
 
         ``shared``: with that of the bias and dark, which is common to all exposures.
         """
-        bias, dark, flat, _ = self.planes.of_detector()
-        return steps.variance_plane(
+        bias, dark, flat, _ = self._planes
+        return variance_plane(
             image,
             noise,
             bias if shared else None,
@@ -231,26 +184,12 @@ class Slab:
         )
 
     def add_shared_variance(self, variance: NDArray[np.float32], weights: Sequence[float]) -> None:
-        """Add to that of a weighted sum of all exposures what they share, in place: the variance of bias and dark.
-
-        Parameters
-        ----------
-        variance : (amp, y, x) float32 [unit of the image times a weight, squared]
-        weights : of each exposure; with s its factor of the dark, (sum w)^2 V_bias + (sum w s)^2 V_dark.
-        """
-        bias, dark, flat, _ = self.planes.of_detector()
-        of_dark = 0.0 if dark is None else sum(w * self._dark_scale(i) for i, w in enumerate(weights))
-        for plane, factor in ((bias, sum(weights)), (dark, of_dark)):
-            if plane is None:
-                continue
-            for a in range(len(variance)):
-                added = plane.variance[a] * np.float32(factor**2)
-                if flat is not None:
-                    added /= np.square(flat.image[a] * np.float32(self.source.config.flat_scale))
-                variance[a] += added
+        """Add what all exposures share to the variance of a weighted sum of them; see the function of this name."""
+        scales = [self._dark_scale(i) for i in range(len(self.exposures))]
+        add_shared_variance(variance, self._planes, weights, scales, self.source.config.flat_scale)
 
     def _dark_scale(self, index: int) -> float:
-        return self.source.dark_scales[self.exposures[index]]
+        return self.source.dark_scales[self.exposures[index]] if self.source.dark_scales else 0.0
 
     def _region(self) -> tuple[slice, slice]:
         """Raw rows and columns that hold the pixels of the slab (data starts at raw row 0)."""
@@ -311,7 +250,7 @@ def isr(
     Dataset
         ``image`` float32, ``variance`` float32, ``mask`` int32 (exposure, detector, amp, y, x), trimmed;
         amps smaller than the camera's largest are padded with NaN and flagged NO_DATA.
-        ``serial_overscan`` (.., y_raw) [adu] and the numbers of `steps.STATISTICS`
+        ``serial_overscan`` (.., y_raw) [adu] and the numbers of `STATISTICS`
         (exposure, detector, amp).  ``attrs``: instrument, units (adu or electron).
 
     Raises
@@ -486,7 +425,7 @@ def _wire(name: str, function: Callable[..., Any], args: Sequence[tuple[Any, Any
 
 
 def _vectors(held: Any, source: RawSource, token: str) -> da.Array:
-    """Overscan of all exposures of each detector: blocks `steps.Overscan`, one a detector, standing at (e, d)."""
+    """Overscan of all exposures of each detector: blocks `Overscan`, one a detector, standing at (e, d)."""
     n_exposure, n_detector = len(source.exposures), len(source.detectors)
     chunks = (1,) * n_exposure, (1,) * n_detector
     common = {"align_arrays": False, "dtype": object, "meta": np.empty((0, 0), object)}
@@ -494,24 +433,24 @@ def _vectors(held: Any, source: RawSource, token: str) -> da.Array:
     return da.blockwise(_gather, "fd", one, "ed", new_axes={"f": n_exposure}, name=f"isr-vectors-{token}", **common)
 
 
-def _measure(source: RawSource, region: tuple[slice, slice]) -> steps.Overscan:
+def _measure(source: RawSource, region: tuple[slice, slice]) -> Overscan:
     raw = source.read_all(region[0].start, region[1].start)
     tables = source.prepared(region[1].start)
-    overscan = steps.measure_overscan(raw, source.config, width=source.trimmed[2], tables=tables)
-    return steps.Overscan._make(values[None, None] for values in overscan)
+    overscan = measure_overscan(raw, source.config, tables, width=source.trimmed[2])
+    return Overscan._make(values[None, None] for values in overscan)
 
 
-def _gather(exposures: list[steps.Overscan]) -> steps.Overscan:
-    return steps.Overscan._make(np.concatenate(values) for values in zip(*exposures, strict=True))
+def _gather(exposures: list[Overscan]) -> Overscan:
+    return Overscan._make(np.concatenate(values) for values in zip(*exposures, strict=True))
 
 
-def _open_slab(source: RawSource, region: tuple[slice, ...], vectors: steps.Overscan | None, *arrays: Any) -> Slab:
+def _open_slab(source: RawSource, region: tuple[slice, ...], vectors: Overscan | None, *arrays: Any) -> Slab:
     e, d, _, y, _ = region
     left, planes = list(arrays), dict[str, Any]()
     for name, variables in _plane_variables(source.config).items():
         taken, left = left[: len(variables)], left[len(variables) :]
-        planes[name] = steps.Plane(*taken) if len(taken) > 1 else taken[0]
-    return Slab(source, range(e.start, e.stop), d.start, range(y.start, y.stop), vectors, steps.Planes(**planes))
+        planes[name] = Plane(*taken) if len(taken) > 1 else taken[0]
+    return Slab(source, range(e.start, e.stop), d.start, range(y.start, y.stop), vectors, Planes(**planes))
 
 
 def _correct_slab(slab: Slab) -> Corrected:
@@ -520,7 +459,7 @@ def _correct_slab(slab: Slab) -> Corrected:
     variance = np.empty(image.shape, np.float32) if slab.source.config.interpolate else None
     results = [slab.correct(i, image[i, 0], mask[i, 0], None if variance is None else variance[i, 0]) for i in range(n)]
     noise = np.stack([noise for noise, _, _ in results])[:, None]
-    overscan = _gather([steps.Overscan._make(v[None, None] for v in overscan) for _, overscan, _ in results])
+    overscan = _gather([Overscan._make(v[None, None] for v in overscan) for _, overscan, _ in results])
     return Corrected(image, mask, noise, slab, overscan, variance)
 
 
@@ -613,7 +552,7 @@ def _pixel_variables(units: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
 
 
 def _overscan_variables(source: RawSource, origin: da.Array, key: str, units: str) -> Iterator[tuple[str, xr.Variable]]:
-    """``serial_overscan`` and the numbers of `steps.STATISTICS`; ``origin`` has blocks at (e, d) or (e, d, a, y, x)."""
+    """``serial_overscan`` and the numbers of `STATISTICS`; ``origin`` has blocks at (e, d) or (e, d, a, y, x)."""
     index = _INDEX[: origin.ndim]
     n_amp, n_row = source.pixels.shape[2:4]
 
@@ -626,7 +565,7 @@ def _overscan_variables(source: RawSource, origin: da.Array, key: str, units: st
 
     rows = cut("serial_overscan", np.float32, a=n_amp, r=n_row)
     yield "serial_overscan", xr.Variable((*DIMS[:3], "y_raw"), rows, {"units": "adu", "long_name": "serial overscan"})
-    for name, (unit, doc) in steps.STATISTICS.items():
+    for name, (unit, doc) in STATISTICS.items():
         attrs = {"units": units if unit == "image" else unit, "long_name": doc}
         yield name, xr.Variable(DIMS[:3], cut(name, np.float64, a=n_amp), attrs)
 
@@ -640,4 +579,4 @@ def _vector(block: Any, name: str) -> NDArray[Any]:
     overscan = found.overscan if isinstance(found, Corrected) else found
     if name == "serial_overscan":
         return np.asarray(overscan.serial)
-    return np.asarray(overscan.statistics[..., list(steps.STATISTICS).index(name)])
+    return np.asarray(overscan.statistics[..., list(STATISTICS).index(name)])

@@ -1,67 +1,104 @@
-"""Which calibrations a configuration of the ISR applies, how each is switched off, and in which unit it must be."""
+"""Bias, dark and defects (steps 19 to 21; reference/isr.md 2.10 and 2.18): calibrations that are images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import NamedTuple
 
-from camcal_dask.config import apply_override
+import numpy as np
+from numpy.typing import NDArray
+
+from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.tables import needs
-
-IMAGES = tuple(name for name in ("bias", "dark", "flat", "defects") if name in IsrConfig.model_fields)
-"""Calibrations that are images; a switch of the configuration has the same name."""
-GAINS = "ptc"
-"""Table that gains and read noise are from, where they are not the camera model's."""
-_OFF = {
-    "ptc": "read_noise=empirical",
-    "linearizer": "linearity=false",
-    "crosstalk": "crosstalk.terms=none",
-    "cti": "deferred_charge=false",
-    "brighter_fatter": "brighter_fatter=none",
-}
-"""Setting that switches a table off."""
+from camcal_dask.isr.masks import areas
+from camcal_dask.isr.raw import FloatArray, IntArray
+from camcal_dask.kernels.readout import calibrate
 
 
-def applied(config: IsrConfig) -> tuple[str, ...]:
-    """Names of the calibrations that are taken: images that are switched on, and tables."""
-    return (*(name for name in IMAGES if getattr(config, name)), *needs(config))
+class Plane(NamedTuple):
+    """A combined calibration, same rows as the image: image [u], variance [u^2] float32, mask int32; (amp, y, x)."""
+
+    image: FloatArray
+    variance: FloatArray
+    mask: IntArray
 
 
-def divides_by_flat(config: IsrConfig) -> bool:
-    """Whether exposures are divided by a flat: then they must be of its filter."""
-    return config.flat
+class Planes(NamedTuple):
+    """The calibrations that are images; None for those not applied.  ``defects`` int32 (amp, y, x): 0 is good."""
+
+    bias: Plane | None = None
+    dark: Plane | None = None
+    flat: Plane | None = None
+    defects: IntArray | None = None
+
+    def of_detector(self, index: int = 0) -> Planes:
+        """Arrays (amp, y, x) of one detector out of arrays (detector, amp, y, x)."""
+        bias, dark, flat = (p if p is None else Plane._make(v[index] for v in p) for p in self[:3])
+        return Planes(bias, dark, flat, None if self.defects is None else self.defects[index])
+
+    @property
+    def subtracted(self) -> list[Plane]:
+        """Bias and dark, those there are."""
+        return [plane for plane in (self.bias, self.dark) if plane is not None]
 
 
-def n_planes(config: IsrConfig) -> int:
-    """Planes of the images that are applied: each has an image, a variance and a mask, the defects a mask."""
-    return 3 * sum((config.bias, config.dark, config.flat)) + config.defects
+class Flags(NamedTuple):
+    """What the calibrations add to the mask: ``mask`` int32 (amp, y, x); ``quiet`` (amp,) amps that they leave alone.
 
-
-def expected_unit(config: IsrConfig, name: str) -> str | None:
-    """Unit that an image must have to be applied; None: any."""
-    return {"bias": config.units, "dark": f"{config.units}/s", "flat": "1", "defects": "1"}.get(name)
-
-
-def without(config: IsrConfig, names: Iterable[str]) -> IsrConfig:
-    """Return the configuration that does without some calibrations; without a source of gains, with nominal ones."""
-    values = config.model_dump()
-    for name in names:
-        apply_override(values, _OFF.get(name, f"{name}=false"))
-        if name == values["gains"]:
-            values["gains"] = "nominal"
-    return IsrConfig.model_validate(values)
-
-
-def with_images(config: IsrConfig, names: Iterable[str], *, in_adu: bool) -> IsrConfig:
-    """Return the configuration that applies some images, to exposures in their unit.
-
-    In adu there are no quadratic crosstalk and no brighter-fatter correction.
+    Of a quiet amp bias and dark are finite, too.
     """
-    values = config.model_dump() | {name: True for name in IMAGES if name in set(names)}
-    if in_adu:
-        values |= {"gains": "none", "brighter_fatter": "none"}
-        if config.crosstalk.terms == "quadratic":
-            values["crosstalk"] |= {"terms": "linear"}
-    elif config.gains == "none":
-        values["gains"] = "nominal"
-    return IsrConfig.model_validate(values)
+
+    mask: IntArray
+    quiet: NDArray[np.bool_]
+
+
+def subtract_bias(image: FloatArray, bias: Plane | None) -> None:
+    """Subtract the combined bias in place; mask and variance of it enter by `add_flags` and `variance_plane`."""
+    if bias is not None:
+        _subtract(image, bias, 1.0)
+
+
+def subtract_dark(image: FloatArray, dark: Plane | None, scale: float) -> None:
+    """Subtract ``scale`` times the combined dark in place; mask and variance as those of the bias."""
+    if dark is not None:
+        _subtract(image, dark, scale)
+
+
+def _subtract(image: FloatArray, plane: Plane, scale: float) -> None:
+    for a in range(image.shape[0]):
+        calibrate.subtract_plane(image[a], plane.image[a], np.float32(scale))
+
+
+def add_flags(
+    mask: IntArray, planes: Planes, detector: Detector, y0: int, config: IsrConfig, known: Flags | None = None
+) -> NDArray[np.bool_]:
+    """Mask planes of bias and dark, BAD where a defect is (21), UNMASKEDNAN where a variance is not finite (22).
+
+    In place; arrays (amp, y, x) that start at row ``y0`` of the trimmed amps.  The padding of smaller amps
+    stays NO_DATA alone.  ``known`` : from `common_flags`, the same for all exposures.
+
+    Returns
+    -------
+    (amp,) bool, amps known to be left as they were, and finite if they were.
+    """
+    if known is not None:
+        for touched in np.flatnonzero(~known.quiet):
+            mask[touched] |= known.mask[touched]
+        return known.quiet
+    for plane in planes.subtracted:
+        mask |= plane.mask
+    for a, height, width in areas(mask, detector, y0):
+        if planes.defects is not None:
+            calibrate.flag_defects(mask[a], planes.defects[a], height, width)
+        for plane in planes.subtracted if config.nan_mask else ():
+            calibrate.flag_not_finite(plane.variance[a], mask[a], height, width)
+    return np.zeros(len(mask), bool)
+
+
+def common_flags(shape: tuple[int, int, int], planes: Planes, detector: Detector, y0: int, config: IsrConfig) -> Flags:
+    """Flags that `add_flags` adds to every exposure, worked out once; ``shape`` is (amp, y, x)."""
+    mask, quiet = np.zeros(shape, np.int32), np.zeros(shape[0], bool)
+    add_flags(mask, planes, detector, y0, config)
+    for a, height, width in areas(mask, detector, y0):
+        box = np.s_[a, :height, :width]
+        quiet[a] = not mask[box].any() and all(np.isfinite(plane.image[box]).all() for plane in planes.subtracted)
+    return Flags(mask, quiet)

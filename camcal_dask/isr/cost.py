@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments.geometry import Instrument
-from camcal_dask.isr import steps
 from camcal_dask.isr.blocks import SLAB_ROWS
+from camcal_dask.isr.statistics import STATISTICS
 from camcal_dask.kernels.statistics.moments import HALVES_EVERY
 
 _SMALLEST_SLAB = 8
@@ -82,7 +82,7 @@ def _largest(
     height, width = instrument.trimmed_shape
     pixels, whole = n_amp * min(rows, height) * width, n_amp * height * width
     raw_detector = n_amp * raw_height * raw_width * 4
-    overscan = n_exposures * n_amp * ((raw_height + width) * 4 + len(steps.STATISTICS) * 8)
+    overscan = n_exposures * n_amp * ((raw_height + width) * 4 + len(STATISTICS) * 8)
     chunk = min(SLAB_ROWS, raw_height) * raw_width * 4
     handed_on = 12 + (8 // HALVES_EVERY if halves else 0)
     tasks: list[dict[str, int]] = [

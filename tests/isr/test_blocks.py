@@ -8,7 +8,7 @@ import xarray as xr
 from camcal_dask.errors import ConfigError, PlanError
 from camcal_dask.isr.blocks import blocks_of, isr, slabs_of
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.steps import STATISTICS
+from camcal_dask.isr.statistics import STATISTICS
 from camcal_dask.kernels.pixels.masks import BAD, MASK_PLANES, NO_DATA, UNMASKEDNAN
 from camcal_dask.kernels.readout.overscan import FILL
 from tests.isr.frames import refuse, task_count, tiny_raw

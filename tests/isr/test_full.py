@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from camcal_dask.errors import ConfigError, DataError
-from camcal_dask.isr import steps
+from camcal_dask.isr.amps import AmpStatus
 from camcal_dask.isr.blocks import blocks_of, isr, slabs_of
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig, SaturationConfig
 from camcal_dask.kernels.pixels.masks import BAD, CROSSTALK, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
@@ -247,7 +247,7 @@ def test_amp_checks(calibs):
     )
     result = isr(raw.copy(data=pixels), {**calibs, "ptc": ptc}, config).compute(scheduler="sync")
     status = result["amp_status"].values[0]
-    S = steps.AmpStatus
+    S = AmpStatus
     want = {(1, 7): S.NOISY, (2, 3): S.SATURATED, (0, 4): S.LISTED | S.LINEARITY, (0, 5): S.NOISY,
             (3, 2): S.OVERSCAN_LEVEL, (3, 0): S.LISTED}  # fmt: skip
     assert {tuple(k): S(int(status[tuple(k)])) for k in np.argwhere(status).tolist()} == want

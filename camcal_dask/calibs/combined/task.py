@@ -21,8 +21,8 @@ from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.task import Task
 from camcal_dask.instruments import Detector, get_instrument
 from camcal_dask.instruments.state import check_powered, common_state
+from camcal_dask.isr.applied import n_planes
 from camcal_dask.isr.blocks import isr
-from camcal_dask.isr.calibrations import n_planes
 from camcal_dask.isr.cost import peak_bytes, slab_rows_for
 from camcal_dask.repo.cubes import products, usable
 from camcal_dask.repo.cubes import raw as cubes

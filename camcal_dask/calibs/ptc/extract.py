@@ -29,8 +29,8 @@ from camcal_dask.config import Config
 from camcal_dask.errors import PlanError, nearest
 from camcal_dask.instruments.focal_plane import readout_to_focal_plane, transform
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.isr import steps
 from camcal_dask.isr.blocks import DIMS, Slab, slabs_of, unwrap
+from camcal_dask.isr.statistics import STATISTICS
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.kernels.ptc.flat_pair import GainCorrection, PairRules, bad_pixels, measure_pair, unvignetted
 from camcal_dask.schema import Variable, Variables, variables
@@ -308,7 +308,7 @@ def _correct(slab: Slab, exposure: int) -> Exposed:
     image, mask = np.empty(slab.shape, np.float32), np.empty(slab.shape, np.int32)
     interpolate = slab.source.config.interpolate
     _, overscan, _ = one.correct(0, image, mask, np.empty(slab.shape, np.float32) if interpolate else None)
-    index = list(steps.STATISTICS)
+    index = list(STATISTICS)
     carried = {name: overscan.statistics[:, index.index(source)] for name, source in _CARRIED.items()}
     if slab.source.config.amp_offsets == "none":
         carried["amp_offset"] = np.full(slab.shape[0], np.nan)

@@ -13,7 +13,7 @@ from camcal_dask.campaign.planning.quanta import Quantum, Step
 from camcal_dask.campaign.planning.recipe import task_of
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments import Instrument
-from camcal_dask.isr import calibrations
+from camcal_dask.isr.applied import GAINS
 from camcal_dask.repo.butler.lookup import CalibRef
 from camcal_dask.repo.storage.shards import check_format
 from camcal_dask.schema import OF_INSTRUMENT
@@ -159,7 +159,7 @@ class Plan:
         """Say which calibrations are not applied because the inputs lack them; empty if none."""
         if not self.absent:
             return ""
-        nominal = calibrations.GAINS in self.absent and self.recipe.isr.gains == "nominal"
+        nominal = GAINS in self.absent and self.recipe.isr.gains == "nominal"
         return f"no {', '.join(self.absent)} in the inputs" + (": gains are the camera model's" if nominal else "")
 
     def rows(self, tasks: int) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from camcal_dask import rooms
 from camcal_dask.campaign.planning.pipelines import find_pipeline
 from camcal_dask.config import Config, apply_override, load_config
 from camcal_dask.errors import ConfigError, nearest
-from camcal_dask.isr import calibrations
+from camcal_dask.isr.applied import applied_by, expected_unit, without
 from camcal_dask.isr.config import IsrConfig
 
 
@@ -67,11 +67,11 @@ class IsrRecipe(Recipe):
     @property
     def applied(self) -> tuple[str, ...]:
         """Calibrations that the ISR takes: images that it switches on, and tables."""
-        return calibrations.applied(self.isr)
+        return applied_by(self.isr)
 
     def resolved(self, there: Collection[str]) -> Self:
         """Return the recipe that applies those of ``if_there`` that are; without a ptc, nominal gains."""
-        isr = calibrations.without(self.isr, set(self.if_there) & set(self.applied) - set(there))
+        isr = without(self.isr, set(self.if_there) & set(self.applied) - set(there))
         calibs = self.calibs | {n: self.if_there[n] for n in self.applied if n in self.if_there and n in there}
         return type(self).model_validate(self.model_dump() | {"isr": isr, "calibs": calibs, "if_there": {}})
 
@@ -88,7 +88,7 @@ class IsrRecipe(Recipe):
             if dataset_type not in products:
                 raise ValueError(f"calibs.{name} = {dataset_type!r}{nearest(dataset_type, products)}")
             unit = products[dataset_type].unit
-            expected = calibrations.expected_unit(self.isr, name) or unit
+            expected = expected_unit(self.isr, name) or unit
             if unit != expected:
                 raise ValueError(
                     f"calibs.{name} = {dataset_type} is in {unit}, but the exposures are corrected to "

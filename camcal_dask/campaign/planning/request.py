@@ -14,7 +14,7 @@ from camcal_dask.campaign.planning.recipe import IsrRecipe, Recipe, task_of
 from camcal_dask.errors import PlanError, RepoError
 from camcal_dask.instruments import Instrument
 from camcal_dask.instruments.arguments import integers
-from camcal_dask.isr.calibrations import divides_by_flat
+from camcal_dask.isr.applied import divides_by_flat
 from camcal_dask.isr.cost import exposure_bytes
 from camcal_dask.repo.butler.lookup import CalibRef
 from camcal_dask.repo.storage.naming import check_dataset_type

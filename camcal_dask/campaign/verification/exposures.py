@@ -26,8 +26,8 @@ from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.task import Task
 from camcal_dask.campaign.verification.recipe import VerifyRecipe
 from camcal_dask.errors import PlanError, RepoError
+from camcal_dask.isr.applied import GAINS
 from camcal_dask.isr.blocks import isr
-from camcal_dask.isr.calibrations import GAINS
 from camcal_dask.repo.butler.lookup import CalibRef
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.storage.shards import check_format, cube_exists

@@ -10,7 +10,7 @@ from camcal_dask import rooms
 from camcal_dask.campaign.planning.recipe import IsrRecipe, Recipe, product_unit
 from camcal_dask.config import Config
 from camcal_dask.errors import ConfigError, nearest
-from camcal_dask.isr import calibrations
+from camcal_dask.isr.applied import with_images
 from camcal_dask.verify.judging.criterion import with_thresholds
 from camcal_dask.verify.measuring.readout import ReadoutConfig
 from camcal_dask.verify.measuring.statistics import MeasureConfig
@@ -77,7 +77,7 @@ class VerifyRecipe(IsrRecipe):
         applied = {self.kind: candidate, **beside}
         in_adu = any(product_unit(dataset_type).startswith("adu") for dataset_type in applied.values())
         if_there = {name: dataset_type for name, dataset_type in self.if_there.items() if name not in applied}
-        isr = calibrations.with_images(self.isr, {*applied, *if_there, *self.calibs}, in_adu=in_adu)
+        isr = with_images(self.isr, {*applied, *if_there, *self.calibs}, in_adu=in_adu)
         update = {"candidates": {candidate: beside}, "calibs": beside, "if_there": if_there, "isr": isr}
         return self.model_copy(update=update)
 

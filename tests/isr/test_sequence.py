@@ -1,11 +1,21 @@
-"""The steps on one detector: geometry, thresholds, units, variance."""
+"""The steps on one detector: their order, geometry, thresholds, units, variance."""
+
+import inspect
+import re
 
 import numpy as np
 import pytest
 
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr import steps
+from camcal_dask.isr import sequence
+from camcal_dask.isr.calibrations import Plane, Planes, add_flags, common_flags, subtract_bias
 from camcal_dask.isr.config import IsrConfig, OverscanConfig, ParallelOverscanConfig
+from camcal_dask.isr.masks import mask_not_finite
+from camcal_dask.isr.raw import RawRows
+from camcal_dask.isr.sequence import Exposure, correct, measure_overscan
+from camcal_dask.isr.statistics import STATISTICS
+from camcal_dask.isr.tables import NO_TABLES, prepare
+from camcal_dask.isr.variance import noise_variance, variance_plane
 from camcal_dask.kernels.pixels.masks import BAD, NO_DATA, UNMASKEDNAN
 from camcal_dask.kernels.readout.overscan import FILL
 from camcal_dask.kernels.statistics.moments import clip_statistics
@@ -16,14 +26,15 @@ PLAIN = IsrConfig(dither="none")
 
 
 def rows_of(pixels, detector=0):
-    return steps.RawRows(pixels, 0, 0, DAY + 1, CAMERA.detectors[detector])
+    return RawRows(pixels, 0, 0, DAY + 1, CAMERA.detectors[detector])
 
 
 def corrected(raw, config=PLAIN):
     """Overscan, image and mask of whole amps."""
-    overscan = steps.measure_overscan(raw, config, width=CAMERA.trimmed_shape[1])
+    tables = prepare(raw.detector, NO_TABLES, config)
+    overscan = measure_overscan(raw, config, tables, width=CAMERA.trimmed_shape[1])
     image, mask = np.empty((16, 50, 36), np.float32), np.empty((16, 50, 36), np.int32)
-    steps.correct_rows(raw, 0, 50, overscan, config, image, mask)
+    correct(Exposure(raw, range(50), overscan, Planes(), 0.0, config, tables), image, mask)
     return overscan, image, mask
 
 
@@ -52,7 +63,7 @@ def test_statistics_are_those_of_the_corrected_strips():
     raw, _ = tiny_raw(1)
     pixels = raw.values[0, 0]
     overscan, _, _ = corrected(rows_of(pixels))
-    numbers = dict(zip(steps.STATISTICS, overscan.statistics[5], strict=True))
+    numbers = dict(zip(STATISTICS, overscan.statistics[5], strict=True))
     amp = CAMERA.detectors[0].amps[5]
     strip = pixels[5, :, amp.serial_overscan.x].astype("f4") - overscan.serial[5][:, None]  # skipped columns too
     expected = clip_statistics(strip)
@@ -86,7 +97,7 @@ def test_saturated_parallel_pixels_are_left_out():
     np.testing.assert_array_equal(np.delete(overscan.parallel[3], range(16 - 7, 16 + 8)), np.delete(
         clean.parallel[3], range(16 - 7, 16 + 8)))  # fmt: skip
     assert abs(overscan.parallel[3, 16] - clean.parallel[3, 16]) < 10
-    assert overscan.statistics[3, list(steps.STATISTICS).index("parallel_residual_stdev")] < 10
+    assert overscan.statistics[3, list(STATISTICS).index("parallel_residual_stdev")] < 10
 
 
 def lit(strip_level, data_level):
@@ -127,28 +138,28 @@ def test_nominal_gain_scales_image_noise_and_thresholds():
     in_e, electrons, _ = corrected(rows_of(pixels, 1), IsrConfig(dither="none", gains="nominal"))
     np.testing.assert_array_equal(in_adu.serial, in_e.serial)
     np.testing.assert_allclose(electrons, image * gain[:, None, None], rtol=1e-5, atol=1e-3)
-    noise_adu = steps.noise_variance(CAMERA.detectors[1], in_adu.statistics, PLAIN)
-    noise_e = steps.noise_variance(CAMERA.detectors[1], in_e.statistics, IsrConfig(gains="nominal"))
+    noise_adu = noise_variance(CAMERA.detectors[1], in_adu.statistics, PLAIN)
+    noise_e = noise_variance(CAMERA.detectors[1], in_e.statistics, IsrConfig(gains="nominal"))
     np.testing.assert_allclose(noise_e, noise_adu * gain**2, rtol=1e-5)
 
 
 def test_variance():
     """V = I + V_bias + RN^2 with the empirical, or the nominal read noise (isr.md 2.12)."""
     rng = np.random.default_rng(3)
-    statistics = rng.uniform(3, 6, (16, len(steps.STATISTICS)))
+    statistics = rng.uniform(3, 6, (16, len(STATISTICS)))
     image = rng.normal(0, 5, (16, 50, 36)).astype("f4")
-    bias = steps.Bias(image, rng.uniform(0, 1, image.shape).astype("f4"), np.zeros(image.shape, "i4"))
+    bias = Plane(image, rng.uniform(0, 1, image.shape).astype("f4"), np.zeros(image.shape, "i4"))
     detector = CAMERA.detectors[0]
-    noise = steps.noise_variance(detector, statistics, PLAIN)
-    np.testing.assert_allclose(noise, statistics[:, list(steps.STATISTICS).index("read_noise_adu")] ** 2, rtol=1e-6)
+    noise = noise_variance(detector, statistics, PLAIN)
+    np.testing.assert_allclose(noise, statistics[:, list(STATISTICS).index("read_noise_adu")] ** 2, rtol=1e-6)
     expected = image.astype("f8") + bias.variance + noise[:, None, None]
-    np.testing.assert_allclose(steps.variance_plane(image, noise, bias), expected, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(variance_plane(image, noise, bias), expected, rtol=1e-6, atol=1e-5)
     nominal = IsrConfig(gains="nominal", read_noise="nominal")
     expected = [a.read_noise**2 for a in detector.amps]
-    np.testing.assert_allclose(steps.noise_variance(detector, statistics, nominal), expected, rtol=1e-6)
+    np.testing.assert_allclose(noise_variance(detector, statistics, nominal), expected, rtol=1e-6)
     expected = [(a.read_noise / a.gain) ** 2 for a in detector.amps]
     nominal = IsrConfig(read_noise="nominal")
-    np.testing.assert_allclose(steps.noise_variance(detector, statistics, nominal), expected, rtol=1e-6)
+    np.testing.assert_allclose(noise_variance(detector, statistics, nominal), expected, rtol=1e-6)
 
 
 def test_pixels_never_written():
@@ -157,7 +168,6 @@ def test_pixels_never_written():
     pixels[9] = FILL
     pixels[2, 10, 15] = FILL
     overscan, image, mask = corrected(rows_of(pixels))
-    steps.mask_nan(image, mask, CAMERA.detectors[0], 0)
     assert np.isnan(image[9]).all()
     assert (mask[9] == NO_DATA | BAD | UNMASKEDNAN).all()
     assert np.isnan(overscan.statistics[9]).all()
@@ -172,14 +182,13 @@ def test_nan_mask_looks_at_the_bias_variance_and_spares_the_padding():
     planes[0][4, 5, 6] = np.nan
     planes[1][4, 7, 8] = np.nan
     planes[2][4, 9, 1] = BAD
-    bias = steps.Bias(*planes)
-    flags, calibs = np.zeros_like(mask), steps.Planes(bias)
-    steps.add_flags(flags, calibs, CAMERA.detectors[2], 0, IsrConfig())
-    quiet = steps.quiet_amps(flags, calibs, CAMERA.detectors[2], 0)
-    assert np.flatnonzero(~quiet).tolist() == [4]
-    steps.subtract(image, bias)
-    mask |= flags
-    steps.mask_nan(image, mask, CAMERA.detectors[2], 0, skip=quiet)
+    bias = Plane(*planes)
+    calibs, place = Planes(bias), (CAMERA.detectors[2], 0)
+    flags = common_flags(mask.shape, calibs, *place, IsrConfig())
+    assert np.flatnonzero(~flags.quiet).tolist() == [4]
+    subtract_bias(image, bias)
+    quiet = add_flags(mask, calibs, *place, IsrConfig(), flags)
+    mask_not_finite(image, mask, *place, skip=quiet)
     assert np.argwhere(mask == UNMASKEDNAN).tolist() == [[4, 5, 6], [4, 7, 8]]
     assert mask[4, 9, 1] == BAD
     assert (mask[:, 49:] == NO_DATA).all()
@@ -222,3 +231,52 @@ def test_smooth_overscan(fit_type):
     overscan, _, _ = corrected(rows_of(pixels), IsrConfig(dither="none", serial_overscan=serial))
     expect = 20000 + 4 * np.arange(64) if fit_type != "MEANCLIP" else np.full(64, 20000 + 4 * 31.5)
     np.testing.assert_allclose(overscan.serial, np.broadcast_to(expect, (16, 64)), rtol=1e-6)
+
+
+ORDER = {
+    "overscan.subtract_both": "5, 6, 9, 12 and 15",
+    "_to_image_unit": "5 - 9",
+    "crosstalk.subtract": "10",
+    "overscan.subtract_parallel": "12",
+    "linearity.linearize": "13",
+    "deferred_charge.correct": "14",
+    "stripe.trim": "15",
+    "amps.flag_bad_amps": "3, 7, 11",
+    "morphology.mask_shapes": "16 - 18, whole CCD",
+    "calibrations.subtract_bias": "19",
+    "calibrations.subtract_dark": "20",
+    "calibrations.add_flags": "19 - 21",
+    "masks.mask_not_finite": "22",
+    "morphology.widen_trails": "23, whole CCD",
+    "brighter_fatter.correct": "24, whole CCD",
+    "masks.mask_negative_variance": "25",
+    "flat.divide": "26",
+    "interpolation.fill_bad_regions": "28, whole CCD",
+    "interpolation.interpolate": "29, whole CCD",
+    "amp_offsets.correct": "30, whole CCD",
+}
+"""Steps of isr.md section 1 in their order; amps that are BAD as a whole are known before, flagged after the trim."""
+
+
+def test_the_page_has_the_documented_order():
+    """The calls of `correct` stand in the order of the reference, each with the number that it has there."""
+    lines = inspect.getsource(sequence.correct).splitlines()
+    found = {}
+    for name in ORDER:
+        places = [i for i, line in enumerate(lines) if re.search(rf"\b{re.escape(name)}\(", line)]
+        assert len(places) == 1, name
+        found[name] = places[0]
+    assert list(found.values()) == sorted(found.values())
+    for name, number in list(ORDER.items())[1:]:
+        assert lines[found[name]].endswith(f"# {number}"), lines[found[name]]
+
+
+def test_a_configuration_that_needs_no_whole_ccd_calls_no_step_that_does(monkeypatch):
+    """Slabs are corrected without `assemble`: only the steps marked "whole CCD" put a CCD together."""
+    from camcal_dask.isr import amp_offsets, brighter_fatter, interpolation, morphology
+
+    for module in (amp_offsets, brighter_fatter, interpolation, morphology):
+        monkeypatch.setattr(module, "assemble", lambda *_: pytest.fail("assembled"))
+    raw, _ = tiny_raw(1)
+    _, image, _ = corrected(rows_of(raw.values[0, 0]), IsrConfig(gains="nominal", mask_negative_variance=True))
+    assert np.isfinite(image).all()

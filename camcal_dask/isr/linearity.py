@@ -1,0 +1,13 @@
+"""Linearity (step 13; reference/isr.md 2.6)."""
+
+from __future__ import annotations
+
+from camcal_dask.isr.raw import FloatArray
+from camcal_dask.isr.tables import Prepared
+from camcal_dask.kernels.linearity import correct
+
+
+def linearize(pixels: FloatArray, tables: Prepared) -> None:
+    """Linearise (amp, y, x) [image unit] in place, if there is a linearizer."""
+    if tables.linearity is not None:
+        correct.linearize(pixels, tables.linearity, out=pixels)
