@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camcal_dask.campaign.past import record
+from camcal_dask.campaign.planning.plan import Found
 from camcal_dask.redact import redacted, redacted_command, redacted_values
 
 
@@ -83,7 +84,7 @@ def test_record_of_a_run_has_no_secret(monkeypatch):
 class _Plan:
     """As much of a plan as a record looks at."""
 
-    output, where, inputs, exposures, detectors, paired, elsewhere = "u/x", "", [], [], [], None, {}  # noqa: RUF012
+    output, where, inputs, exposures, detectors, found, elsewhere = "u/x", "", [], [], [], Found(), {}  # noqa: RUF012
 
     choice, absent = (), ()
 

@@ -47,6 +47,7 @@ class Task:
     run : carries the plan out; default: `each_detector`.
     steps : kinds of quanta of a recipe; default: one, a detector each, that reads raws.
     chained : see `Chained`.
+    certified : whether the product is a calibration that can be certified; statistics of a verification cannot.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Task:
     run: Callable[[Job], Outcome] | None = None
     steps: Callable[[Any], Sequence[Step]] | None = None
     chained: Chained = "chosen"
+    certified: bool = True
 
     def steps_of(self, recipe: Recipe) -> Sequence[Step]:
         """Kinds of quanta of a recipe, in order; the last one makes the product."""

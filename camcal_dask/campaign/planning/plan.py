@@ -133,7 +133,7 @@ class Plan:
     @property
     def is_calibration(self) -> bool:
         """Whether the product can be certified."""
-        return not self.candidate
+        return bool(task_of(self.recipe.task).certified)
 
     @property
     def bytes_read(self) -> int:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from camcal_dask.calibs.ptc.pairing import Paired
 from camcal_dask.calibs.ptc.pairs import Pairs
 from camcal_dask.campaign.planning import dataflow
-from camcal_dask.campaign.planning.plan import Plan
+from camcal_dask.campaign.planning.plan import Found, Plan
 from camcal_dask.campaign.planning.quanta import Quantum
 from camcal_dask.campaign.planning.recipe import load_recipe
 from camcal_dask.cli import main
@@ -69,7 +69,7 @@ def test_later_quanta_read_results_of_earlier_ones():
         "stack": (raws, ["bias"], ("levels of all detectors",), "flat"),
     }
     pairs = Paired(Pairs([(11, 12), (13, 14)], {}), xr.DataArray(np.zeros(4)), {})
-    assert reads(made_up("ptc", paired=pairs)) == {
+    assert reads(made_up("ptc", found=Found(pairs, tuple(pairs.pairs.pairs)))) == {
         "pairs": ((13, 14), ["bias"], (), kept),
         "ptc": ((), [], ("pairs of this detector",), "ptc"),
     }
@@ -125,7 +125,7 @@ def test_a_focal_plane_of_pairs_is_listed_in_seconds(tmp_path):
     exposures = range(2026081200000, 2026081200000 + 2 * 337)
     pairs = Paired(Pairs(list(zip(exposures[::2], exposures[1::2], strict=True)), {}), xr.DataArray(np.zeros(674)), {})
     plan = made_up("ptc", tuple(camera.science_detectors), exposures, ("bias", "dark", "flat", "defects"), "LSSTCam",
-                   paired=pairs)  # fmt: skip
+                   found=Found(pairs, tuple(pairs.pairs.pairs)))  # fmt: skip
     began = time.process_time()
     lines = [flow.text() for flow in dataflow.flows(plan)]
     dataflow.save(plan, str(tmp_path / "plan.json"))
