@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from camcal_dask.errors import RepoError
+from camcal_dask.repo.butler import exposures
 from tests.repo.conftest import CAMERA, EXPOSURES, record, write_bias
 
 
