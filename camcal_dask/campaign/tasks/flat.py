@@ -16,7 +16,7 @@ from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.tasks.stack import stack_quantum
 from camcal_dask.isr.blocks import isr
 from camcal_dask.kernels.light.flat_scale import Levels
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import small
 
 
 def run_flat(job: Job) -> Outcome:
@@ -57,7 +57,7 @@ def _solve(job: Job) -> tuple[list[float] | None, set[int]]:
         return None, set()
     table = solve(levels, plan.exposures, plan.instrument.amp_names, recipe.levels)
     table.attrs = {"provenance_id": job.provenance, "physical_filter": plan.physical_filter or ""}
-    products.write_dataset(job.uri.removesuffix(".zarr") + "-levels.zarr", table, overwrite=True)
+    small.write_dataset(job.uri.removesuffix(".zarr") + "-levels.zarr", table, overwrite=True)
     return table["exposure_scale"].values.tolist(), {q.detector for q in failed}
 
 

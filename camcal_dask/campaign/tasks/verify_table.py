@@ -13,7 +13,7 @@ from camcal_dask.campaign.past.record import made_as
 from camcal_dask.campaign.planning.quanta import Outcome, Quantum
 from camcal_dask.campaign.planning.recipe import TableRecipe
 from camcal_dask.campaign.running.job import Job, Place
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import products, small
 from camcal_dask.verify.judging.judge import failures
 from camcal_dask.verify.tables import TABLES, judge_table
 
@@ -37,7 +37,7 @@ def run_verify_table(job: Job) -> Outcome:
         candidate_provenance={str(d): made_as(ref) for d, ref in refs.items()},
         recipe=recipe.model_dump(mode="json"),
     )
-    products.write_dataset(job.uri, verdict, overwrite=True)
+    small.write_dataset(job.uri, verdict, overwrite=True)
     job.repo.register_product(plan.output, recipe.product, job.uri, [{"instrument": plan.instrument.name}])
     job.parts().clear()
     return job.outcome(verdict=verdict, failures=failures(verdict))

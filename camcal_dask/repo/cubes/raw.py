@@ -34,13 +34,12 @@ from camcal_dask.repo.cubes.products import (
     finished,
     finished_detectors,
     forget_opened,
-    open_dataset,
     open_product,
     open_products,
     product_record,
-    write_dataset,
     write_product,
 )
+from camcal_dask.repo.cubes.small import open_dataset, write_dataset
 from camcal_dask.repo.storage import files
 from camcal_dask.repo.storage.shards import (
     FORMAT,
