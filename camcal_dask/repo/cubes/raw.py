@@ -28,6 +28,7 @@ from zarr.storage import LocalStore
 
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.instruments import Instrument
+from camcal_dask.kernels.pixels.masks import FILL
 from camcal_dask.repo.cubes.products import (
     check_whole,
     create_product,
@@ -96,8 +97,6 @@ Int32Array = npt.NDArray[np.int32]
 
 N_SLOTS = 100_000
 """Exposures of one day and controller: exposure ids are day * 100000 + sequence number."""
-FILL = int(np.iinfo(np.int32).min)
-"""Value of raw pixels that were never written."""
 RAW_DIMS = ("exposure", "detector", "amp", "y", "x")
 RAW_COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle, typesize=4, blocksize=1 << 20)
 """Measured per core on full-size bias / flat frames, lz4-5 + bitshuffle in brackets: 7.2 / 3.1 times smaller
