@@ -15,7 +15,7 @@ import xarray as xr
 
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.butler.repository import Repo
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import products, small
 from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
 from camcal_dask.report.figures.images import product_images
@@ -68,7 +68,7 @@ def _verification(repo: Repo, statistics: xr.Dataset, instrument: str) -> None:
     judged = judge(statistics, "bias")
     verdict = statistics.merge(judged, compat="override", join="exact").assign_attrs(**judged.attrs, candidate_ids={})
     uri = files.join(repo.root, "cubes", RUN, "verifyBias.zarr")
-    products.write_dataset(uri, verdict, overwrite=True)
+    small.write_dataset(uri, verdict, overwrite=True)
     repo.register_product(RUN, "verifyBias", uri, [{"instrument": instrument}])
 
 

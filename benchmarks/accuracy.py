@@ -23,7 +23,7 @@ from camcal_dask.calibs.ptc.product import join_pairs
 from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import small
 from camcal_dask.simulate import ExposureSpec, SimulationConfig, ptc_set, simulate_exposure
 from camcal_dask.simulate.config import (
     BiasLevel,
@@ -88,7 +88,7 @@ def _curve(case: Case, workdir: Path, quick: bool) -> xr.Dataset:
     """Solved curve of one detector, kept in ``workdir``."""
     uri = str(workdir / f"{case.name}.zarr")
     if Path(uri).exists():
-        return products.open_dataset(uri)
+        return small.open_dataset(uri)
     pairs = _pairs(case)
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(lambda pair: _kept(case, pair, workdir, quick), pairs))
@@ -97,7 +97,7 @@ def _curve(case: Case, workdir: Path, quick: bool) -> xr.Dataset:
     # The outlier rule counts in sqrt(variance), which the scatter of 1500 pixels exceeds by far.
     config = PtcSolveConfig(fit_type="FULLCOVARIANCE", order=ORDER, full_well_sigma=4, n_sigma=60 if quick else 5)
     solved = solve(measured, config)
-    products.write_dataset(uri, solved)
+    small.write_dataset(uri, solved)
     return solved
 
 
@@ -113,8 +113,8 @@ def _kept(case: Case, pair: tuple[ExposureSpec, ExposureSpec], workdir: Path, qu
     """Statistics of one pair, from ``workdir`` if they are there."""
     uri = str(workdir / f"{case.name}_{pair[0].seq_num:03d}.zarr")
     if not Path(uri).exists():
-        products.write_dataset(uri, _measure(case, pair, quick))
-    return products.open_dataset(uri)
+        small.write_dataset(uri, _measure(case, pair, quick))
+    return small.open_dataset(uri)
 
 
 def _measure(case: Case, pair: tuple[ExposureSpec, ExposureSpec], quick: bool) -> xr.Dataset:

@@ -18,7 +18,7 @@ import xarray as xr
 from benchmarks._pages import first_paint_seconds, report_seconds
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.butler.repository import Repo, create_repo
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import small
 from camcal_dask.repo.storage import files
 from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.judging.query import compare, failed, table, worst
@@ -108,7 +108,7 @@ def fill(repo: Repo, n_exposures: int, instrument: str, *, night: int = NIGHT) -
         verdict = statistics.merge(judge(statistics, "bias"), compat="override", join="exact")
         verdict.attrs |= judge(statistics.isel(exposure=[0]), "bias").attrs
         uri = files.join(repo.root, "cubes", f"night/{day}", "verifyBias.zarr")
-        products.write_dataset(uri, verdict, overwrite=True)
+        small.write_dataset(uri, verdict, overwrite=True)
         repo.register_product(f"night/{day}", "verifyBias", uri, [{"instrument": instrument}])
         n_bytes += sum(path.stat().st_size for path in Path(uri).rglob("*") if path.is_file())
     return n_bytes

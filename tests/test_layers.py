@@ -31,7 +31,7 @@ ANYWHERE = {"errors", "config", "redact", "regular"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(ROOT.rglob("*.py"))
 HOMES = {
-    "lsst": {"repo"},
+    "lsst": {"repo/butler", "repo/formatter.py"},
     "zarr": {"repo"},
     "zarrs": {"repo"},
     "dask": {"repo", "isr", "calibs", "verify", "campaign"},

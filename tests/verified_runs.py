@@ -5,7 +5,7 @@ import xarray as xr
 
 from camcal_dask.campaign.past.record import RunRecord
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import products, small
 from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
 from camcal_dask.verify.judging.judge import judge
@@ -75,7 +75,7 @@ def add_verification(repo, run, verdict, uuids, candidate="bias"):
     """Write and register a verification of these datasets."""
     uri = files.join(repo.root, "cubes", run, "verifyBias.zarr")
     ids = {str(d): uuid for d, uuid in uuids.items()}
-    products.write_dataset(uri, verdict.assign_attrs(candidate=[candidate], candidate_ids=ids), overwrite=True)
+    small.write_dataset(uri, verdict.assign_attrs(candidate=[candidate], candidate_ids=ids), overwrite=True)
     repo.register_product(run, "verifyBias", uri, [{"instrument": "TinyCam"}])
     record = RunRecord(
         run=run,

@@ -169,6 +169,8 @@ class InstrumentSettings(Config):
     detector_max: int
     state_keywords: tuple[str, ...]
     """Header cards that must agree between exposures combined (raw_format.md 1.12)."""
+    known_bad_amps: dict[str, str] = {}
+    """Amps that are shown but not judged (``R42_S21_C07``), and why (verification.md 1.14 and 7.16)."""
     back_biased: bool = False
     """Whether the headers of sensors that are on tell of a back-side bias (``HVBIAS``, ``BSSVBS``)."""
 
@@ -256,7 +258,7 @@ def _restore(
     return Instrument(name, settings, MappingProxyType(detectors), MappingProxyType(filters))
 
 
-def _folders() -> dict[str, Traversable]:
+def folders() -> dict[str, Traversable]:
     """Folders of tables by camera: those of the package, then those in the folders of CAMCAL_INSTRUMENTS."""
     own = [Path(expanded(text)) for text in os.environ.get("CAMCAL_INSTRUMENTS", "").split(os.pathsep) if text]
     found = (p for root in (files("camcal_dask.instruments"), *own) for p in root.iterdir())
@@ -269,7 +271,7 @@ def _folders() -> dict[str, Traversable]:
 
 def instrument_names() -> tuple[str, ...]:
     """Names of the cameras that there are tables for, in the package or in a folder of ``CAMCAL_INSTRUMENTS``."""
-    return tuple(sorted(_folders()))
+    return tuple(sorted(folders()))
 
 
 @functools.cache
@@ -281,10 +283,10 @@ def get_instrument(name: str) -> Instrument:
     ConfigError
         If there is no camera of that name, or its tables are not consistent.
     """
-    folders = _folders()
-    if name not in folders:
-        raise ConfigError(f"unknown instrument {name!r}{nearest(name, folders)}")
-    return load_instrument(folders[name])
+    known = folders()
+    if name not in known:
+        raise ConfigError(f"unknown instrument {name!r}{nearest(name, known)}")
+    return load_instrument(known[name])
 
 
 def load_instrument(folder: Traversable) -> Instrument:

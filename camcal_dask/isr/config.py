@@ -8,6 +8,7 @@ import pydantic
 from pydantic import Field
 
 from camcal_dask.config import Config
+from camcal_dask.instruments.facts import itl_dips
 
 
 class OverscanConfig(Config):
@@ -106,18 +107,6 @@ class CrosstalkConfig(Config):
     """Least distance of the subtracted value from its median over the amp [electron]."""
 
 
-def _lsstcam_dips() -> dict[str, tuple[int, float]]:
-    """ITL sensors with dips: least width [pixel] and depth relative to the background (isr.md 2.21)."""
-    groups = {
-        (10, 0.0015): "R01_S10 R01_S11 R01_S20 R10_S10 R41_S00",
-        (8, 0.0030): "R01_S12",
-        (13, 0.0015): "R01_S21 R03_S20 R10_S22",
-        (15, 0.0010): "R01_S22 R02_S02 R02_S11 R02_S21 R03_S00 R03_S02 R10_S01 R41_S01 R43_S01",
-        (6, 0.0025): "R02_S10 R02_S12 R10_S02 R41_S21 R42_S02 R43_S11 R43_S20",
-    }
-    return {name: rule for rule, names in groups.items() for name in names.split()}
-
-
 class MorphologyConfig(Config):
     """Shapes that saturation leaves on E2V and ITL sensors (isr.md 2.9); whole CCDs, in electron."""
 
@@ -127,7 +116,7 @@ class MorphologyConfig(Config):
     """SUSPECT and ITL_DIP on columns below and above bright stars, on the sensors of ``itl_dips``."""
     itl_edge_bleed: bool = False
     """SAT on the flares of bleeds at the edges of ITL sensors, and on their sagging columns."""
-    itl_dips: dict[str, tuple[int, float]] = Field(default_factory=_lsstcam_dips)
+    itl_dips: dict[str, tuple[int, float]] = Field(default_factory=itl_dips)
     """Least width [pixel] and depth relative to the background, by detector name."""
 
     @property

@@ -1,5 +1,8 @@
 """How ``Butler.get`` opens a cube: many datasets on one path, chosen by data ID, lazily."""
 
+# It stands outside of `repo.butler`, where all other code that imports the Butler is: the names
+# ``camcal_dask.repo.formatter.CubeFormatter`` and ``RecordFormatter`` are written into every repository that exists.
+
 from __future__ import annotations
 
 from collections.abc import Mapping

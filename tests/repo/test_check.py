@@ -15,7 +15,7 @@ from camcal_dask.cli import main
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.repo.butler.repository import create_repo
 from camcal_dask.repo.check import check
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import products, small
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.incoming.ingest import ingest
 from camcal_dask.repo.storage import files, parts, shards
@@ -262,7 +262,7 @@ def test_what_older_versions_wrote_is_read_and_said_to_be_unverified(broken, mon
     uri = f"{broken.root}/cubes/u/me/bias/bias.zarr"
     shutil.rmtree(uri)
     with monkeypatch.context() as older:
-        for module in (shards, products):
+        for module in (shards, small):
             older.setattr(module, "CHECKSUM", GzipCodec())
         write_bias(uri, 2.0, detectors=(0, 1))
     for path in Path(uri).parent.rglob("*.json"):

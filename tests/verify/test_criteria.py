@@ -12,7 +12,6 @@ from camcal_dask.calibs.combined.numbers import DARK_NUMBERS
 from camcal_dask.calibs.flat.numbers import FLAT_NUMBERS
 from camcal_dask.errors import ConfigError
 from camcal_dask.verify.judging.criterion import digest, evaluate, names, with_thresholds
-from camcal_dask.verify.judging.known_bad import KNOWN_BAD
 from camcal_dask.verify.measuring.readout import READOUT
 from camcal_dask.verify.measuring.references import DERIVED
 from camcal_dask.verify.measuring.response import RESPONSE
@@ -88,10 +87,6 @@ def test_thresholds_are_overridden_by_id_and_change_the_hash():
     assert digest(changed) != digest(BIAS)
     with pytest.raises(ConfigError, match="did you mean 'bias.noise'"):
         with_thresholds(BIAS, {"bias.noize": 0.1})
-
-
-def test_known_bad_amps_have_reasons():
-    assert all(reason for table in KNOWN_BAD.values() for reason in table.values())
 
 
 def documented(c):

@@ -15,8 +15,8 @@ from camcal_dask.campaign.planning.recipe import Recipe
 from camcal_dask.errors import CamcalError, PlanError
 from camcal_dask.instruments.geometry import Amp, Detector, Instrument
 from camcal_dask.kernels.linearity.fit import SIGMA_OF_MAD
+from camcal_dask.kernels.pixels.masks import FILL
 from camcal_dask.repo.cubes import products
-from camcal_dask.repo.cubes.raw import FILL
 
 if TYPE_CHECKING:  # workers unpickle a plan, and they have no use for the Butler
     from camcal_dask.repo.butler.repository import Repo

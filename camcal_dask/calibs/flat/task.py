@@ -24,7 +24,7 @@ from camcal_dask.campaign.task import Task
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.kernels.light.flat_scale import Levels
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import small
 
 LEVELS = Step("levels")
 COMBINE = Step("stack", after=((LEVELS.name, "all"),))
@@ -96,7 +96,7 @@ def _solve(job: Job) -> tuple[list[float] | None, set[int]]:
         return None, set()
     table = solve(levels, plan.exposures, plan.instrument.amp_names, recipe.levels)
     table.attrs = {"provenance_id": job.provenance, "physical_filter": plan.physical_filter or ""}
-    products.write_dataset(job.uri.removesuffix(".zarr") + "-levels.zarr", table, overwrite=True)
+    small.write_dataset(job.uri.removesuffix(".zarr") + "-levels.zarr", table, overwrite=True)
     return table["exposure_scale"].values.tolist(), {q.detector for q in failed}
 
 

@@ -20,7 +20,7 @@ from camcal_dask.campaign.planning.request import Request, first_of, plan_raws
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.task import Task
 from camcal_dask.isr.blocks import isr
-from camcal_dask.repo.cubes import products, usable
+from camcal_dask.repo.cubes import products, small, usable
 from camcal_dask.repo.storage import files
 
 CURVES = "curves"
@@ -94,7 +94,7 @@ def run_linearity(job: Job) -> Outcome:
         ratios = _collected(job, RATIOS, able, partial(ratio_quantum, job.place))
         able = [] if ratios is None else sorted(ratios)
         for d in able:
-            products.write_dataset(_ratios_uri(job.place, d), ratios[d], overwrite=True)  # type: ignore[index]
+            small.write_dataset(_ratios_uri(job.place, d), ratios[d], overwrite=True)  # type: ignore[index]
     factors: xr.DataArray | None = None
     for i in range(recipe.linearity.normalization.rounds):
         trial = _collected(job, trial_name(i), able, partial(fit_quantum, job.place, factors=factors, trial=i))
@@ -140,7 +140,7 @@ def _ratio_table(
 
 def _fit(place: Place, detector: int, factors: xr.DataArray | None, trial: int | None) -> xr.Dataset:
     recipe = place.plan.recipe
-    ratios = products.open_dataset(_ratios_uri(place, detector)) if recipe.linearity.single_exposures else None
+    ratios = small.open_dataset(_ratios_uri(place, detector)) if recipe.linearity.single_exposures else None
     curves = _curves(place.plan, detector)
     made = fit(
         curves, recipe.linearity, normalization=factors, ratios=ratios, first_pass=trial == 0, final=trial is None

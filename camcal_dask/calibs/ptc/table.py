@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy.optimize import least_squares
 
 from camcal_dask.errors import DataError
 from camcal_dask.ingest.identifiers import unpack_exposure_id
+from camcal_dask.instruments.facts import vendors
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.linearity.proportionality import Proportionality, ends_early, proportionality
 from camcal_dask.verify.measuring.block import MeasureConfig
@@ -21,10 +21,6 @@ from camcal_dask.verify.measuring.references import expectations
 
 FloatArray = npt.NDArray[np.float64]
 
-A00_BANDS = MappingProxyType({"ITL": (-4.56e-6, 6.91e-7), "E2V": (-3.52e-6, -2.61e-6)})
-"""a00 [1/electron] of each vendor, both ends excluded, as upstream has them."""
-GAIN_SLOPES = MappingProxyType({"ITL": 0.00027e-2, "E2V": 0.00046e-2})
-"""Relative rise of the gain of a pair with its mean [1/adu] (DM-35790)."""
 GAIN_RANGE_ADU = (1_000.0, 25_000.0)
 """Means of the pairs whose gains are judged [adu]."""
 LINES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2))
@@ -62,7 +58,7 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
         {name: ptc[name] for name in ("gain", "gain_err", "noise", "noise_err", "a00", "turnoff", "chi2")}
     )
     slope, error = _row_mean_slope(weighted, ptc["gain"], _widths(ptc))
-    centre, half = _bands(table["vendor"].values, A00_BANDS)
+    centre, half = _bands(table["vendor"].values)
     table = table.assign(
         noise_scatter=weighted["noise_adu"].std("pair"),
         overscan_noise=overscan,
@@ -92,7 +88,7 @@ def gain_table(ptc: xr.Dataset) -> xr.Dataset:
     """Gains of the single pairs of `GAIN_RANGE_ADU`: rows (exposure, detector, amp), exposure the first of the pair.
 
     ``gain_flux_corrected`` is free of the brighter-fatter effect: by the curve's model, for an amp without one by the
-    slope of its vendor (`GAIN_SLOPES`).
+    slope of its vendor (`camcal_dask.instruments.facts.vendors`).
 
     Raises
     ------
@@ -106,7 +102,7 @@ def gain_table(ptc: xr.Dataset) -> xr.Dataset:
         raise DataError(f"no flat pair has a mean between {low:.0f} and {high:.0f} adu; take one there")
     pairs = ptc.isel(pair=chosen)
     table = nominal(ptc)
-    slopes = xr.DataArray([GAIN_SLOPES.get(v, 0.0) for v in table["vendor"].values], dims="detector")
+    slopes = xr.DataArray([_gain_slope(str(v)) for v in table["vendor"].values], dims="detector")
     mean = pairs["raw_mean"].where(pairs["valid"])
     pair_gain = 1 / (1 / pairs["pair_gain"] - pairs["raw_delta"] ** 2 / (2 * mean))  # of means made equal
     signal = mean * ptc["gain"]
@@ -165,8 +161,15 @@ def nominal(ptc: xr.Dataset) -> xr.Dataset:
     )
 
 
-def _bands(vendors: npt.NDArray[np.str_], bands: Mapping[str, tuple[float, float]]) -> tuple[FloatArray, FloatArray]:
-    ends = np.array([bands.get(str(v), (np.nan, np.nan)) for v in vendors])
+def _gain_slope(vendor: str) -> float:
+    known = vendors().get(vendor)
+    return 0.0 if known is None else known.gain_slope
+
+
+def _bands(names: npt.NDArray[np.str_]) -> tuple[FloatArray, FloatArray]:
+    """Centres and half widths of the bands of a00 [1/electron], by the vendors' names; NaN for one without."""
+    bands = {name: vendor.a00 for name, vendor in vendors().items()}
+    ends = np.array([bands.get(str(name), (np.nan, np.nan)) for name in names])
     return ends.mean(axis=1), np.diff(ends, axis=1)[:, 0] / 2
 
 

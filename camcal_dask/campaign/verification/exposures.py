@@ -29,7 +29,7 @@ from camcal_dask.errors import PlanError, RepoError
 from camcal_dask.isr.applied import GAINS
 from camcal_dask.isr.blocks import isr
 from camcal_dask.repo.butler.lookup import CalibRef
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import small
 from camcal_dask.repo.storage.shards import check_format, cube_exists
 from camcal_dask.verify.judging.judge import failures, judge
 from camcal_dask.verify.measuring.raft import raft_correlations
@@ -123,7 +123,7 @@ def run_verify(job: Job) -> Outcome:
         references=_references(plan, statistics),
         recipe=recipe.model_dump(mode="json"),
     )
-    products.write_dataset(uri, verdict, overwrite=True)
+    small.write_dataset(uri, verdict, overwrite=True)
     job.repo.register_product(plan.output, recipe.product, uri, [{"instrument": plan.instrument.name}])
     if not any(o.status == "failed" for o in job.tracker.outcomes.values()):
         job.parts().clear()
@@ -134,7 +134,7 @@ def _earlier(job: Job) -> xr.Dataset | None:
     """Verdict of an earlier run, if it has all detectors and nothing that decides it has changed."""
     if not cube_exists(job.uri) or check_format(job.uri, "dataset").get("provenance_id") != job.provenance:
         return None
-    verdict = products.open_dataset(job.uri)
+    verdict = small.open_dataset(job.uri)
     return verdict if set(verdict["detector"].values.tolist()) >= set(job.plan.detectors) else None
 
 

@@ -17,7 +17,7 @@ from camcal_dask.campaign.running.job import Job, Place
 from camcal_dask.campaign.task import Task
 from camcal_dask.campaign.verification.recipe import TableRecipe
 from camcal_dask.errors import RepoError
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import products, small
 from camcal_dask.verify.judging.judge import failures
 from camcal_dask.verify.judging.tables import judge_table
 from camcal_dask.verify.verdict import verdict_of
@@ -58,7 +58,7 @@ def run_verify_table(job: Job) -> Outcome:
         candidate_provenance={str(d): made_as(ref) for d, ref in refs.items()},
         recipe=recipe.model_dump(mode="json"),
     )
-    products.write_dataset(job.uri, verdict, overwrite=True)
+    small.write_dataset(job.uri, verdict, overwrite=True)
     job.repo.register_product(plan.output, recipe.product, job.uri, [{"instrument": plan.instrument.name}])
     job.parts().clear()
     return job.outcome(verdict=verdict, failures=failures(verdict))

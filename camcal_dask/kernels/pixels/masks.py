@@ -1,4 +1,4 @@
-"""Mask planes: names, bit numbers and bit values (reference/isr.md section 3).
+"""Mask planes (names, bit numbers and bit values: reference/isr.md section 3), and the value of a lost raw pixel.
 
 Bits 0-10 are those of the LSST stack; 11-14, assigned in order of first use upstream,
 are fixed here so that masks of different runs can be combined.
@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import MappingProxyType
+
+import numpy as np
+
+FILL = np.int32(np.iinfo(np.int32).min)
+"""Raw value of a pixel that was never written."""
 
 MASK_PLANES = MappingProxyType(
     {

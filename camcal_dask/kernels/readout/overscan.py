@@ -15,6 +15,7 @@ import numpy as np
 from camcal_dask.kernels.arrays import BoolArray, FloatArray, Int32Array, Mask, Pixels, WordArray
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.masks import BAD, SAT
+from camcal_dask.kernels.pixels.masks import FILL as FILL
 from camcal_dask.kernels.readout.overscan_curves import SCALARS, smooth_levels, strip_level
 from camcal_dask.kernels.simulator.random import uniform_row
 from camcal_dask.kernels.statistics.moments import (
@@ -26,9 +27,6 @@ from camcal_dask.kernels.statistics.moments import (
     sort_columns,
     sorting_network,
 )
-
-FILL = np.int32(np.iinfo(np.int32).min)
-"""Raw value of a pixel that was never written."""
 
 REJECT = BAD | SAT
 _EDGE = 5  # columns at each end that the smoothing test leaves alone; also neighbours used to fill a gap

@@ -40,10 +40,8 @@ def certify(
     ----------
     source : str
         RUN, or CHAINED collection of RUNs: of every data ID the first dataset in its order.
-    dataset_type : str
-        What to certify.
-    collection : str
-        Where.
+    dataset_type, collection : str
+        What to certify, and where.
     begin, end : Moment
         Half-open range in TAI; None is unbounded, as is what lies before 1970 or after 2100.
     instrument : str, optional
@@ -57,8 +55,7 @@ def certify(
     Raises
     ------
     RepoError
-        If the range is empty or no time, nothing is there, the source is a CALIBRATION collection, or the range of
-        another certified dataset overlaps.
+        If the range is empty or no time, the source holds none or is a CALIBRATION collection, or ranges overlap.
     """
     timespan = validity(begin, end, f"certify {dataset_type} of {source}")
     arranging.check_kind(repo, collection, "CALIBRATION")

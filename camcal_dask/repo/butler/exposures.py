@@ -67,10 +67,7 @@ def exposures(
     names = opened.instruments(repo) if one is None else (opened.instrument(repo, one).name,)
     table: list[dict[str, Any]] = []
     for name in names:
-        try:
-            pairs, rows = _query_raws(repo, where, name, [schema.raw_run(name)], dict(bind or {}))
-        except USER_ERRORS as error:
-            raise RepoError(f"exposures where {where!r}: {str(error).strip()}") from error
+        pairs, rows = _query_raws(repo, where, name, [schema.raw_run(name)], dict(bind or {}), "exposures")
         counts = Counter(exposure for exposure, _ in pairs)
         table += [_listed(row) | {"instrument": name, "n_detectors": counts[row.id]} for row in rows]
     columns = {c: pd.Series([row[c] for row in table], dtype=kind) for c, kind in _COLUMNS.items()}
@@ -116,9 +113,8 @@ def raws(
     -------
     xr.DataArray
         ``raw`` (exposure, detector, amp, y, x) int32 [adu], lazy and without dask: select first, then
-        ``.chunk(exposure=1, detector=1, amp=-1, y=-1, x=-1)`` for exposures or
-        ``.chunk(exposure=-1, detector=1, amp=-1, y=256, x=-1)`` for stacks.  A detector that an
-        exposure lacks is FILL.
+        ``.chunk(exposure=1, detector=1, amp=-1, y=-1, x=-1)`` for exposures or ``.chunk(exposure=-1, detector=1,
+        amp=-1, y=256, x=-1)`` for stacks.  A detector that an exposure lacks is FILL.
 
     Raises
     ------
@@ -132,22 +128,23 @@ def raws(
     where = selection.with_detectors(where, camera, detectors, bind)
     search = [schema.raw_run(camera.name)] if collections is None else _as_list(collections)
     arranging.flatten(repo, search)  # names an unknown collection better than the Butler does
-    try:
-        pairs, rows = _query_raws(repo, where, camera.name, search, bind)
-        if not pairs:
-            raise RepoError(_explain(repo, where, camera, search, bind))
-    except USER_ERRORS as error:
-        raise RepoError(f"raws where {where!r}: {str(error).strip()}") from error
+    pairs, rows = _query_raws(repo, where, camera.name, search, bind, "raws")
+    if not pairs:
+        raise RepoError(_explain(repo, where, camera, search, bind))
     return selection.raw_array(repo.root, camera, [selection.from_record(r) for r in rows][:limit], pairs)
 
 
 def _query_raws(
-    repo: Opened, where: str, instrument: str, search: Names, bind: dict[str, Any]
+    repo: Opened, where: str, instrument: str, search: Names, bind: dict[str, Any], what: str
 ) -> tuple[set[tuple[int, int]], list[Any]]:
-    with repo.butler.query() as query:
-        found = query.join_dataset_search("raw", search).where(where, bind=bind, instrument=instrument)
-        pairs = {(int(i["exposure"]), int(i["detector"])) for i in found.data_ids(["exposure", "detector"])}
-        rows = list(found.dimension_records("exposure")) if pairs else []
+    """(exposure, detector) of the raws that satisfy an expression, and the records of the exposures by id."""
+    try:
+        with repo.butler.query() as query:
+            found = query.join_dataset_search("raw", search).where(where, bind=bind, instrument=instrument)
+            pairs = {(int(i["exposure"]), int(i["detector"])) for i in found.data_ids(["exposure", "detector"])}
+            rows = list(found.dimension_records("exposure")) if pairs else []
+    except USER_ERRORS as error:
+        raise RepoError(f"{what} where {where!r}: {str(error).strip()}") from error
     return pairs, sorted(rows, key=lambda row: row.id)
 
 

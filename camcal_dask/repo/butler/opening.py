@@ -35,7 +35,6 @@ def open_dataset(
     Parameters
     ----------
     dataset_type : str
-        For example ``"bias"``.
     run, collections : str or list of str
         Where to search: a RUN, or any collections; with CALIBRATION collections ``exposure`` is needed.
     exposure : int, optional
@@ -53,16 +52,14 @@ def open_dataset(
     where = run if run is not None else collections
     if where is None:
         raise RepoError(f"{dataset_type}: say where to search: run='...' or collections=[...]")
-    refs: dict[int | None, CalibRef]
     if exposure is None:
         refs, camera = _first(repo, dataset_type, where, instrument)
         wanted = None if detector is None else opened.instrument(repo, camera).detector_ids(detector)
     else:
-        chosen_camera = opened.instrument(repo, instrument)
-        wanted = None if detector is None else chosen_camera.detector_ids(detector)
-        one, asked = integer(exposure, "exposure"), wanted or list(chosen_camera.detectors)
-        found = calibs.find_calibs(repo, dataset_type, one, asked, where, instrument=chosen_camera.name, required=False)
-        refs = {place[1]: ref for place, ref in found.items()}
+        chosen = opened.instrument(repo, instrument)
+        wanted = None if detector is None else chosen.detector_ids(detector)
+        asked = wanted or list(chosen.detectors)
+        refs = _valid(repo, dataset_type, integer(exposure, "exposure"), asked, where, chosen.name)
     lacking = sorted(set(wanted or ()) - set(refs))  # type: ignore[arg-type]
     if not refs or lacking:
         which = f" for detectors {lacking}" if lacking else ""
@@ -71,8 +68,16 @@ def open_dataset(
         )
     if None in refs:
         return cubes.open_dataset(refs[None].uri)
-    chosen = [refs[d] for d in (wanted or sorted(refs))]  # type: ignore[arg-type]
-    return cubes.open_products([(ref.uri, int(ref.detector)) for ref in chosen])  # type: ignore[arg-type]
+    ordered = [refs[d] for d in (wanted or sorted(refs))]  # type: ignore[arg-type]
+    return cubes.open_products([(ref.uri, int(ref.detector)) for ref in ordered])  # type: ignore[arg-type]
+
+
+def _valid(
+    repo: Opened, dataset_type: str, exposure: int, detectors: list[int], search: Names, instrument: str
+) -> dict[int | None, CalibRef]:
+    """Calibration of each detector that has one valid for the exposure."""
+    found = calibs.find_calibs(repo, dataset_type, exposure, detectors, search, instrument=instrument, required=False)
+    return {detector: ref for (_, detector), ref in found.items()}
 
 
 def _first(

@@ -1,4 +1,4 @@
-"""Product cubes (one shard a detector) and small cubes (statistics, written whole).
+"""Product cubes: one shard a detector and variable.
 
 A product is visible detector by detector: `write_product` writes the shards of one detector and
 then its marker; `open_product` shows only detectors that have one, and the registry refuses
@@ -9,112 +9,42 @@ from __future__ import annotations
 
 import functools
 import re
-import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 import zarr
-from xarray.backends import BackendArray
-from xarray.core import indexing
-from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from camcal_dask.errors import DataError, RepoError
-from camcal_dask.repo.cubes import statistics
+from camcal_dask.repo.cubes.sharded import ShardedArray
+from camcal_dask.repo.cubes.small import from_zarr, to_zarr, without_marks
 from camcal_dask.repo.storage import files, objects
-from camcal_dask.repo.storage.kept import forget, kept
+from camcal_dask.repo.storage.kept import forget
 from camcal_dask.repo.storage.shards import (
-    CHECKSUM,
     FORMAT,
     REMEDY,
-    Selection,
-    arrays_of,
-    check_chunks,
     check_format,
     create_array,
     cube_exists,
     cube_kind,
-    every_chunk_written,
     lazy_variable,
     metadata_text,
     opened,
-    pick,
     plain,
     publish,
     read_into,
     shard_path,
-    span,
     write_metadata,
     write_shard,
-    zarr_store,
 )
 
 _SIZES = "camcal_bytes"
 """Key of a marker: bytes of every shard."""
 _MARKER = re.compile(r"(0|[1-9][0-9]*)\.json", re.ASCII)
-
-
-class ShardedArray(BackendArray):
-    """One variable (detector, ...) of products, each detector from its own place; picklable.
-
-    Parameters
-    ----------
-    name : str
-        Of the variable.
-    parts : sequence of (uri, index)
-        Product cube and position in it, for each detector.
-    inner : tuple of int
-        Shape of one detector.
-    dtype : np.dtype
-        Of the pixels.
-    keep : bool
-        Whole detectors stay in memory, read-only, for the next time; see `camcal_dask.repo.storage.kept`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        parts: Sequence[tuple[str, int]],
-        inner: tuple[int, ...],
-        dtype: np.dtype[Any],
-        *,
-        keep: bool = False,
-    ) -> None:
-        self.keep = keep
-        self.uris = tuple(dict.fromkeys(uri for uri, _ in parts))
-        self.places = np.array([(self.uris.index(uri), index) for uri, index in parts], dtype=np.int32)
-        self.name, self.shape, self.dtype = name, (len(parts), *inner), dtype
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Read; ``key`` is xarray's."""
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._select)
-
-    def _select(self, key: Selection) -> npt.NDArray[Any]:
-        spans = [span(k, n) for k, n in zip(key, self.shape, strict=True)]
-        places = self.places[spans[0][0]][spans[0][1]]
-        inner = tuple(part for part, _ in spans[1:])
-        if self.keep and len(places) == 1 and inner == tuple(slice(0, n) for n in self.shape[1:]):
-            uri, index = places[0].tolist()
-            array = files.join(self.uris[uri], self.name)
-            out = kept(array, index, lambda: self._read(array, index))[None]
-            return pick(out, key, [None, *(local for _, local in spans[1:])])
-        out = np.empty((len(places), *(part.stop - part.start for part in inner)), dtype=self.dtype)
-        for i, (uri, index) in enumerate(places.tolist()):
-            array = files.join(self.uris[uri], self.name)
-            read_into(array, (index, *inner), out[i, ...], f"detector index {index}")
-        return pick(out, key, [None, *(local for _, local in spans[1:])])
-
-    def _read(self, array: str, index: int) -> npt.NDArray[Any]:
-        out = np.empty(self.shape[1:], dtype=self.dtype)
-        read_into(array, (index, *(slice(0, n) for n in out.shape)), out, f"detector index {index}")
-        return out
-
-
-# ---------------------------------------------------------------------------- product cubes
 
 
 def create_product(uri: str, template: xr.Dataset) -> None:
@@ -149,7 +79,7 @@ def _lay_out(path: Any, template: xr.Dataset) -> None:
     small = template.drop_vars(sharded).assign_attrs(
         {"camcal_kind": "product", "camcal_format": FORMAT, "camcal_sharded": [str(n) for n in sharded]}
     )
-    _to_zarr(small, path)
+    to_zarr(small, path)
     group = zarr.open_group(LocalStore(path), mode="r+")
     for name in sharded:
         v = template[name]
@@ -440,7 +370,7 @@ def open_products(parts: Sequence[tuple[str, int]], *, keep: bool = False) -> xr
 
 def _base(uri: str) -> xr.Dataset:
     """Coordinates, small variables and attributes of a product, in memory."""
-    return _from_zarr(uri, drop=check_format(uri, "product")["camcal_sharded"])
+    return from_zarr(uri, drop=check_format(uri, "product")["camcal_sharded"])
 
 
 @functools.lru_cache(maxsize=64)
@@ -467,7 +397,7 @@ def _lazy(parts: Sequence[tuple[str, int]], *, keep: bool = False) -> dict[str, 
     variables = {}
     for name, (dims, shape, dtype) in layout.items():
         lazy = ShardedArray(name, parts, shape[1:], np.dtype(dtype), keep=keep)
-        attrs = _ours_off(opened(files.join(first, name)).attrs.asdict())
+        attrs = without_marks(opened(files.join(first, name)).attrs.asdict())
         variables[name] = lazy_variable(dims, lazy, attrs)
     return variables
 
@@ -480,87 +410,3 @@ def _layout(uri: str) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], str]]
         dims = tuple(str(d) for d in array.metadata.dimension_names)  # type: ignore[union-attr]
         layout[name] = (dims, (0, *array.shape[1:]), str(array.dtype))
     return layout
-
-
-# ---------------------------------------------------------------------------- small cubes
-
-
-def write_dataset(uri: str, dataset: xr.Dataset, *, overwrite: bool = False) -> None:
-    """Write a small Dataset (statistics, tables) whole and atomically.
-
-    Raises
-    ------
-    RepoError
-        If something is there and ``overwrite`` is not set.
-    """
-    index = {statistics.INDEX: statistics.index_of(dataset)}
-    stamped = dataset.assign_attrs({"camcal_kind": "dataset", "camcal_format": FORMAT, **index})
-    with files.staging(uri) as stage:
-        _to_zarr(stamped, stage / "cube", chunked=True)
-        if not publish(stage / "cube", uri, overwrite=overwrite):
-            raise RepoError(f"{uri}: exists already; choose another output collection")
-
-
-def open_dataset(uri: str) -> xr.Dataset:
-    """Read what `write_dataset` wrote, into memory, verified."""
-    check_format(uri, "dataset")
-    return _from_zarr(uri)
-
-
-def _to_zarr(dataset: xr.Dataset, path: Any, *, chunked: bool = False) -> None:
-    """Write with xarray; text as variable-length strings, the only kind with a zarr v3 specification.
-
-    ``chunked`` cuts the arrays as queries read them (`statistics.chunks_of`).
-    """
-    texts = {n: v.astype(np.dtypes.StringDType()) for n, v in dataset.variables.items() if v.dtype.kind in "OU"}
-    ready = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
-    ready = ready.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
-    ready.attrs = plain(dataset.attrs)
-    chunks = {
-        n: statistics.chunks_of(v.dims, v.shape, v.dtype.itemsize)
-        for n, v in ready.data_vars.items()
-        if chunked and v.ndim
-    }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="zarr")
-        encoding: dict[Hashable, dict[str, Any]] = {
-            n: {"compressors": [ZstdCodec(), CHECKSUM]} for n in ready.variables
-        }
-        for name, shape in chunks.items():
-            encoding[name]["chunks"] = shape
-        with every_chunk_written():
-            ready.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-
-
-def _from_zarr(uri: str, drop: Sequence[str] = ()) -> xr.Dataset:
-    """Read all variables of a group, but some, into memory; xarray knows their encodings, and nothing of lost chunks.
-
-    Raises
-    ------
-    DataError
-        If one is damaged or lost.
-    """
-    names = [name for name in arrays_of(uri) if name not in drop]
-    try:
-        dataset = xr.open_zarr(
-            zarr_store(uri, read_only=True), chunks=None, consolidated=False, zarr_format=3, drop_variables=list(drop)
-        )
-        dataset = dataset.load()
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
-        raise DataError(f"{uri}: cannot be read ({error}): damaged; {REMEDY}") from error
-    check_chunks(uri, names)
-    texts = {n: _fixed_text(v) for n, v in dataset.variables.items() if v.dtype.kind == "T"}
-    dataset = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
-    dataset = dataset.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
-    for variable in (dataset, *dataset.variables.values()):
-        variable.attrs = _ours_off(variable.attrs)
-    return cast(xr.Dataset, dataset)
-
-
-def _ours_off(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in attrs.items() if not str(k).startswith("camcal_")}
-
-
-def _fixed_text(variable: xr.Variable) -> xr.Variable:
-    values = np.array(variable.values.tolist(), dtype=str).reshape(variable.shape)
-    return xr.Variable(variable.dims, values, variable.attrs)

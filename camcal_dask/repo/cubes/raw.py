@@ -28,19 +28,19 @@ from zarr.storage import LocalStore
 
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.instruments import Instrument
+from camcal_dask.kernels.pixels.masks import FILL
 from camcal_dask.repo.cubes.products import (
     check_whole,
     create_product,
     finished,
     finished_detectors,
     forget_opened,
-    open_dataset,
     open_product,
     open_products,
     product_record,
-    write_dataset,
     write_product,
 )
+from camcal_dask.repo.cubes.small import open_dataset, write_dataset
 from camcal_dask.repo.storage import files
 from camcal_dask.repo.storage.shards import (
     FORMAT,
@@ -97,8 +97,6 @@ Int32Array = npt.NDArray[np.int32]
 
 N_SLOTS = 100_000
 """Exposures of one day and controller: exposure ids are day * 100000 + sequence number."""
-FILL = int(np.iinfo(np.int32).min)
-"""Value of raw pixels that were never written."""
 RAW_DIMS = ("exposure", "detector", "amp", "y", "x")
 RAW_COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle, typesize=4, blocksize=1 << 20)
 """Measured per core on full-size bias / flat frames, lz4-5 + bitshuffle in brackets: 7.2 / 3.1 times smaller

@@ -1,6 +1,6 @@
 """Statistics cubes of many runs and nights as one lazy Dataset.
 
-A cube is written whole (`products.write_dataset`) with an index among its attributes: names, shapes and the values of
+A cube is written whole (`small.write_dataset`) with an index among its attributes: names, shapes and the values of
 all coordinates.  Opening reads one file a run; an array is opened when it is asked for, and a number of every amp of
 1000 exposures of the LSST Camera is 24 MB in a dozen chunks, read in some hundredths of a second.
 """

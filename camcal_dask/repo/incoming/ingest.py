@@ -27,7 +27,7 @@ from camcal_dask.config import expanded
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.ingest.photodiode import is_reading
-from camcal_dask.repo.incoming.ingest_file import FileResult, ingest_file, shown
+from camcal_dask.repo.incoming.ingest_file import FileResult, Status, ingest_file, shown
 from camcal_dask.repo.incoming.photodiode import ingest_readings
 
 if TYPE_CHECKING:
@@ -83,6 +83,12 @@ class IngestSummary:
             setattr(self, result.status, getattr(self, result.status) + 1)
         if result.remarks:
             self.remarks[result.path] = result.remarks
+
+    def add_reading(self, path: str, status: Status, reason: str) -> None:
+        """Count one photodiode reading."""
+        self.readings[status] += 1
+        if reason:
+            self.failed[path] = reason
 
     def add_all(self, results: Iterable[FileResult]) -> None:
         """Count some files."""
@@ -218,7 +224,7 @@ def ingest(
     accept_checksum : bool
         Take files that do not match their ``DATASUM``, ``ZDATASUM`` or ``CHECKSUM``, with a remark.
     progress : callable, optional
-        Called on the client with the `FileResult` of every file.
+        Called here with the `FileResult` of every file.
 
     Returns
     -------
@@ -227,20 +233,30 @@ def ingest(
 
     Raises
     ------
-    DataError
-        If there are no files.
-    RepoError
-        If the repository was opened for reading.
+    DataError, RepoError
+        If there are no files; if the repository was opened for reading.
     """
     begin = time.perf_counter()
     found = find_files(paths)
     if not repo.writeable:
         raise RepoError(f"{repo.root}: opened for reading; ingest needs open_repo(root, writeable=True)")
-    summary, registrar, call = IngestSummary(), _Registrar(repo), uuid.uuid4().hex
-    instruments = repo.instruments
+    summary, call, instruments = IngestSummary(), uuid.uuid4().hex, repo.instruments
     readings = [path for path in found if is_reading(path)]
-    raws = [path for path in found if not is_reading(path)]
-    tasks = ((repo.root, instruments, path, replace, call, accept_checksum) for path in raws)
+    tasks = ((repo.root, instruments, p, replace, call, accept_checksum) for p in found if not is_reading(p))
+    _ingest_raws(repo, tasks, client, summary, progress)
+    for path, (status, reason) in ingest_readings(repo, readings, replace=replace).items():
+        summary.add_reading(path, status, reason)
+        if progress is not None:
+            progress(FileResult(path, status, reason))
+    summary.seconds = time.perf_counter() - begin
+    return summary
+
+
+def _ingest_raws(
+    repo: Repo, tasks: Iterator[Any], client: Client | None, summary: IngestSummary, progress: Progress | None
+) -> None:
+    """Work on files, register what is written in batches, and count."""
+    registrar = _Registrar(repo)
     with _executor(client) as (executor, threads):
         for answer in _run(executor, tasks, _TASKS_PER_THREAD * threads):
             result = registrar.settle(answer)
@@ -248,13 +264,6 @@ def ingest(
                 progress(result)
             summary.add_all(registrar.add(result))
         summary.add_all(registrar.flush())
-    for path, (status, reason) in ingest_readings(repo, readings, replace=replace).items():
-        summary.readings[status] += 1
-        summary.failed |= {path: reason} if reason else {}
-        if progress is not None:
-            progress(FileResult(path, status, reason))
-    summary.seconds = time.perf_counter() - begin
-    return summary
 
 
 @contextmanager

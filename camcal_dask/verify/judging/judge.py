@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from camcal_dask.errors import ConfigError
+from camcal_dask.instruments.facts import known_bad_amps
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.verify.judging.criterion import (
     LEVEL_DIMS,
@@ -26,7 +27,6 @@ from camcal_dask.verify.judging.criterion import (
     to_json,
     with_thresholds,
 )
-from camcal_dask.verify.judging.known_bad import KNOWN_BAD
 from camcal_dask.verify.measuring.references import DERIVED, complete
 from camcal_dask.verify.verdict import criteria_of
 
@@ -247,7 +247,7 @@ def _status(
 
 def _known_bad(statistics: xr.Dataset, known_bad: Collection[tuple[str, str]] | None) -> xr.DataArray:
     instrument = statistics.attrs.get("instrument", "")
-    pairs = KNOWN_BAD.get(instrument, {}) if known_bad is None else known_bad
+    pairs = known_bad_amps(instrument) if known_bad is None else known_bad
     labels = detector_names(statistics)
     amps = [str(a) for a in statistics["amp"].values]
     table = [[(label, amp) in pairs for amp in amps] for label in labels]

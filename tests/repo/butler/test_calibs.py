@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from camcal_dask.errors import RepoError
+from camcal_dask.repo.butler import exposures
 from tests.repo.conftest import CAMERA, EXPOSURES, record, write_bias
 
 
@@ -19,7 +20,7 @@ from tests.repo.conftest import CAMERA, EXPOSURES, record, write_bias
     ],
 )
 def test_look_up_agrees_with_the_butler(certified_reader, exposure, detector, run):
-    row = certified_reader._exposure_rows(CAMERA, [exposure])[0]
+    row = exposures.exposures_by_id(certified_reader, CAMERA, [exposure])[0]
     theirs = certified_reader.butler.find_dataset(
         "bias", instrument=CAMERA, detector=detector, collections="TinyCam/calib", timespan=row.timespan
     )

@@ -1,4 +1,4 @@
-"""Product cubes and small cubes: visible when whole, re-runnable, one detector never costs the others."""
+"""Product cubes: visible when whole, re-runnable, one detector never costs the others."""
 
 import pickle
 
@@ -8,6 +8,7 @@ import xarray as xr
 
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.repo.cubes import raw as cubes
+from camcal_dask.repo.cubes import sharded
 from tests.repo.conftest import bias_template, write_bias
 
 SHAPE = (16, 50, 36)
@@ -130,54 +131,10 @@ def test_lazy_until_asked_and_picklable(uri, monkeypatch):
     product = cubes.open_product(uri)
     assert len(pickle.dumps(product["image"].variable._data)) < 2000
     assert len(product._repr_html_()) < 30_000
-    from camcal_dask.repo.cubes import products
-
-    monkeypatch.setattr(products, "read_into", None)
+    monkeypatch.setattr(sharded, "read_into", None)
     part = product.isel(detector=[0, 1], y=slice(10)).chunk(detector=1)
     with pytest.raises(TypeError, match="not callable"):
         part["image"].compute(scheduler="synchronous")
-
-
-def statistics():
-    return xr.Dataset(
-        {
-            "read_noise": (("exposure", "amp"), np.array([[1.5, np.nan]]), {"units": "adu"}),
-            "status": (("amp",), np.array(["pass", "fail"])),
-            "good": (("amp",), np.array([True, False])),
-            "n": (("amp",), np.array([3, -4], dtype=np.int32)),
-        },
-        coords={"exposure": [2026081200001], "amp": ["C10", "C11"], "time": ("exposure", np.array([1], "M8[ns]"))},
-        attrs={"limits": {"noise": [1, 2]}, "n_amp": np.int64(2), "nothing": None},
-    )
-
-
-def test_small_cubes_round_trip(tmp_path):
-    uri = str(tmp_path / "stats.zarr")
-    cubes.write_dataset(uri, statistics())
-    found = cubes.open_dataset(uri)
-    expected = statistics().assign_attrs(n_amp=2)
-    xr.testing.assert_identical(found, expected)
-    assert found["n"].dtype == np.int32
-    assert cubes.cube_kind(uri) == "dataset"
-
-
-def test_small_cubes_are_replaced_only_on_demand(tmp_path):
-    uri = str(tmp_path / "stats.zarr")
-    cubes.write_dataset(uri, statistics())
-    with pytest.raises(RepoError, match="exists already"):
-        cubes.write_dataset(uri, statistics())
-    cubes.write_dataset(uri, statistics().isel(amp=[0]), overwrite=True)
-    assert cubes.open_dataset(uri).sizes["amp"] == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["stats.zarr"]
-
-
-def test_a_cube_of_another_kind_is_named(tmp_path):
-    uri = str(tmp_path / "stats.zarr")
-    cubes.write_dataset(uri, statistics())
-    with pytest.raises(RepoError, match="holds 'dataset', expected a 'product'"):
-        cubes.open_product(uri)
-    with pytest.raises(RepoError, match="no camcal_dask cube"):
-        cubes.cube_kind(str(tmp_path))
 
 
 def test_one_number_a_detector_comes_back(tmp_path):

@@ -10,7 +10,7 @@ import xarray as xr
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.butler.repository import create_repo
-from camcal_dask.repo.cubes import products, statistics
+from camcal_dask.repo.cubes import small, statistics
 from camcal_dask.repo.storage.shards import write_metadata
 
 CAMERA = get_instrument("TinyCam")
@@ -51,7 +51,7 @@ def opened(tmp_path):
         for run, dataset in cubes.items():
             uri = str(tmp_path / run / "verifyBias.zarr")
             (tmp_path / run).mkdir()
-            products.write_dataset(uri, dataset)
+            small.write_dataset(uri, dataset)
             found.append(statistics.open_cube(uri, run))
         return statistics.open_cubes(found)
 
@@ -151,7 +151,7 @@ def test_mistakes_are_named(opened, tmp_path):
     with pytest.raises(RepoError, match="statistics of LSSTCam, TinyCam: say instrument='LSSTCam'"):
         opened(a=cube(20260812), b=cube(20260813, detectors=(0,), camera="LSSTCam"))
     uri = str(tmp_path / "table.zarr")
-    products.write_dataset(uri, xr.Dataset({"scale": ("filter", [1.0])}))
+    small.write_dataset(uri, xr.Dataset({"scale": ("filter", [1.0])}))
     with pytest.raises(RepoError, match="no statistics of exposures"):
         statistics.open_cube(uri, "t")
     document = json.loads((tmp_path / "table.zarr" / "zarr.json").read_text())
@@ -165,7 +165,7 @@ def test_repository_finds_runs_by_glob_chain_and_camera(tmp_path):
     with create_repo(str(tmp_path / "repo"), "TinyCam") as repo:
         for i, run in enumerate(("u/a", "u/b", "v/c")):
             uri = f"{repo.root}/cubes/{run}/verifyBias.zarr"
-            products.write_dataset(uri, cube(20260812 + i))
+            small.write_dataset(uri, cube(20260812 + i))
             repo.register_product(run, "verifyBias", uri, [{"instrument": "TinyCam"}])
         repo.chain("ticket", ["v/c", "u/a"])
         runs = {glob: set(repo.stats("verifyBias", glob)["run"].values.tolist()) for glob in ("*", "u/*", "ticket")}

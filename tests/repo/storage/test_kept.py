@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import products, sharded
 from camcal_dask.repo.storage import kept
 
 
@@ -34,8 +34,8 @@ def read(uri, detector, **options):
 
 def test_whole_detectors_are_read_once(product, monkeypatch):
     calls = []
-    real = products.read_into
-    monkeypatch.setattr(products, "read_into", lambda *args: (calls.append(args[0]), real(*args)))
+    real = sharded.read_into
+    monkeypatch.setattr(sharded, "read_into", lambda *args: (calls.append(args[0]), real(*args)))
     for _ in range(3):
         assert (read(product, 5, keep=True) == 2).all()
     assert len(calls) == 1

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from camcal_dask.instruments import get_instrument
-from camcal_dask.repo.cubes import products
+from camcal_dask.repo.cubes import products, small
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.storage import files, objects
 from camcal_dask.repo.storage.claims import Claim
@@ -112,7 +112,7 @@ def template():
 CREATIONS = {
     "raw": lambda uri: cubes.ensure_raw_cube(uri, get_instrument("TinyCam")),
     "product": lambda uri: products.create_product(uri, template()),
-    "dataset": lambda uri: products.write_dataset(uri, xr.Dataset({"a": ("b", [1.0, 2.0])}), overwrite=True),
+    "dataset": lambda uri: small.write_dataset(uri, xr.Dataset({"a": ("b", [1.0, 2.0])}), overwrite=True),
 }
 
 
