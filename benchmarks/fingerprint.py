@@ -59,7 +59,7 @@ class Night(NamedTuple):
     chain: tuple[str, ...]
     """Arguments of ``camcal chain``."""
     pictures: dict[str, str]
-    """Pipeline, whose ISR is applied, to the type of exposure it is applied to."""
+    """Pipeline, whose ISR is applied, to the reason of the exposure that it is applied to."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +109,7 @@ def _tiny() -> Iterator[Night]:
     sets = [bias_set(8, DAY, contaminated_first=True), dark_set(6, 30.0, DAY), flat_set(7, 10.0, DAY, reason="sflat")]
     sets += [off, ptc_set(np.geomspace(0.8, 60, 16).tolist(), DAY)]
     exposures = tuple(schedule(itertools.chain.from_iterable(sets), DAY))
-    pictures = {"bias": "bias", "dark": "dark", "flat": "flat", "ptc": "flat"}
+    pictures = {"bias": "bias", "dark": "dark", "flat": "sflat", "ptc": "ptc"}
     yield Night("TinyCam", (0, 1, 2, 3), exposures, ("--strict",), pictures)
 
 
@@ -123,7 +123,7 @@ def _full_size() -> Iterator[Night]:
     unverified = ",".join([*first, "dark", "flat"])
     chain = ("-p", ",".join([*first, "ptc", "bias", "dark", "flat"]), "--no-verify", unverified)
     exposures = tuple(schedule(itertools.chain.from_iterable(sets), DAY))
-    yield Night("LSSTCam", (94,), exposures, chain, {"flat": "flat", "ptc": "flat"})
+    yield Night("LSSTCam", (94,), exposures, chain, {"flat": "sflat", "ptc": "ptc"})
 
 
 def _quick() -> Iterator[Night]:
@@ -160,8 +160,8 @@ def _write(night: Night, folder: Path) -> None:
         (folder / what).mkdir(exist_ok=True)
     camcal(folder, "stats", "repo", "--failed", "all", "--format", "csv", "-o", "tables/failed.csv")
     collections = ",".join([*(run for run in runs.values() if run.startswith("u/")), f"{night.camera}/raw/all"])
-    for pipeline, kind in night.pictures.items():
-        exposure = next(e.key for e in reversed(night.exposures) if e.type == kind)
+    for pipeline, reason in night.pictures.items():
+        exposure = next(e.key for e in reversed(night.exposures) if e.reason == reason and e.light > 0)
         for detector in sorted({night.detectors[0], night.detectors[-1]}):
             arguments = ("--exposure", exposure, "--detector", detector, "--bin", 1, "-i", collections)
             show = ("show", "repo", "corrected", *arguments, "-o", f"pictures/{pipeline}_{detector}.fits", "-p")

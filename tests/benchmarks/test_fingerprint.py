@@ -71,7 +71,7 @@ def test_ids_versions_and_prose_do_not_count(tmp_path):
 
 
 def test_of_large_arrays_the_written_shards_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 16)  # more than the ids have
     one = dataset(tmp_path / "a", [[1, 2, 3]])["u/bias/bias variable image"]
     two = dataset(tmp_path / "b", [[1, 2, 3], [4, 5, 6]])["u/bias/bias variable image"]
     assert list(one["sha256"]) == ["90"]
@@ -83,7 +83,7 @@ def test_columns_and_cards_of_fits_files(tmp_path):
     def names(folder, gain, date):
         (tmp_path / folder / "export").mkdir(parents=True)
         table = fits.BinTableHDU.from_columns([fits.Column("GAIN", "D", array=np.array([gain, np.nan]))])
-        table.header["ODP"], table.header["DATE"], table.header["CALIB_CREATION_DATE"] = 26.9, date, date
+        table.header["ODP"], table.header["DATE"], table.header["HIERARCH CALIB_CREATION_DATE"] = 26.9, date, date
         table.writeto(tmp_path / folder / "export" / "ptc.fits")
         return fingerprint.fits_names(tmp_path / folder / "export")
 
