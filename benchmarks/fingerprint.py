@@ -109,7 +109,7 @@ def _tiny() -> Iterator[Night]:
     sets = [bias_set(8, DAY, contaminated_first=True), dark_set(6, 30.0, DAY), flat_set(7, 10.0, DAY, reason="sflat")]
     sets += [off, ptc_set(np.geomspace(0.8, 60, 16).tolist(), DAY)]
     exposures = tuple(schedule(itertools.chain.from_iterable(sets), DAY))
-    pictures = {"bias": "bias", "dark": "dark", "flat": "sflat", "ptc": "ptc"}
+    pictures = {"bias": "bias", "dark": "dark", "flat": "sflat"}
     yield Night("TinyCam", (0, 1, 2, 3), exposures, ("--strict",), pictures)
 
 
@@ -123,7 +123,7 @@ def _full_size() -> Iterator[Night]:
     unverified = ",".join([*first, "dark", "flat"])
     chain = ("-p", ",".join([*first, "ptc", "bias", "dark", "flat"]), "--no-verify", unverified)
     exposures = tuple(schedule(itertools.chain.from_iterable(sets), DAY))
-    yield Night("LSSTCam", (94,), exposures, chain, {"flat": "sflat", "ptc": "ptc"})
+    yield Night("LSSTCam", (94,), exposures, chain, {"flat": "sflat"})
 
 
 def _quick() -> Iterator[Night]:
