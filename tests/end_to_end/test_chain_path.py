@@ -15,7 +15,7 @@ from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.repo.cubes import products
 from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, load_truth, schedule, simulate
 from camcal_dask.simulate.config import CosmicRays, Crosstalk, SerialCti
-from camcal_dask.verify.judging.judge import NOT_EVALUATED, PASS
+from camcal_dask.verify.judging.levels import NOT_EVALUATED, PASS
 
 DAY = 20260812
 N, FLAT_S, DARK_S = 9, 10.0, 60.0

@@ -14,7 +14,8 @@ from camcal_dask.exchange.linearizer import COLUMNS, read_linearizer, write_line
 from camcal_dask.instruments import get_instrument
 from camcal_dask.instruments.focal_plane import amp_boxes
 from camcal_dask.kernels.linearity.correct import linearize, make_linearity
-from camcal_dask.verify.judging.judge import NOT_EVALUATED, summary
+from camcal_dask.verify.judging.account import summary
+from camcal_dask.verify.judging.levels import NOT_EVALUATED
 from camcal_dask.verify.judging.tables import judge_table
 from tests.calibs.linearizer.linearity_tables import Camera, ramp
 

@@ -9,7 +9,10 @@ from camcal_dask.calibs.combined.numbers import hot_mask
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.pixels.masks import BAD, SAT
-from camcal_dask.verify.judging.judge import FAIL, NOT_EVALUATED, PASS, failures, judge, majority, rubin, summary
+from camcal_dask.verify.judging.account import failures, summary
+from camcal_dask.verify.judging.judge import judge
+from camcal_dask.verify.judging.levels import FAIL, NOT_EVALUATED, PASS
+from camcal_dask.verify.judging.policies import majority, rubin
 from camcal_dask.verify.measuring.block import MeasureConfig, measure_block
 from camcal_dask.verify.measuring.references import BF_DEFICIT_PER_ELECTRON, complete, masters, split_statistics
 from camcal_dask.verify.measuring.statistics import measure

@@ -11,7 +11,8 @@ from benchmarks.report import make_statistics
 from camcal_dask.calibs.combined.numbers import DARK_NUMBERS, measure_dark
 from camcal_dask.calibs.flat.numbers import inside, measure_flat
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.verify.judging.judge import failures, judge, summary
+from camcal_dask.verify.judging.account import failures, summary
+from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.measuring.raft import raft_correlations
 from camcal_dask.verify.measuring.readout import READOUT, ReadoutConfig, measure_readout
 from camcal_dask.verify.measuring.series import SERIES, series

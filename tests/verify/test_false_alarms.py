@@ -6,7 +6,10 @@ import xarray as xr
 
 from camcal_dask.calibs.ptc.table import gain_table, ptc_table
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.verify.judging.judge import FAIL, PASS, failures, judge, rubin, rubin_rule
+from camcal_dask.verify.judging.account import failures
+from camcal_dask.verify.judging.judge import judge
+from camcal_dask.verify.judging.levels import FAIL, PASS
+from camcal_dask.verify.judging.policies import rubin, rubin_rule
 from camcal_dask.verify.judging.tables import judge_table
 from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
 from tests.ptc_data import solved

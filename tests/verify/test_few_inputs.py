@@ -5,7 +5,9 @@ import pytest
 import xarray as xr
 
 from camcal_dask.kernels.statistics.moments import clipped_mean_stack
-from camcal_dask.verify.judging.judge import FAIL, failures, judge, summary
+from camcal_dask.verify.judging.account import failures, summary
+from camcal_dask.verify.judging.judge import judge
+from camcal_dask.verify.judging.levels import FAIL
 from camcal_dask.verify.measuring.references import complete
 from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
 from camcal_dask.verify.verdict import criteria_of

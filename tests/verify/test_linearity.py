@@ -7,7 +7,8 @@ from camcal_dask.calibs.linearizer.config import LinearityConfig
 from camcal_dask.calibs.linearizer.fit import fit
 from camcal_dask.calibs.linearizer.table import linearizer_table
 from camcal_dask.instruments import get_instrument
-from camcal_dask.verify.judging.judge import NOT_EVALUATED, failures
+from camcal_dask.verify.judging.account import failures
+from camcal_dask.verify.judging.levels import NOT_EVALUATED
 from camcal_dask.verify.judging.tables import judge_table
 from tests.calibs.linearizer.linearity_tables import Camera, ramp
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 from camcal_dask.calibs.ptc.table import cauchy_line, gain_table, ptc_table
 from camcal_dask.errors import DataError
-from camcal_dask.verify.judging.judge import failures, summary
+from camcal_dask.verify.judging.account import failures, summary
 from camcal_dask.verify.judging.tables import judge_table
 from tests.ptc_data import FIRST, solved
 

@@ -10,7 +10,8 @@ from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.simulate import SimulationConfig, bias_set, simulate_exposure
-from camcal_dask.verify.judging.judge import failures, judge
+from camcal_dask.verify.judging.account import failures
+from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.measuring.statistics import measure
 
 FAULTS = {"dead": [(0, "C03")], "noisy": [(3, "C14")], "noise_factor": 2.0}

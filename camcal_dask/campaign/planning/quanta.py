@@ -143,7 +143,7 @@ class Outcome:
         if self.stopped:
             lines.append(f"  stopped: {self.stopped}; what is done is registered, the same command does the rest")
         if self.verdict is not None:
-            from camcal_dask.verify.judging.judge import summary
+            from camcal_dask.verify.judging.account import summary
 
             lines.append(summary(self.verdict))
         return "\n".join(lines)

@@ -31,7 +31,8 @@ from camcal_dask.isr.blocks import isr
 from camcal_dask.repo.butler.lookup import CalibRef
 from camcal_dask.repo.cubes import small
 from camcal_dask.repo.storage.shards import check_format, cube_exists
-from camcal_dask.verify.judging.judge import failures, judge
+from camcal_dask.verify.judging.account import failures
+from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.measuring.raft import raft_correlations
 from camcal_dask.verify.measuring.readout import measure_readout
 from camcal_dask.verify.measuring.series import series

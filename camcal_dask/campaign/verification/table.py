@@ -18,7 +18,7 @@ from camcal_dask.campaign.task import Task
 from camcal_dask.campaign.verification.recipe import TableRecipe
 from camcal_dask.errors import RepoError
 from camcal_dask.repo.cubes import products, small
-from camcal_dask.verify.judging.judge import failures
+from camcal_dask.verify.judging.account import failures
 from camcal_dask.verify.judging.tables import judge_table
 from camcal_dask.verify.verdict import verdict_of
 

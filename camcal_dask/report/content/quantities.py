@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from camcal_dask.kernels.linearity.fit import mad_sigma
-from camcal_dask.verify.judging.judge import bad_exposures
+from camcal_dask.verify.judging.account import bad_exposures
 
 FloatArray = NDArray[np.float64]
 AMP = ("detector", "amp")

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from camcal_dask.verify.judging.judge import failures, set_aside, shown_apart
+from camcal_dask.verify.judging.account import failures, shown_apart
+from camcal_dask.verify.judging.levels import set_aside
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Found:
     """All failures of a verdict, blocking ones first."""
 
     table: pd.DataFrame
-    """Every failure, see `camcal_dask.verify.judging.judge.failures`."""
+    """Every failure, see `camcal_dask.verify.judging.account.failures`."""
     exposures: Sequence[BadExposure] = ()
     blocking: Sequence[BadPlace] = ()
     known: Sequence[BadPlace] = ()

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from camcal_dask.errors import ConfigError, nearest
-from camcal_dask.verify.judging.judge import FAIL, PREFIX
+from camcal_dask.verify.judging.levels import FAIL, PREFIX
 
 BESIDE = ("exposure", "run", "day_obs", "mjd", "physical_filter", "detector_name", "raft", "slot", "vendor")
 """Coordinates that stand in a row beside its numbers, where it has them."""

@@ -7,18 +7,11 @@ import xarray as xr
 from camcal_dask.calibs.combined.criteria import BIAS
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.geometry import get_instrument
+from camcal_dask.verify.judging.account import failures, summary
 from camcal_dask.verify.judging.criterion import Criterion
-from camcal_dask.verify.judging.judge import (
-    FAIL,
-    NOT_EVALUATED,
-    PASS,
-    failures,
-    judge,
-    majority,
-    rubin,
-    rubin_rule,
-    summary,
-)
+from camcal_dask.verify.judging.judge import judge
+from camcal_dask.verify.judging.levels import FAIL, NOT_EVALUATED, PASS
+from camcal_dask.verify.judging.policies import majority, rubin, rubin_rule
 from camcal_dask.verify.measuring.statistics import MeasureConfig, expectations, measure
 
 REQUIRED = {c.id for c in BIAS if c.required}

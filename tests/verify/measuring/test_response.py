@@ -5,7 +5,9 @@ import pytest
 import xarray as xr
 
 from camcal_dask.kernels.statistics.moments import clipped_mean_stack
-from camcal_dask.verify.judging.judge import FAIL, NOT_EVALUATED, PASS, failures, judge
+from camcal_dask.verify.judging.account import failures
+from camcal_dask.verify.judging.judge import judge
+from camcal_dask.verify.judging.levels import FAIL, NOT_EVALUATED, PASS
 from camcal_dask.verify.measuring.block import MeasureConfig
 from camcal_dask.verify.measuring.response import clipping_factors
 from camcal_dask.verify.measuring.statistics import measure
