@@ -64,21 +64,33 @@ def judge(
     Returns
     -------
     Dataset
-        ``value``, ``limit``, ``margin`` float64 and ``status`` int8 (1 pass, 0 fail, -1 not evaluated), dims
-        (test, exposure, detector, amp); the same named ``detector_*``, ``exposure_*`` and ``run_*`` for tests of
-        these levels (`camcal_dask.verify.judging.criterion.LEVEL_DIMS`).
+        ``value``, ``limit``, ``margin`` float64 (signed distance to the limit in units of it, negative when failed) and
+        ``status`` int8 (1 pass, 0 fail, -1 not evaluated), dims (test, exposure, detector, amp); the same named
+        ``detector_*``, ``exposure_*`` and ``run_*`` for tests of these levels (`LEVEL_DIMS`).
         ``amp_success``, ``detector_success``, ``exposure_success``, ``run_success`` bool: no required test failed
         there or below, known-bad amps left out above the amp.  ``n_failed`` (exposure, detector) amps.
         ``upstream_status`` as ``status``, of upstream's tests by upstream's limits, for ``policy_rubin``.  ``decisive``
-        (exposure): whether ``run_success`` and tests of the run rest on the exposure, see `decisive`.  ``margin``
-        is the signed distance to the limit in units of the limit, negative when failed.  The references of
-        `camcal_dask.verify.measuring.references.complete`, which were compared with.  Attributes: the
-        criteria, their hash, and the automatic verdicts ``policy_rubin`` and ``policy_majority``.
+        (exposure): whether ``run_success`` and tests of the run rest on the exposure, see `decisive`.  The references
+        of `complete`.  Attributes: the criteria, their hash, the automatic ``policy_rubin`` and ``policy_majority``.
     """
-    criteria = criteria_of(tests) if isinstance(tests, str) else tests
-    original, criteria = criteria, with_thresholds(criteria, thresholds or {})
+    shipped = criteria_of(tests) if isinstance(tests, str) else tests
+    criteria = with_thresholds(shipped, thresholds or {})
     coordinates = _coordinates(statistics, role, first_in_set)
     statistics = complete(statistics.compute().assign_coords(coordinates))
+    verdict = _judged(statistics, criteria, shipped, known_bad, coordinates)
+    verdict.attrs = _attributes(statistics, criteria) | {"calibration": tests if isinstance(tests, str) else ""}
+    policies = {"policy_rubin": rubin(verdict), "policy_majority": majority(verdict)}
+    return verdict.assign_attrs({n: "accept" if policy.accepted else "reject" for n, policy in policies.items()})
+
+
+def _judged(
+    statistics: xr.Dataset,
+    criteria: tuple[Criterion, ...],
+    shipped: tuple[Criterion, ...],
+    known_bad: Collection[tuple[str, str]] | None,
+    coordinates: Mapping[str, Any],
+) -> xr.Dataset:
+    """Judge level by level: by ``criteria``, and for upstream's verdict by the ``shipped`` ones."""
     exists = statistics["n_pixel"] > 0 if "n_pixel" in statistics else None
     bad = _known_bad(statistics, known_bad)
     verdict = xr.Dataset({"decisive": decisive(statistics)}, coordinates)
@@ -90,21 +102,20 @@ def judge(
                 judged = judged.isel(exposure=np.flatnonzero(verdict["decisive"]))
             verdict = verdict.merge(_judge_level(judged, rows, level, exists))
             whole = statistics if "amp" in LEVEL_DIMS[level] else _counted(statistics, exists, xr.zeros_like(bad))
-            shipped = tuple(c for c in original if c.level == level)
-            verdict = verdict.assign(_upstream(whole, shipped, level, exists))
+            verdict = verdict.assign(_upstream(whole, tuple(c for c in shipped if c.level == level), level, exists))
     verdict["known_bad"] = bad
     verdict = verdict.assign(_success(verdict))
-    verdict = verdict.assign({name: statistics[name] for name in DERIVED if name in statistics})
-    verdict.attrs = {
+    return verdict.assign({name: statistics[name] for name in DERIVED if name in statistics})
+
+
+def _attributes(statistics: xr.Dataset, criteria: tuple[Criterion, ...]) -> dict[str, Any]:
+    """Say of what and by which tests; what the statistics say of the calibration."""
+    return {
         "instrument": statistics.attrs.get("instrument", ""),
-        "calibration": tests if isinstance(tests, str) else "",
         "criteria": to_json(criteria),
         "criteria_hash": digest(criteria),
         **{key: value for key, value in statistics.attrs.items() if str(key).startswith("calib_")},
     }
-    verdict.attrs["policy_rubin"] = "accept" if rubin(verdict).accepted else "reject"
-    verdict.attrs["policy_majority"] = "accept" if majority(verdict).accepted else "reject"
-    return verdict
 
 
 def _coordinates(

@@ -403,35 +403,18 @@ def _or(statistics: xr.Dataset, name: str, default: float) -> Any:
     return statistics.get(name, default)
 
 
-def split_statistics(even: xr.Dataset, odd: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Difference of the calibrations made of the even and of the odd inputs (DMTN-101 5.5-5.7), computed.
-
-    Parameters
-    ----------
-    even, odd : Dataset
-        ``image`` and ``variance`` (detector, amp, y, x).
+def split_of(calib: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Comparison of the halves of a calibration's inputs (DMTN-101 5.5-5.7); nothing if they were not compared.
 
     Returns
     -------
-    dict of (detector, amp) float64, in the unit of the images
+    dict of (detector, amp) float64, in the unit of the image
         ``split_mean`` and ``split_noise``, clipped mean (5 sigma) and standard deviation of even - odd;
         ``split_expected``, root of the median of the summed variances; ``split_n``, pixels.
     """
-    difference = (even["image"] - odd["image"]).transpose("detector", "amp", "y", "x")
-    variance = (even["variance"] + odd["variance"]).transpose(*difference.dims)
-    out = np.full((*difference.shape[:2], len(SPLIT)), np.nan)
-    for d, a in np.ndindex(*out.shape[:2]):
-        pixels = moments.Halves(difference[d, a].values, variance[d, a].values)
-        out[d, a] = moments.compare_amp(pixels, math.inf)
-    return _split(xr.DataArray(out, {d: difference[d].values for d in ("detector", "amp")}, ("detector", "amp", "of")))
-
-
-def split_of(calib: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the same as a calibration has it of its own halves; nothing if they were not compared."""
-    return _split(calib["halves"].drop_vars("of_halves", errors="ignore")) if "halves" in calib else {}
-
-
-def _split(numbers: xr.DataArray) -> dict[str, xr.DataArray]:
+    if "halves" not in calib:
+        return {}
+    numbers = calib["halves"].drop_vars("of_halves", errors="ignore")
     return {name: numbers[..., i] for i, name in enumerate(SPLIT)}
 
 
