@@ -1,4 +1,4 @@
-"""Kernels say what arrays they take, with the types of one module, in functions and modules that fit on a page or few."""
+"""Kernels say what arrays they take, with the types of one module; functions and modules stay short."""
 
 import ast
 from pathlib import Path
