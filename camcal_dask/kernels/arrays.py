@@ -23,5 +23,8 @@ ByteArray: TypeAlias = NDArray[np.uint8]
 WordArray: TypeAlias = NDArray[np.uint64]
 """32-bit words of counters and keys, held in 64 bits."""
 BoolArray: TypeAlias = NDArray[np.bool_]
+Integer: TypeAlias = int | np.integer[Any]
+Number: TypeAlias = float | np.floating[Any]
+"""Numbers inside compiled code, where the width of an intermediate result is the compiler's."""
 AnyArray: TypeAlias = NDArray[Any]
 """Numbers of any kind: a kernel is compiled for those that it gets."""

@@ -8,12 +8,12 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numba
 from numba.core.caching import FunctionCache
 
-F = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Any])
 _SETTING = "NUMBA_CACHE_DIR"
 
 

@@ -287,7 +287,9 @@ def _checked_kernel(kernel: FloatArray) -> FloatArray:
 
 
 @compiled
-def _move_boundaries(light, north, east, image, y0, x0, height, width):  # type: ignore[no-untyped-def]
+def _move_boundaries(
+    light: Pixels, north: FloatArray, east: FloatArray, image: Pixels, y0: int, x0: int, height: int, width: int
+) -> None:
     """Subtract delta of one block from the image; north, east are dN, dE with a margin of 1."""
     ny, nx = light.shape
     delta = np.empty(width)
@@ -307,14 +309,16 @@ def _move_boundaries(light, north, east, image, y0, x0, height, width):  # type:
 
 
 @compiled
-def _exchange(here, there, shift, sign, delta):  # type: ignore[no-untyped-def]
+def _exchange(here: Pixels, there: Pixels, shift: FloatArray, sign: float, delta: FloatArray) -> None:
     """Add what a boundary's shift moves between two rows of pixels, with sign, to ``delta``."""
     for i in range(here.size):
         delta[i] += sign * (np.float64(here[i]) + np.float64(there[i])) * shift[i]
 
 
 @compiled
-def _diverge(state, p, following, y0, x0, height, width, edge):  # type: ignore[no-untyped-def]
+def _diverge(
+    state: FloatArray, p: FloatArray, following: FloatArray, y0: int, x0: int, height: int, width: int, edge: int
+) -> None:
     """Add 1/2 div(T grad P) to ``following`` with central differences, outside the frame ``edge``."""
     ny, nx = state.shape
     start, stop = max(x0, edge), min(x0 + width, nx - edge)
@@ -333,7 +337,9 @@ def _diverge(state, p, following, y0, x0, height, width, edge):  # type: ignore[
 
 
 @compiled
-def _transfer(state, p, following, y0, x0, height, width):  # type: ignore[no-untyped-def]
+def _transfer(
+    state: FloatArray, p: FloatArray, following: FloatArray, y0: int, x0: int, height: int, width: int
+) -> None:
     """Add to ``following`` what crosses the four boundaries of each pixel of a block."""
     ny, nx = state.shape
     first, last = max(1 - x0, 0), min(nx - 1 - x0, width)
@@ -350,7 +356,7 @@ def _transfer(state, p, following, y0, x0, height, width):  # type: ignore[no-un
 
 
 @compiled
-def _receive(here, there, p_here, p_there, out):  # type: ignore[no-untyped-def]
+def _receive(here: FloatArray, there: FloatArray, p_here: FloatArray, p_there: FloatArray, out: FloatArray) -> None:
     """Add the charge that pixels get across one boundary; the donor is the pixel from which P rises."""
     for i in range(here.size):
         rise = p_there[i] - p_here[i]
@@ -359,7 +365,7 @@ def _receive(here, there, p_here, p_there, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _sum_of_changes(before, after):  # type: ignore[no-untyped-def]
+def _sum_of_changes(before: FloatArray, after: FloatArray) -> float:
     total = 0.0
     for y in range(before.shape[0]):
         for x in range(before.shape[1]):
@@ -368,7 +374,7 @@ def _sum_of_changes(before, after):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_difference(image, after, before):  # type: ignore[no-untyped-def]
+def _add_difference(image: Pixels, after: FloatArray, before: Pixels) -> None:
     """Add after - before to the image (float32), pixel by pixel in float64."""
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):

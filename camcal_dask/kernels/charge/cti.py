@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from camcal_dask.errors import DataError, nearest
-from camcal_dask.kernels.arrays import BoolArray, Pixels
+from camcal_dask.kernels.arrays import BoolArray, Integer, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.linearity.correct import Pieces, evaluate_pieces, linear_pieces
 
@@ -206,7 +206,7 @@ def correct(
 
 
 @compiled
-def _shifted_max(m, n, shift, weight, result):  # type: ignore[no-untyped-def]
+def _shifted_max(m: Pixels, n: int, shift: int, weight: np.float32, result: Pixels) -> None:
     """result(n) = max(m(n), weight m(n - shift)); no term before the start of the row."""
     for x in range(shift):
         result[x] = m[x]
@@ -217,7 +217,7 @@ def _shifted_max(m, n, shift, weight, result):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _window15(m, r, other):  # type: ignore[no-untyped-def]
+def _window15(m: Pixels, r: np.float32, other: Pixels) -> None:
     """Max of m(n-j) r^j, j = 0..14, into ``m``."""
     n = m.shape[0]
     r2 = r * r
@@ -229,7 +229,7 @@ def _window15(m, r, other):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _window6(m, r, other, result):  # type: ignore[no-untyped-def]
+def _window6(m: Pixels, r: np.float32, other: Pixels, result: Pixels) -> None:
     """Max of m(n-j) r^j, j = 0..5, into ``result``; ``m`` is kept."""
     n = m.shape[0]
     r2 = r * r
@@ -239,7 +239,7 @@ def _window6(m, r, other, result):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _capture(s, trap, table, f, i):  # type: ignore[no-untyped-def]
+def _capture(s: Pixels, trap: Pixels, table: Pieces, f: Pixels, i: Integer) -> Integer:
     """Captured charge of each packet of a row of s >= 0; returns the table piece to try next."""
     kind, size, k, k2 = trap[0], trap[1], trap[3], trap[4]
     if kind == 1:
@@ -255,20 +255,20 @@ def _capture(s, trap, table, f, i):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _scale(row, factor):  # type: ignore[no-untyped-def]
+def _scale(row: Pixels, factor: np.float32) -> None:
     for x in range(row.shape[0]):
         row[x] *= factor
 
 
 @compiled
-def _positive(row, result):  # type: ignore[no-untyped-def]
+def _positive(row: Pixels, result: Pixels) -> None:
     """max(0, row); NaN gives 0."""
     for x in range(row.shape[0]):
         result[x] = row[x] if row[x] > np.float32(0.0) else np.float32(0.0)
 
 
 @compiled
-def _correct(image, gain, offset, trap, table):  # type: ignore[no-untyped-def]
+def _correct(image: Pixels, gain: np.float32, offset: Pixels, trap: Pixels, table: Pieces) -> None:
     n_y, n_x = image.shape
     one, zero = np.float32(1.0), np.float32(0.0)
     a, r_offset = offset[0], offset[1]
@@ -276,7 +276,7 @@ def _correct(image, gain, offset, trap, table):  # type: ignore[no-untyped-def]
     m, other = np.empty(n_x, np.float32), np.empty(n_x, np.float32)
     f, held = np.empty(n_x, np.float32), np.empty(n_x, np.float32)
     per_gain = one / gain
-    piece = 0
+    piece: Integer = 0
     for y in range(n_y):
         row = image[y]
         if gain != one:
@@ -296,7 +296,7 @@ def _correct(image, gain, offset, trap, table):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _exchange(row, f, held, r, factor):  # type: ignore[no-untyped-def]
+def _exchange(row: Pixels, f: Pixels, held: Pixels, r: np.float32, factor: np.float32) -> None:
     """out(n) = s(n) - (1 - b) (R - C), with O(n) = held(n - 1) the charge in the trap as packet n arrives."""
     one, zero = np.float32(1.0), np.float32(0.0)
     first = f[0] if f[0] > zero else zero

@@ -18,6 +18,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from camcal_dask.kernels.arrays import ByteArray, Int32Array, IntArray
 from camcal_dask.kernels.compiled import compiled
 
 BLOCK = 32
@@ -41,7 +42,7 @@ def _leading_zeros(typing_context: Any, word: Any) -> Any:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _load(heap, position):  # type: ignore[no-untyped-def]
+def _load(heap: ByteArray, position: int) -> np.uint64:
     """Eight bytes, most significant first; written so that LLVM makes one load and byte swap of it."""
     at = np.uint64(position)
     return (
@@ -57,7 +58,7 @@ def _load(heap, position):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _refill(heap, word, have, position):  # type: ignore[no-untyped-def]
+def _refill(heap: ByteArray, word: np.uint64, have: int, position: int) -> tuple[np.uint64, int, int]:
     """Top up the bit buffer: at least 56 of its leading bits are valid afterwards.
 
     Bits below the ``have`` valid ones may already hold the next bits of the stream; or-ing them again is harmless.
@@ -67,7 +68,9 @@ def _refill(heap, word, have, position):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _long_quotient(heap, word, have, position, stop):  # type: ignore[no-untyped-def]
+def _long_quotient(
+    heap: ByteArray, word: np.uint64, have: int, position: int, stop: int
+) -> tuple[int, np.uint64, int, int]:
     """Unary quotient that the bits at hand may not hold; returns it with the buffer topped up behind its zeros."""
     word, have, position = _refill(heap, word, have, position)
     quotient = 0
@@ -83,14 +86,16 @@ def _long_quotient(heap, word, have, position, stop):  # type: ignore[no-untyped
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _fill(row, start, end, value):  # type: ignore[no-untyped-def]
+def _fill(row: Int32Array, start: int, end: int, value: np.int64) -> None:
     """A block without differences."""
     for x in range(start, end):
         row[x] = value
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _plain(heap, row, start, end, value, word, have, position):  # type: ignore[no-untyped-def]
+def _plain(
+    heap: ByteArray, row: Int32Array, start: int, end: int, value: np.int64, word: np.uint64, have: int, position: int
+) -> tuple[np.int64, np.uint64, int, int]:
     """A block of 32-bit differences; returns the last value and the buffer."""
     for x in range(start, end):
         word, have, position = _refill(heap, word, have, position)
@@ -103,7 +108,18 @@ def _plain(heap, row, start, end, value, word, have, position):  # type: ignore[
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _coded(heap, row, start, end, k, value, word, have, position, stop):  # type: ignore[no-untyped-def]
+def _coded(
+    heap: ByteArray,
+    row: Int32Array,
+    start: int,
+    end: int,
+    k: int,
+    value: np.int64,
+    word: np.uint64,
+    have: int,
+    position: int,
+    stop: int,
+) -> tuple[np.int64, np.uint64, int, int]:
     """A block of quotients and remainders; returns the last value and the buffer."""
     shift, drop = np.uint64(k), np.uint64(63 - k)
     for x in range(start, end):
@@ -124,7 +140,7 @@ def _coded(heap, row, start, end, k, value, word, have, position, stop):  # type
 
 
 @compiled(error_model="numpy")
-def decode_rows(heap, offsets, sizes, out):  # type: ignore[no-untyped-def]
+def decode_rows(heap: ByteArray, offsets: IntArray, sizes: IntArray, out: Int32Array) -> int:
     """Decode the RICE_1 rows of one image (BYTEPIX 4, BLOCKSIZE 32).
 
     Parameters

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from camcal_dask.kernels.arrays import Int32Array
+from camcal_dask.kernels.arrays import ByteArray, Int32Array, Integer, WordArray
 from camcal_dask.kernels.compiled import compiled
 
 BLOCK_SIZE = 32
@@ -21,7 +21,9 @@ _PIXEL_BITS = 32
 
 
 @compiled(inline="always")
-def _put(out, at, bits, n_bits, value, width):  # type: ignore[no-untyped-def]  # numba infers
+def _put(
+    out: ByteArray, at: int, bits: np.uint64, n_bits: Integer, value: np.uint64, width: Integer
+) -> tuple[int, np.uint64, Integer]:
     """Append the low ``width`` (<= 48) bits of ``value`` to the bit buffer; flush whole bytes."""
     bits = (bits << np.uint64(width)) | value
     n_bits += width
@@ -33,7 +35,7 @@ def _put(out, at, bits, n_bits, value, width):  # type: ignore[no-untyped-def]  
 
 
 @compiled(inline="always")
-def _split_position(total, n):  # type: ignore[no-untyped-def]  # numba infers
+def _split_position(total: Integer, n: int) -> int:
     """Low bits stored as they are: about log2 of half the mean mapped difference, as cfitsio chooses it."""
     mean = (total - n // 2 - 1) / n
     half = (np.int64(mean) if mean > 0 else np.int64(0)) >> 1
@@ -45,7 +47,9 @@ def _split_position(total, n):  # type: ignore[no-untyped-def]  # numba infers
 
 
 @compiled
-def _put_block(out, at, bits, n_bits, mapped, n, total):  # type: ignore[no-untyped-def]  # numba infers
+def _put_block(
+    out: ByteArray, at: int, bits: np.uint64, n_bits: Integer, mapped: WordArray, n: int, total: Integer
+) -> tuple[int, np.uint64, Integer]:
     """Append one block of ``n`` mapped differences whose sum is ``total``."""
     fs = _split_position(total, n)
     if fs >= _FS_MAX:
@@ -68,7 +72,7 @@ def _put_block(out, at, bits, n_bits, mapped, n, total):  # type: ignore[no-unty
 
 
 @compiled
-def rice_encode_rows(image, out, lengths):  # type: ignore[no-untyped-def]  # numba infers
+def rice_encode_rows(image: Int32Array, out: ByteArray, lengths: Int32Array) -> int:
     """Encode each row of ``image`` as one tile; tiles lie one behind the other in ``out``.
 
     Parameters
@@ -91,7 +95,7 @@ def rice_encode_rows(image, out, lengths):  # type: ignore[no-untyped-def]  # nu
     for y in range(ny):
         begin = at
         bits = np.uint64(0)
-        n_bits = 0
+        n_bits: Integer = 0
         last = np.int64(image[y, 0])
         at, bits, n_bits = _put(out, at, bits, n_bits, np.uint64(last & 0xFFFFFFFF), _PIXEL_BITS)
         for x0 in range(0, nx, BLOCK_SIZE):

@@ -14,7 +14,7 @@ _SAME_SLOPE = 1e-9
 
 
 @compiled
-def akima_slopes(x, y):  # type: ignore[no-untyped-def]
+def akima_slopes(x: FloatArray, y: FloatArray) -> FloatArray:
     """Derivatives of the classic Akima spline (1970) at its nodes.
 
     Parameters
@@ -85,7 +85,7 @@ def akima_jacobian(nodes: FloatArray, values: FloatArray, r: FloatArray) -> Floa
 
 
 @compiled
-def _slope_derivatives(nodes, values, h):  # type: ignore[no-untyped-def]
+def _slope_derivatives(nodes: FloatArray, values: FloatArray, h: float) -> FloatArray:
     n = values.shape[0]
     out = np.empty((n, n))
     moved = values.copy()
@@ -101,7 +101,7 @@ def _slope_derivatives(nodes, values, h):  # type: ignore[no-untyped-def]
 
 
 @compiled(inline="always")
-def _hermite(nodes, r):  # type: ignore[no-untyped-def]
+def _hermite(nodes: FloatArray, r: float) -> tuple[int, float, float, float, float]:
     """Piece of a position and the factors on value and slope at its two ends."""
     at = min(max(r, nodes[0]), nodes[-1])
     k = min(max(np.searchsorted(nodes, at, side="right") - 1, 0), nodes.shape[0] - 2)
@@ -111,7 +111,7 @@ def _hermite(nodes, r):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _evaluate(nodes, values, slopes, r):  # type: ignore[no-untyped-def]
+def _evaluate(nodes: FloatArray, values: FloatArray, slopes: FloatArray, r: FloatArray) -> FloatArray:
     out = np.empty(r.shape[0])
     for i in range(r.shape[0]):
         k, v0, v1, s0, s1 = _hermite(nodes, r[i])
@@ -120,7 +120,7 @@ def _evaluate(nodes, values, slopes, r):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _basis_times(nodes, matrix, r):  # type: ignore[no-untyped-def]
+def _basis_times(nodes: FloatArray, matrix: FloatArray, r: FloatArray) -> FloatArray:
     n = nodes.shape[0]
     out = np.empty((r.shape[0], matrix.shape[1]))
     for i in range(r.shape[0]):

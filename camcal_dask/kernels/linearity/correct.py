@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from camcal_dask.errors import DataError, nearest
-from camcal_dask.kernels.arrays import BoolArray, FloatArray, Int32Array, IntArray, Pixels
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, Int32Array, IntArray, Integer, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.linearity.akima import akima_slopes
 
@@ -306,7 +306,9 @@ def correct_signals(kind: str, row: FloatArray, signals: FloatArray, table: Arra
 
 
 @compiled(inline="always")
-def _find(t, node, first, low, per_bucket, passes):  # type: ignore[no-untyped-def]
+def _find(
+    t: np.float32, node: Pixels, first: Int32Array, low: np.float32, per_bucket: np.float32, passes: int
+) -> np.uint32:
     """Index of the piece of a clipped value: its bucket, then bisection without branches."""
     b = np.int32((t - low) * per_bucket)
     top = np.int32(first.shape[0] - 1)
@@ -318,7 +320,19 @@ def _find(t, node, first, low, per_bucket, passes):  # type: ignore[no-untyped-d
 
 
 @compiled(fastmath={"contract"})
-def _piece(v, value, low, high, start, end, c0, c1, c2, c3, only):  # type: ignore[no-untyped-def]
+def _piece(
+    v: Pixels,
+    value: Pixels,
+    low: np.float32,
+    high: np.float32,
+    start: np.float32,
+    end: np.float32,
+    c0: np.float32,
+    c1: np.float32,
+    c2: np.float32,
+    c3: np.float32,
+    only: bool,
+) -> np.int32:
     """Evaluate one piece (``only`` where it holds); count the values below it, plus (_RUN + 1) those above."""
     outside = np.int32(0)
     below, above = np.int32(1), np.int32(_RUN + 1)
@@ -334,7 +348,7 @@ def _piece(v, value, low, high, start, end, c0, c1, c2, c3, only):  # type: igno
 
 
 @compiled(fastmath={"contract"})
-def _search_each(v, value, pieces):  # type: ignore[no-untyped-def]
+def _search_each(v: Pixels, value: Pixels, pieces: Pieces) -> None:
     node, c = pieces.node, pieces.c
     for x in range(value.shape[0]):
         t = v[x] if v[x] > pieces.low else pieces.low
@@ -345,7 +359,7 @@ def _search_each(v, value, pieces):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _evaluate_run(v, pieces, value, i):  # type: ignore[no-untyped-def]
+def _evaluate_run(v: Pixels, pieces: Pieces, value: Pixels, i: Integer) -> Integer:
     """One run: the piece of its first value, then its neighbours as long as values lie there."""
     node, c = pieces.node, pieces.c
     low, high = pieces.low, pieces.high
@@ -353,7 +367,9 @@ def _evaluate_run(v, pieces, value, i):  # type: ignore[no-untyped-def]
     t = t if t < high else high
     if t < node[i] or t >= node[i + 1]:
         i = np.int64(_find(t, node, pieces.first, low, pieces.per_bucket, pieces.passes))
-    below, above, j = 0, 0, i
+    j: Any = i  # numpy's stubs take an index for a mask
+    below: Integer = 0
+    above: Integer = 0
     while True:
         outside = _piece(v, value, low, high, node[j], node[j + 1], c[0, j], c[1, j], c[2, j], c[3, j], j != i)
         if j >= i:
@@ -372,7 +388,7 @@ def _evaluate_run(v, pieces, value, i):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def evaluate_pieces(v, pieces, value, i):  # type: ignore[no-untyped-def]
+def evaluate_pieces(v: Pixels, pieces: Pieces, value: Pixels, i: Integer) -> Integer:
     """Values of ``pieces`` at one row.
 
     Neighbouring pixels mostly lie in the same piece: a run of 96 pixels is evaluated with one
@@ -397,10 +413,10 @@ def evaluate_pieces(v, pieces, value, i):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _subtract_pieces(image, pieces):  # type: ignore[no-untyped-def]
+def _subtract_pieces(image: Pixels, pieces: Pieces) -> None:
     n_y, n_x = image.shape
     value = np.empty(n_x, np.float32)
-    i = 0
+    i: Integer = 0
     for y in range(n_y):
         row = image[y]
         i = evaluate_pieces(row, pieces, value, i)
@@ -409,7 +425,7 @@ def _subtract_pieces(image, pieces):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_polynomial(image, c):  # type: ignore[no-untyped-def]
+def _add_polynomial(image: Pixels, c: FloatArray) -> None:
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             v = np.float64(image[y, x])
@@ -420,7 +436,7 @@ def _add_polynomial(image, c):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_table(image, table, offset, to_calibration):  # type: ignore[no-untyped-def]
+def _add_table(image: Pixels, table: Pixels, offset: float, to_calibration: float) -> int:
     outside, top = 0, table.shape[0] - 1
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):

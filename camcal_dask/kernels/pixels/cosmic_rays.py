@@ -16,11 +16,11 @@ that comes out is better for it:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Mask, Pixels
+from camcal_dask.kernels.arrays import BoolArray, ByteArray, FloatArray, IntArray, Mask, Number, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.masks import BAD, INTRP, NO_DATA, SAT
 
@@ -30,6 +30,8 @@ SEED_SIGMA = 4.0
 GROW_SIGMA = 3.0
 _UNUSABLE = BAD | INTRP | SAT | NO_DATA
 _HIT, _KEPT = 1, 2
+Frame: TypeAlias = tuple[Pixels, Pixels, Mask, FloatArray, IntArray, IntArray, int, int]
+"""(image, variance, mask, background, layout, grid, tall, wide), see `_find`."""
 
 
 class CosmicRays(NamedTuple):
@@ -106,7 +108,7 @@ def find_cosmic_rays(
 
 
 @compiled(error_model="numpy")
-def _find(frame, seeds, numbers, passes):  # type: ignore[no-untyped-def]
+def _find(frame: Frame, seeds: IntArray, numbers: FloatArray, passes: int) -> tuple[IntArray, Pixels]:
     """Search, grow and repair; see `find_cosmic_rays`.
 
     ``frame`` is (image, variance, mask, background, layout, grid, tall, wide): the amps, the amp in each cell of
@@ -129,7 +131,7 @@ def _find(frame, seeds, numbers, passes):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _site(frame, y, x):  # type: ignore[no-untyped-def]
+def _site(frame: Frame, y: int, x: int) -> tuple[int, int, int]:
     """(amp, row, column) of a framed CCD position, positions outside reflected; amp -1 where there is none."""
     layout, grid, tall, wide = frame[4], frame[5], frame[6], frame[7]
     last_y, last_x = grid.shape[0] * tall - 1, grid.shape[1] * wide - 1
@@ -144,7 +146,7 @@ def _site(frame, y, x):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _pixel(frame, y, x):  # type: ignore[no-untyped-def]
+def _pixel(frame: Frame, y: int, x: int) -> tuple[np.float32, np.float32, np.int32]:
     """(value above background, variance, mask) of a framed CCD position; NaN for an unusable pixel."""
     amp, row, column = _site(frame, y, x)
     if amp < 0:
@@ -155,7 +157,7 @@ def _pixel(frame, y, x):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _mended(frame, hits, mended, y, x, stride):  # type: ignore[no-untyped-def]
+def _mended(frame: Frame, hits: IntArray, mended: Pixels, y: int, x: int, stride: int) -> tuple[np.float32, np.float32]:
     """Value and variance of a pixel, as replaced so far: ``hits`` are the sorted positions of replaced pixels."""
     value, variance, _ = _pixel(frame, y, x)
     position = y * stride + x
@@ -172,7 +174,7 @@ def _mended(frame, hits, mended, y, x, stride):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _seeds(frame, stride, max_fraction, overflow):  # type: ignore[no-untyped-def]
+def _seeds(frame: Frame, stride: int, max_fraction: float, overflow: BoolArray) -> IntArray:
     """Framed positions of usable pixels above SEED_SIGMA; an amp with too many overflows and has none."""
     image, variance, _mask, background, layout, _grid, tall, wide = frame
     room = int(max_fraction * tall * wide) + 1
@@ -203,7 +205,17 @@ def _seeds(frame, stride, max_fraction, overflow):  # type: ignore[no-untyped-de
 
 
 @compiled(error_model="numpy")
-def _test(frame, hits, mended, y, x, stride, numbers, min_sigma, cond3):  # type: ignore[no-untyped-def]
+def _test(
+    frame: Frame,
+    hits: IntArray,
+    mended: Pixels,
+    y: int,
+    x: int,
+    stride: int,
+    numbers: FloatArray,
+    min_sigma: float,
+    cond3: float,
+) -> np.float32:
     """Mean of the opposite neighbours that unmasks the pixel as a hit, or NaN if it is none.
 
     Tracks grow with ``cond3`` 0; there unusable neighbours count as background.
@@ -226,7 +238,7 @@ def _test(frame, hits, mended, y, x, stride, numbers, min_sigma, cond3):  # type
 
 
 @compiled(error_model="numpy")
-def _beside_interpolated(frame, y, x):  # type: ignore[no-untyped-def]
+def _beside_interpolated(frame: Frame, y: int, x: int) -> bool:
     found = False
     for v in range(y - 1, y + 2):
         for u in range(x - 1, x + 2):
@@ -235,7 +247,7 @@ def _beside_interpolated(frame, y, x):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _scan(frame, state, seeds, numbers):  # type: ignore[no-untyped-def]
+def _scan(frame: Frame, state: ByteArray, seeds: IntArray, numbers: FloatArray) -> tuple[IntArray, int]:
     """First pass in raster order: a hit is replaced at once, so that the next pixel sees it mended."""
     stride = state.shape[1]
     hits = np.empty(seeds.size, np.int64)
@@ -253,7 +265,7 @@ def _scan(frame, state, seeds, numbers):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _tracks(frame, state, hits, min_sum):  # type: ignore[no-untyped-def]
+def _tracks(frame: Frame, state: ByteArray, hits: IntArray, min_sum: float) -> tuple[IntArray, int]:
     """Merge hits into 8-connected tracks and keep those whose sum reaches ``min_sum``."""
     stride = state.shape[1]
     kept = np.empty(hits.size, np.int64)
@@ -261,6 +273,7 @@ def _tracks(frame, state, hits, min_sum):  # type: ignore[no-untyped-def]
     for seed in hits:
         if state[seed // stride, seed % stride] != _HIT:
             continue
+        total: Number
         first, last, total = n_kept, n_kept + 1, 0.0
         kept[first] = seed
         state[seed // stride, seed % stride] = 0
@@ -283,7 +296,9 @@ def _tracks(frame, state, hits, min_sum):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _grow(frame, state, tracks, n_kept, numbers, passes):  # type: ignore[no-untyped-def]
+def _grow(
+    frame: Frame, state: ByteArray, tracks: IntArray, n_kept: int, numbers: FloatArray, passes: int
+) -> tuple[IntArray, int]:
     """Add neighbours of tracks that exceed 3 sigma, pass by pass."""
     stride = state.shape[1]
     no_position, no_value = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -313,7 +328,7 @@ def _grow(frame, state, tracks, n_kept, numbers, passes):  # type: ignore[no-unt
 
 
 @compiled(error_model="numpy")
-def _reach(frame, state, y, x, dy, dx):  # type: ignore[no-untyped-def]
+def _reach(frame: Frame, state: ByteArray, y: int, x: int, dy: int, dx: int) -> tuple[int, np.float32]:
     """Distance and value of the nearest usable pixel in one direction; distance 0 if there is none."""
     for distance in range(1, 100):
         v, u = y + distance * dy, x + distance * dx
@@ -326,8 +341,9 @@ def _reach(frame, state, y, x, dy, dx):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _interpolate(frame, state, y, x):  # type: ignore[no-untyped-def]
+def _interpolate(frame: Frame, state: ByteArray, y: int, x: int) -> Number:
     """Linear interpolation across the shorter of the row and column gaps; NaN if nothing is near."""
+    value: Number
     best, value = 1000, np.nan
     for dy, dx in ((0, 1), (1, 0)):
         before, low = _reach(frame, state, y, x, -dy, -dx)

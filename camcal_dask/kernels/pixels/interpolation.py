@@ -199,7 +199,7 @@ def grow(mask: Mask, planes: int, radius: int = 1) -> None:
 
 
 @compiled
-def _grow_once(mask, planes):  # type: ignore[no-untyped-def]
+def _grow_once(mask: Mask, planes: np.int32) -> None:
     """OR the planes of the four neighbours (as they were) into every pixel."""
     ny, nx = mask.shape
     above, here = np.zeros(nx, np.int32), np.empty(nx, np.int32)
@@ -221,12 +221,12 @@ def _grow_once(mask, planes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _flagged(value, bits, planes):  # type: ignore[no-untyped-def]
+def _flagged(value: np.float32, bits: np.int32, planes: np.int32) -> bool:
     return (bits & planes) != 0 or not abs(value) < np.inf
 
 
 @compiled
-def _row_is_clean(row, flags, planes):  # type: ignore[no-untyped-def]
+def _row_is_clean(row: Pixels, flags: Mask, planes: np.int32) -> bool:
     """Whether a row needs nothing; no branches, so that the loop is vectorised."""
     any_bits, finite = np.int32(0), True
     for x in range(row.size):
@@ -236,7 +236,7 @@ def _row_is_clean(row, flags, planes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _needs_fallback(image, mask, planes):  # type: ignore[no-untyped-def]
+def _needs_fallback(image: Pixels, mask: Mask, planes: np.int32) -> bool:
     """Whether any row has a flagged run longer than SIDE_RUN at a side of the chip."""
     ny, nx = mask.shape
     longest = min(SIDE_RUN, nx - 1)
@@ -251,7 +251,15 @@ def _needs_fallback(image, mask, planes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _fill_rows(image, variance, mask, planes, table, fallback, fallback_variance):  # type: ignore[no-untyped-def]
+def _fill_rows(
+    image: Pixels,
+    variance: Pixels,
+    mask: Mask,
+    planes: np.int32,
+    table: FloatArray,
+    fallback: float,
+    fallback_variance: float,
+) -> int:
     """Interpolate all runs of all rows; an empty ``variance`` is left out.  Returns the number of pixels."""
     ny, nx = image.shape
     done = 0
@@ -285,7 +293,17 @@ def _fill_rows(image, variance, mask, planes, table, fallback, fallback_variance
 
 
 @compiled
-def _fill_run(row, variance, start, stop, left, right, table, fallback, fallback_variance):  # type: ignore[no-untyped-def]
+def _fill_run(
+    row: Pixels,
+    variance: Pixels,
+    start: int,
+    stop: int,
+    left: int,
+    right: int,
+    table: FloatArray,
+    fallback: np.float32,
+    fallback_variance: float,
+) -> None:
     """Estimate row[start:stop] from ``left`` and ``right`` good pixels beside it."""
     n_variance = variance.size
     values, variances = np.zeros(4), np.zeros(4)
@@ -316,7 +334,16 @@ def _fill_run(row, variance, start, stop, left, right, table, fallback, fallback
 
 
 @compiled
-def _apply_weights(row, variance, n_variance, start, stop, values, variances, weights):  # type: ignore[no-untyped-def]
+def _apply_weights(
+    row: Pixels,
+    variance: Pixels,
+    n_variance: int,
+    start: int,
+    stop: int,
+    values: FloatArray,
+    variances: FloatArray,
+    weights: FloatArray,
+) -> None:
     n = stop - start
     length = min(n, _LONGEST)
     for p in range(n):

@@ -81,7 +81,7 @@ def as_boxes(boxes: ArrayLike) -> Boxes:
 
 
 @compiled
-def _column_boxes(mask):  # type: ignore[no-untyped-def]
+def _column_boxes(mask: BoolArray) -> Int32Array:
     """Boxes in the order in which their last rows end; one pass along the rows, as the memory lies."""
     height, width = mask.shape
     boxes = np.empty((1024, 4), np.int32)

@@ -93,7 +93,7 @@ def _rows_above(lags: int) -> int:
 
 
 @compiled(fastmath=_REDUCE)
-def _mean(image, good):  # type: ignore[no-untyped-def]
+def _mean(image: Pixels, good: BoolArray) -> float:
     total, count = 0.0, 0
     for y in range(image.shape[0]):
         row, flags = image[y], good[y]
@@ -104,7 +104,7 @@ def _mean(image, good):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _lay_out(image, good, center, lags, padded):  # type: ignore[no-untyped-def]
+def _lay_out(image: Pixels, good: BoolArray, center: np.float32, lags: int, padded: Pixels) -> tuple[FloatArray, float]:
     """Write deviations of good pixels into ``padded`` (rows, stride), with zeros beyond the image.
 
     Returns ``sums`` of `lag_sums`, and the sum of the squared deviations in float64: of all lags, lag 0 alone must be
@@ -147,7 +147,7 @@ def _lay_out(image, good, center, lags, padded):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _find_bad(good):  # type: ignore[no-untyped-def]
+def _find_bad(good: BoolArray) -> tuple[IntArray, IntArray, IntArray]:
     """Number of bad pixels of each row, the first of them and the one after the last; (width, 0) if there is none."""
     height, width = good.shape
     n, start, stop = np.zeros(height, np.int64), np.full(height, width), np.zeros(height, np.int64)
@@ -163,7 +163,7 @@ def _find_bad(good):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=_REDUCE)
-def _deviations(row, good, center, out):  # type: ignore[no-untyped-def]
+def _deviations(row: Pixels, good: BoolArray, center: np.float32, out: Pixels) -> tuple[float, float]:
     """Deviations from the center, 0 where not good or beyond the row; returns their sum and that of their squares."""
     total, square = 0.0, 0.0
     for x in range(row.size):
@@ -176,7 +176,7 @@ def _deviations(row, good, center, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=_REDUCE)
-def _all_deviations(row, center, out):  # type: ignore[no-untyped-def]
+def _all_deviations(row: Pixels, center: np.float32, out: Pixels) -> tuple[float, float]:
     """As `_deviations`, of a row without bad pixels: most rows, in a third of the time."""
     total, square = 0.0, 0.0
     for x in range(row.size):
@@ -189,7 +189,7 @@ def _all_deviations(row, center, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _strips(good, values, count, total, out):  # type: ignore[no-untyped-def]
+def _strips(good: BoolArray, values: Pixels, count: int, total: float, out: FloatArray) -> None:
     """Pairs and sum of one row without the columns that have no partner at each distance, (2, 2 reach + 1)."""
     reach, width = out.shape[1] // 2, good.size
     out[0, reach], out[1, reach] = count, total
@@ -205,7 +205,7 @@ def _strips(good, values, count, total, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_border(strips, y, height, sums):  # type: ignore[no-untyped-def]
+def _add_border(strips: FloatArray, y: int, height: int, sums: FloatArray) -> None:
     """Add a row near an end of the image, which has a partner at some distances only."""
     for j in range(sums.shape[1]):
         if y < height - j:
@@ -215,7 +215,7 @@ def _add_border(strips, y, height, sums):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _bad_runs(good, edges):  # type: ignore[no-untyped-def]
+def _bad_runs(good: BoolArray, edges: IntArray) -> int:
     """Starts and ends of the runs of bad pixels; returns how many of both."""
     n, before = 0, True
     for x in range(good.size):
@@ -229,7 +229,9 @@ def _bad_runs(good, edges):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _running_sums(good, values, reach, start, stop, run_w, run_z):  # type: ignore[no-untyped-def]
+def _running_sums(
+    good: BoolArray, values: Pixels, reach: int, start: int, stop: int, run_w: FloatArray, run_z: FloatArray
+) -> None:
     """Number and sum of good pixels before positions ``start`` .. ``stop`` - 1, from there on; 0 is ``reach`` ahead."""
     w, z = 0.0, 0.0
     for k in range(start, stop):
@@ -241,7 +243,7 @@ def _running_sums(good, values, reach, start, stop, run_w, run_z):  # type: igno
 
 
 @compiled
-def _take_bad(y, lags, edges, n_edge, runs, sums):  # type: ignore[no-untyped-def]
+def _take_bad(y: int, lags: int, edges: IntArray, n_edge: IntArray, runs: FloatArray, sums: FloatArray) -> None:
     """Take away the pairs of row ``y`` and those above it of which one member is bad."""
     here = y % lags
     for j in range(min(lags, y + 1)):
@@ -255,7 +257,7 @@ def _take_bad(y, lags, edges, n_edge, runs, sums):  # type: ignore[no-untyped-de
 
 
 @compiled
-def _take(total, run, start, end):  # type: ignore[no-untyped-def]
+def _take(total: FloatArray, run: FloatArray, start: int, end: int) -> None:
     """Subtract the sum over a run of pixels, shifted to all distances."""
     low, high = run[start : start + total.size], run[end : end + total.size]
     for k in range(total.size):
@@ -263,7 +265,7 @@ def _take(total, run, start, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _products(flat, start, stride, segments, size, lags):  # type: ignore[no-untyped-def]
+def _products(flat: Pixels, start: int, stride: int, segments: int, size: int, lags: int) -> FloatArray:
     """Sums of products at every lag, (lags, 2 lags - 1) float64; ``flat`` as laid out by `lag_sums`."""
     reach = lags - 1
     same_row = np.zeros((-(-lags // 12) * 3, 4))
@@ -283,7 +285,7 @@ def _products(flat, start, stride, segments, size, lags):  # type: ignore[no-unt
 
 
 @compiled(fastmath=_REDUCE)
-def _twelve(flat, a, back, b, size, out):  # type: ignore[no-untyped-def]
+def _twelve(flat: Pixels, a: int, back: int, b: int, size: int, out: FloatArray) -> None:
     """Add to out[k, i] the sum over ``size`` floats of those from ``a - k back`` times those from ``b + i``."""
     p, q, r = flat[a : a + size], flat[a - back : a - back + size], flat[a - 2 * back : a - 2 * back + size]
     s, t, u, v = flat[b : b + size], flat[b + 1 : b + 1 + size], flat[b + 2 : b + 2 + size], flat[b + 3 : b + 3 + size]

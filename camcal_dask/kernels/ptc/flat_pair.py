@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
-from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Pixels
+from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Mask, Number, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.ptc.covariance import lag_covariance
 from camcal_dask.kernels.statistics.clipped_mean import clip_many
@@ -245,9 +245,9 @@ def unvignetted(radius: FloatArray, coefficients: Sequence[float], percent: floa
 
 
 @compiled
-def bad_pixels(mask1, mask2, reject):  # type: ignore[no-untyped-def]
+def bad_pixels(mask1: Mask, mask2: Mask, reject: np.int32) -> BoolArray:
     """Pixels (y, x) with a mask bit of ``reject`` in either of two masks, int32; bool."""
-    out = np.empty(mask1.shape, np.bool_)
+    out: BoolArray = np.empty(mask1.shape, np.bool_)
     for y in range(out.shape[0]):
         a, b, row = mask1[y], mask2[y], out[y]
         for x in range(row.size):
@@ -256,7 +256,7 @@ def bad_pixels(mask1, mask2, reject):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _select(image1, image2, bad, pair):  # type: ignore[no-untyped-def]
+def _select(image1: Pixels, image2: Pixels, bad: BoolArray, pair: Pixels) -> tuple[int, float]:
     """Copy the pixels that are good in both images, NaN the others; their number, mean of (I1 - I2)^2 / (I1 + I2)."""
     total, n = 0.0, 0
     largest, nan = np.float32(np.finfo(np.float32).max), np.float32(np.nan)
@@ -273,7 +273,7 @@ def _select(image1, image2, bad, pair):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath={"reassoc", "contract"}, error_model="numpy")
-def _add_ratios(a, b):  # type: ignore[no-untyped-def]
+def _add_ratios(a: Pixels, b: Pixels) -> tuple[float, int]:
     total, n = 0.0, 0
     for x in range(a.size):
         difference = a[x] - b[x]
@@ -285,7 +285,7 @@ def _add_ratios(a, b):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _subtract(pair, m1, m2, reciprocal, out):  # type: ignore[no-untyped-def]
+def _subtract(pair: Pixels, m1: Number, m2: Number, reciprocal: Number, out: Pixels) -> None:
     """Weighted difference in the precision of the means; operations neither fused nor reordered."""
     for y in range(out.shape[0]):
         a, b, row = pair[0, y], pair[1, y], out[y]
@@ -294,7 +294,7 @@ def _subtract(pair, m1, m2, reciprocal, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _accept(difference, center, bound, good, row_mean):  # type: ignore[no-untyped-def]
+def _accept(difference: Pixels, center: float, bound: float, good: BoolArray, row_mean: Pixels) -> int:
     """Mark pixels within ``center +- bound``; mean of all finite ones of each row; returns the number marked."""
     n_good = 0
     for y in range(difference.shape[0]):
@@ -304,7 +304,7 @@ def _accept(difference, center, bound, good, row_mean):  # type: ignore[no-untyp
 
 
 @compiled(fastmath={"reassoc", "contract"}, error_model="numpy")
-def _accept_row(row, center, bound, good):  # type: ignore[no-untyped-def]
+def _accept_row(row: Pixels, center: float, bound: float, good: BoolArray) -> tuple[int, np.float32]:
     n_good, n, total = 0, 0, 0.0
     for x in range(row.size):
         there = row[x] == row[x]

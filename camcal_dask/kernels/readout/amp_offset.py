@@ -13,7 +13,8 @@ import numpy as np
 
 from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray, Mask, Pixels
 from camcal_dask.kernels.pixels.masks import bits
-from camcal_dask.kernels.statistics.moments import clip_statistics, column_quantile, sort_columns, sorting_network
+from camcal_dask.kernels.statistics.moments import clip_statistics
+from camcal_dask.kernels.statistics.sorting import column_quantile, sort_columns, sorting_network
 
 Boxes = IntArray
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from camcal_dask.kernels.arrays import AnyArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.pixels.masks import BAD, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
 
@@ -16,7 +17,7 @@ NO_DATA_VARIANCE = 1e10
 
 
 @compiled
-def flag_and_scale(image, mask, saturated, suspect, gain):  # type: ignore[no-untyped-def]
+def flag_and_scale(image: Pixels, mask: Mask, saturated: np.float32, suspect: np.float32, gain: np.float32) -> int:
     """Set SAT and SUSPECT where ``image`` [adu] reaches a level, then multiply it by ``gain`` (float32).
 
     Levels are float32 [adu]; NaN or inf flags nothing.  Returns the number of pixels flagged SAT or SUSPECT.
@@ -34,7 +35,7 @@ def flag_and_scale(image, mask, saturated, suspect, gain):  # type: ignore[no-un
 
 
 @compiled
-def subtract_plane(image, plane, scale):  # type: ignore[no-untyped-def]
+def subtract_plane(image: Pixels, plane: Pixels, scale: np.float32) -> None:
     """Subtract ``scale`` (float32) times a calibration."""
     for y in range(image.shape[0]):
         row, value = image[y], plane[y]
@@ -43,7 +44,7 @@ def subtract_plane(image, plane, scale):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def flag_defects(mask, defects, height, width):  # type: ignore[no-untyped-def]
+def flag_defects(mask: Mask, defects: AnyArray, height: int, width: int) -> None:
     """Set BAD where any bit of ``defects`` is set, in the first ``height`` rows and ``width`` columns."""
     for y in range(height):
         bits, found = mask[y, :width], defects[y, :width]
@@ -52,7 +53,7 @@ def flag_defects(mask, defects, height, width):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def flag_not_finite(values, mask, height, width):  # type: ignore[no-untyped-def]
+def flag_not_finite(values: Pixels, mask: Mask, height: int, width: int) -> None:
     """Set UNMASKEDNAN where ``values`` are not finite, in the first ``height`` rows and ``width`` columns."""
     nan, none = np.int32(UNMASKEDNAN), np.int32(0)
     for y in range(height):
@@ -62,7 +63,9 @@ def flag_not_finite(values, mask, height, width):  # type: ignore[no-untyped-def
 
 
 @compiled
-def divide_flat(image, mask, flat, flags, scale, height, width):  # type: ignore[no-untyped-def]
+def divide_flat(
+    image: Pixels, mask: Mask, flat: Pixels, flags: Mask, scale: np.float32, height: int, width: int
+) -> None:
     """Divide the first rows and columns by ``scale * flat`` and OR the flat's mask; 0 where it says NO_DATA.
 
     A flat that is not finite or not positive, without NO_DATA, makes the pixel NaN, BAD and UNMASKEDNAN.
@@ -81,7 +84,18 @@ def divide_flat(image, mask, flat, flags, scale, height, width):  # type: ignore
 
 
 @compiled
-def variance(image, noise, bias, dark, dark_scale, flat, flat_variance, flags, flat_scale, out):  # type: ignore[no-untyped-def]
+def variance(
+    image: Pixels,
+    noise: float,
+    bias: Pixels,
+    dark: Pixels,
+    dark_scale: float,
+    flat: Pixels,
+    flat_variance: Pixels,
+    flags: Mask,
+    flat_scale: float,
+    out: Pixels,
+) -> None:
     """Variance of the corrected image, from the image itself (isr.md 2.12 with G = 1, then 0.3 for the flat).
 
     With I the image before the flat, V = I + V_bias + s^2 V_dark + noise; after it, with I' = I / cF,

@@ -273,7 +273,7 @@ def _run(image: Pixels, couplings: Couplings, iterations: int, keep: bool, flag:
 
 
 @compiled(fastmath={"contract"})
-def _accumulate(rows, source, count, c, q, squares, total):  # type: ignore[no-untyped-def]
+def _accumulate(rows: Pixels, source: IntArray, count: int, c: Pixels, q: Pixels, squares: bool, total: Pixels) -> None:
     """Sum of c b + q b^2 over the sources, in rising order; four sources a sweep save loads of ``total``."""
     n = total.shape[0]
     for x in range(n):
@@ -301,7 +301,9 @@ def _accumulate(rows, source, count, c, q, squares, total):  # type: ignore[no-u
 
 
 @compiled
-def _flag_row(bits, total, in_data, level, minimum, x0, x1):  # type: ignore[no-untyped-def]
+def _flag_row(
+    bits: Mask, total: Pixels, in_data: bool, level: np.float32, minimum: np.float32, x0: int, x1: int
+) -> None:
     bit = np.int32(CROSSTALK)
     for x in range(total.shape[0]):
         p = level if in_data and x0 <= x < x1 else np.float32(0.0)
@@ -309,7 +311,9 @@ def _flag_row(bits, total, in_data, level, minimum, x0, x1):  # type: ignore[no-
 
 
 @compiled
-def _correct_sources(image, rows, source, count, c, q, squares, total):  # type: ignore[no-untyped-def]
+def _correct_sources(
+    image: Pixels, rows: Pixels, source: IntArray, count: IntArray, c: Pixels, q: Pixels, squares: bool, total: Pixels
+) -> None:
     """First correction of the sources: afterwards ``rows`` is corrected and ``image`` as it was."""
     n_amp, n_x = rows.shape
     for a in range(n_amp):
@@ -322,9 +326,20 @@ def _correct_sources(image, rows, source, count, c, q, squares, total):  # type:
 
 
 @compiled
-def _crosstalk(  # type: ignore[no-untyped-def]
-    image, source, count, c, q, squares, iterations, keep, mask, level, minimum, box
-):
+def _crosstalk(
+    image: Pixels,
+    source: IntArray,
+    count: IntArray,
+    c: Pixels,
+    q: Pixels,
+    squares: bool,
+    iterations: int,
+    keep: bool,
+    mask: Mask,
+    level: Pixels,
+    minimum: Pixels,
+    box: tuple[int, int, int, int],
+) -> None:
     """Row by row, in place: 16 rows of 576 float32 stay in the first-level cache."""
     n_amp, n_y, n_x = image.shape
     y0, y1, x0, x1 = box

@@ -18,15 +18,8 @@ from camcal_dask.kernels.pixels.masks import BAD, SAT
 from camcal_dask.kernels.pixels.masks import FILL as FILL
 from camcal_dask.kernels.readout.overscan_curves import SCALARS, smooth_levels, strip_level
 from camcal_dask.kernels.simulator.random import uniform_row
-from camcal_dask.kernels.statistics.moments import (
-    STACK_WIDTH,
-    clip_statistics,
-    column_quantile,
-    gather,
-    median,
-    sort_columns,
-    sorting_network,
-)
+from camcal_dask.kernels.statistics.moments import STACK_WIDTH, clip_statistics, gather, median
+from camcal_dask.kernels.statistics.sorting import column_quantile, sort_columns, sorting_network
 
 REJECT = BAD | SAT
 _EDGE = 5  # columns at each end that the smoothing test leaves alone; also neighbours used to fill a gap
@@ -236,7 +229,7 @@ def _line_levels(pixels: Pixels, flags: Mask, sigma: float, use_mean: bool) -> F
     spread = 0.74 * (q75 - q25)
     typical = np.median(spread[count > 0])
     spread = np.where(spread > 2 * typical, typical, spread)
-    masked = (flags & REJECT).any(axis=0)
+    masked: BoolArray = np.asarray((flags & REJECT).any(axis=0))
     out = np.empty(pixels.shape[1])
     _survivors(pixels, flags, masked, ordered, count, centre, sigma * spread, use_mean, out)
     return out
@@ -253,7 +246,7 @@ def _sorted_lines(
 
 
 @compiled
-def _sort_lines(pixels, pairs, ordered, count, quartiles):  # type: ignore[no-untyped-def]
+def _sort_lines(pixels: Pixels, pairs: Int32Array, ordered: Pixels, count: Int32Array, quartiles: FloatArray) -> None:
     n_pixel, n_line = pixels.shape
     block = np.empty((n_pixel, STACK_WIDTH), np.float32)
     quantile = np.empty(STACK_WIDTH)
@@ -272,7 +265,17 @@ def _sort_lines(pixels, pairs, ordered, count, quartiles):  # type: ignore[no-un
 
 
 @compiled(error_model="numpy")
-def _survivors(pixels, flags, masked, ordered, count, centre, limit, use_mean, out):  # type: ignore[no-untyped-def]
+def _survivors(
+    pixels: Pixels,
+    flags: Mask,
+    masked: BoolArray,
+    ordered: Pixels,
+    count: Int32Array,
+    centre: FloatArray,
+    limit: FloatArray,
+    use_mean: bool,
+    out: FloatArray,
+) -> None:
     """Level of every line; without masked pixels the survivors are a range of the sorted ones."""
     values = np.empty(pixels.shape[0])
     for i in range(out.size):

@@ -265,7 +265,7 @@ def _counts(runs: Int32Array, x0: int, width: int) -> IntArray:
 
 
 @compiled
-def _count_runs(mask, planes, counts):  # type: ignore[no-untyped-def]
+def _count_runs(mask: Mask, planes: np.int32, counts: Int32Array) -> None:
     """Number of runs that start in each row."""
     for y in range(mask.shape[0]):
         row = mask[y]
@@ -276,7 +276,7 @@ def _count_runs(mask, planes, counts):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _find_runs(mask, planes):  # type: ignore[no-untyped-def]
+def _find_runs(mask: Mask, planes: np.int32) -> Int32Array:
     """Horizontal runs of flagged pixels, (n, 4) int32: 0, y, start, stop."""
     counts = np.zeros(mask.shape[0], np.int32)
     _count_runs(mask, planes, counts)
@@ -300,7 +300,7 @@ def _find_runs(mask, planes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _root(parent, k):  # type: ignore[no-untyped-def]
+def _root(parent: IntArray, k: int) -> int:
     while parent[k] != k:
         parent[k] = parent[parent[k]]
         k = parent[k]
@@ -308,7 +308,7 @@ def _root(parent, k):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _connect(runs):  # type: ignore[no-untyped-def]
+def _connect(runs: Int32Array) -> int:
     """Write labels 0..n-1 of the 8-connected components into runs[:, 0]; returns n."""
     n_runs = runs.shape[0]
     parent = np.arange(n_runs)
@@ -334,7 +334,7 @@ def _connect(runs):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _measure(runs, n):  # type: ignore[no-untyped-def]
+def _measure(runs: Int32Array, n: int) -> tuple[IntArray, Int32Array, FloatArray, FloatArray]:
     """Area, box (x0, y0, width, height) and centroid x, y of each label."""
     area, box = np.zeros(n, np.int64), np.zeros((n, 4), np.int32)
     sum_x, sum_y = np.zeros(n), np.zeros(n)

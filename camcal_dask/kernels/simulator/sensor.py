@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from camcal_dask.kernels.arrays import Pixels
+from camcal_dask.kernels.arrays import FloatArray, Pixels
 from camcal_dask.kernels.compiled import compiled
 
 EXACT_BELOW = 30.0
@@ -17,7 +17,7 @@ EXACT_BELOW = 30.0
 
 
 @compiled
-def _poisson_small(mean, zero_term, z):  # type: ignore[no-untyped-def]  # numba infers
+def _poisson_small(mean: float, zero_term: float, z: float) -> int:
     """Smallest k whose Poisson(mean) distribution function reaches that of a standard normal at ``z``."""
     wanted = 0.5 * math.erfc(-z * 0.7071067811865476)
     term, total, k = zero_term, zero_term, 0
@@ -29,7 +29,7 @@ def _poisson_small(mean, zero_term, z):  # type: ignore[no-untyped-def]  # numba
 
 
 @compiled
-def poisson_from_normals(mean, z):  # type: ignore[no-untyped-def]  # numba infers
+def poisson_from_normals(mean: Pixels, z: Pixels) -> None:
     """Poisson numbers from standard normals, one normal each.
 
     Below :data:`EXACT_BELOW` the inverse of the distribution function; above, its Cornish-Fisher expansion
@@ -60,7 +60,7 @@ def poisson_from_normals(mean, z):  # type: ignore[no-untyped-def]  # numba infe
 
 
 @compiled(fastmath={"contract"})
-def _convolve_row(total, taps, row):  # type: ignore[no-untyped-def]  # numba infers
+def _convolve_row(total: Pixels, taps: Pixels, row: Pixels) -> None:
     """Add to ``total[x]`` the sum over k of ``taps[k] * row[x + n - 1 - k]``, four taps a sweep."""
     n = taps.shape[0]
     whole = n - n % 4
@@ -76,7 +76,7 @@ def _convolve_row(total, taps, row):  # type: ignore[no-untyped-def]  # numba in
 
 
 @compiled
-def _hand_over(moved, light, light_beyond, gains, loses):  # type: ignore[no-untyped-def]  # numba infers
+def _hand_over(moved: Pixels, light: Pixels, light_beyond: Pixels, gains: Pixels, loses: Pixels) -> None:
     """Give each pixel the light between its boundary's old and new place, and take it from its neighbour."""
     for x in range(light.shape[0]):
         flow = np.float32(0.5) * (light[x] + light_beyond[x]) * moved[x]
@@ -85,7 +85,7 @@ def _hand_over(moved, light, light_beyond, gains, loses):  # type: ignore[no-unt
 
 
 @compiled
-def area_flow(source, light, shift_e, shift_n, out):  # type: ignore[no-untyped-def]  # numba infers
+def area_flow(source: Pixels, light: Pixels, shift_e: Pixels, shift_n: Pixels, out: Pixels) -> None:
     """Charge that changes its pixel because ``source`` has moved the pixel boundaries.
 
     Boundary (p, p + 1) moves by ``sum_s shift(p - s) source(s)`` of a pixel and hands over that part of the light
@@ -133,7 +133,7 @@ def area_flow(source, light, shift_e, shift_n, out):  # type: ignore[no-untyped-
 
 
 @compiled
-def _fill(column, excess, full_well, carry, upwards):  # type: ignore[no-untyped-def]  # numba infers
+def _fill(column: FloatArray, excess: FloatArray, full_well: float, carry: float, upwards: bool) -> float:
     """Move ``excess`` along a column into the room that pixels have; return what leaves at the end."""
     n = column.shape[0]
     for i in range(n):
@@ -145,7 +145,7 @@ def _fill(column, excess, full_well, carry, upwards):  # type: ignore[no-untyped
 
 
 @compiled
-def bloom(columns, full_well):  # type: ignore[no-untyped-def]  # numba infers
+def bloom(columns: Pixels, full_well: float) -> FloatArray:
     """Spill what exceeds the full well along the column, half each way.
 
     The stop between the CCD's halves (highest row) turns charge back; what reaches the serial register is lost.
@@ -184,7 +184,7 @@ def bloom(columns, full_well):  # type: ignore[no-untyped-def]  # numba infers
 
 
 @compiled
-def serial_cti(frame, n_register, traps):  # type: ignore[no-untyped-def]  # numba infers
+def serial_cti(frame: Pixels, n_register: int, traps: FloatArray) -> None:
     """Deferred charge of the serial register, forward (Snyder+21; inverse: isr.md 2.7).
 
     Column n makes ``min(n + 1, n_register)`` transfers and leaves the fraction ``global_cti`` behind in each;
@@ -223,7 +223,7 @@ def serial_cti(frame, n_register, traps):  # type: ignore[no-untyped-def]  # num
 
 
 @compiled
-def add_crosstalk(signal, linear, quadratic):  # type: ignore[no-untyped-def]  # numba infers
+def add_crosstalk(signal: Pixels, linear: Pixels, quadratic: Pixels) -> None:
     """Add to each amp ``sum_s c[s, t] B_s + q[s, t] B_s^2`` of all others at equal readout position.
 
     Parameters

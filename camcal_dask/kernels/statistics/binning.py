@@ -43,7 +43,7 @@ def _border(height: int, width: int, size: int, border: int) -> int:
 
 
 @compiled(error_model="numpy")
-def _bin(image, mask, reject, size, out):  # type: ignore[no-untyped-def]
+def _bin(image: Pixels, mask: Mask, reject: np.int32, size: int, out: FloatArray) -> None:
     n_amp, n_y, n_x = out.shape
     for a in range(n_amp):
         for j in range(n_y):

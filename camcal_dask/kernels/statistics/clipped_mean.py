@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from camcal_dask.kernels.arrays import FloatArray, Pixels
+from camcal_dask.kernels.arrays import FloatArray, IntArray, Number, Pixels
 from camcal_dask.kernels.compiled import compiled
 from camcal_dask.kernels.statistics.moments import IQR_TO_SIGMA, ClippedMean, clip_statistics
 
@@ -50,6 +50,8 @@ def _select(
 ) -> tuple[float, float, int]:
     """Run the selections: mean, sample variance and number of the last."""
     variance, n = math.nan, 0
+    low: Number
+    high: Number
     low, high, every = math.inf, -math.inf, False
     for _ in range(iterations):
         if every and center - half <= low and high <= center + half:
@@ -90,7 +92,7 @@ def _quartiles(flat: Pixels) -> tuple[FloatArray, int] | None:
 
 
 @compiled
-def histogram(flat, low, scale):  # type: ignore[no-untyped-def]
+def histogram(flat: Pixels, low: np.float32, scale: np.float32) -> IntArray:
     """Count the finite values in `_BINS` bins of width 1 / scale from ``low``; the outer ones hold all beyond."""
     counts = np.zeros((4, _BINS + 1), np.int32)  # four, so that equal neighbours need not wait for each other
     last, largest = np.float32(_BINS - 1), np.float32(np.finfo(np.float32).max)
@@ -102,11 +104,12 @@ def histogram(flat, low, scale):  # type: ignore[no-untyped-def]
             bins[k] = np.int32(position) if abs(block[k]) <= largest else np.int32(_BINS)
         for k in range(block.size):
             counts[k & 3, bins[k]] += 1
-    return counts.sum(axis=0)[:_BINS]
+    total: IntArray = counts.sum(axis=0)
+    return total[:_BINS]
 
 
 @compiled
-def gather(flat, low, scale, ranges, size):  # type: ignore[no-untyped-def]
+def gather(flat: Pixels, low: np.float32, scale: np.float32, ranges: Pixels, size: int) -> Pixels:
     """Collect the ``size`` values in three ranges of bins of `histogram`, float32 (3, 2), outer ones excepted."""
     out = np.empty(size, np.float32)
     n = 0
@@ -123,21 +126,21 @@ def gather(flat, low, scale, ranges, size):  # type: ignore[no-untyped-def]
 
 
 @compiled(inline="always")
-def _within(position, ranges):  # type: ignore[no-untyped-def]
-    first = (position >= ranges[0, 0]) & (position < ranges[0, 1])
-    second = (position >= ranges[1, 0]) & (position < ranges[1, 1])
-    third = (position >= ranges[2, 0]) & (position < ranges[2, 1])
+def _within(position: np.float32, ranges: Pixels) -> bool:
+    first: bool = (position >= ranges[0, 0]) & (position < ranges[0, 1])
+    second: bool = (position >= ranges[1, 0]) & (position < ranges[1, 1])
+    third: bool = (position >= ranges[2, 0]) & (position < ranges[2, 1])
     return first | second | third
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def selection_sums(flat, center, half):  # type: ignore[no-untyped-def]
+def selection_sums(flat: Pixels, center: float, half: float) -> tuple[int, float, float, np.float32, np.float32]:
     """Number of values within ``center +- half``, sums of their deviations and squares; extremes of all values."""
     n, first, second = 0, 0.0, 0.0
     low, high = np.float32(np.inf), np.float32(-np.inf)
     for i in range(flat.size):
         value = flat[i]
-        deviation = np.float64(value) - center
+        deviation: float = np.float64(value) - center
         keep = abs(deviation) <= half
         deviation = deviation if keep else 0.0
         n += keep

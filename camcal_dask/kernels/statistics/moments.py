@@ -9,13 +9,13 @@ depends on the values alone, so that chunking cannot change a bit of the result.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from camcal_dask.kernels.arrays import FloatArray, Int32Array, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
+from camcal_dask.kernels.statistics.sorting import column_quantile, sort_columns, sorting_network
 
 IQR_TO_SIGMA = 0.741301109252802
 """Standard deviation of a Gaussian in units of its interquartile range."""
@@ -168,7 +168,7 @@ def compare_halves(stack: Pixels, amp: tuple[int, int] | None = None, every: int
 
 
 @compiled(error_model="numpy")
-def _compare_halves(stack, height, width, every, difference, variance):  # type: ignore[no-untyped-def]
+def _compare_halves(stack: Pixels, height: int, width: int, every: int, difference: Pixels, variance: Pixels) -> None:
     a, to = np.empty((stack.shape[0], STACK_WIDTH), np.float32), 0
     for row in range(stack.shape[1] // width):
         if row % height % every == 0:
@@ -180,7 +180,7 @@ def _compare_halves(stack, height, width, every, difference, variance):  # type:
 
 
 @compiled(error_model="numpy")
-def _halves_of_block(a, difference, variance):  # type: ignore[no-untyped-def]
+def _halves_of_block(a: Pixels, difference: Pixels, variance: Pixels) -> None:
     mean, count, square = np.zeros((2, STACK_WIDTH)), np.zeros((2, STACK_WIDTH)), np.zeros(STACK_WIDTH)
     for e in range(a.shape[0]):
         row, half = a[e], e % 2
@@ -240,67 +240,6 @@ def accept(values: Pixels, mask: Mask, reject: np.int32, planes: Mask) -> int:
     return n
 
 
-@functools.cache
-def sorting_network(n: int) -> Int32Array:
-    """Return the comparators (i, j), i < j, of Batcher's odd-even merge sort of ``n`` values, (m, 2) int32."""
-    pairs = []
-    p = 1
-    while p < n:
-        k = p
-        while k >= 1:
-            for j in range(k % p, n - k, 2 * k):
-                low = range(j, min(j + k, n - k))
-                pairs += [(i, i + k) for i in low if i // (2 * p) == (i + k) // (2 * p)]
-            k //= 2
-        p *= 2
-    return np.array(pairs, np.int32).reshape(-1, 2)
-
-
-@compiled
-def sort_columns(a: Pixels, pairs: Int32Array) -> None:
-    """Sort ``a`` (n, m) float32, C order, along axis 0 in place; no NaN (use +inf for "absent").
-
-    As integers of the same order: the smaller of two floats is compiled to masked stores, four times slower on AMD.
-    """
-    keys = a.view(np.int32)
-    _flip_negative(keys)
-    for k in range(pairs.shape[0]):
-        low, high = keys[pairs[k, 0]], keys[pairs[k, 1]]
-        for i in range(a.shape[1]):
-            x, y = low[i], high[i]
-            low[i], high[i] = min(x, y), max(x, y)
-    _flip_negative(keys)
-
-
-@compiled
-def _flip_negative(bits):  # type: ignore[no-untyped-def]
-    """Turn the bits of float32 numbers into integers of the same order, and back."""
-    for e in range(bits.shape[0]):
-        row = bits[e]
-        for i in range(row.size):
-            row[i] ^= (row[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)
-
-
-@compiled
-def column_quantile(a: Pixels, n: Int32Array, fraction: float, out: FloatArray) -> None:
-    """Quantile of the first ``n[i]`` of the sorted values of each column of ``a`` (k, m) float32; out (m,) float64."""
-    total = a.shape[0]
-    at = fraction * (total - 1)
-    j = int(at)
-    part, lower, upper = at - j, a[j], a[min(j + 1, total - 1)]
-    for i in range(a.shape[1]):  # nearly every column is complete: a loop that vectorises
-        low = np.float64(lower[i])
-        out[i] = low + part * (np.float64(upper[i]) - low)
-    for i in range(a.shape[1]):
-        if n[i] == 0:
-            out[i] = np.nan
-        elif n[i] < total:
-            at = fraction * (n[i] - 1)
-            j = int(at)
-            low = np.float64(a[j, i])
-            out[i] = low + (at - j) * (np.float64(a[min(j + 1, n[i] - 1), i]) - low)
-
-
 def _good(values: Pixels, mask: Mask | None, reject: int) -> Pixels:
     """Copy of the finite, unmasked values, 1-D."""
     good = np.isfinite(values)
@@ -327,7 +266,7 @@ def _quantiles(x: Pixels, fractions: FloatArray) -> FloatArray:
 
 
 @compiled(error_model="numpy")
-def _update(centre, n, s1, s2):  # type: ignore[no-untyped-def]
+def _update(centre: float, n: float, s1: float, s2: float) -> tuple[float, float]:
     """New centre and sample variance from count, sum and sum of squares relative to the old centre."""
     variance = (s2 - s1 * s1 / n) / (n - 1)
     variance = 0.0 if variance < 0.0 else variance  # rounding; NaN stays
@@ -335,7 +274,7 @@ def _update(centre, n, s1, s2):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _clip_sorted(x, centre, half, sigma, iterations):  # type: ignore[no-untyped-def]
+def _clip_sorted(x: Pixels, centre: float, half: float, sigma: float, iterations: int) -> tuple[float, float, int]:
     """Run the selections on sorted values; the sums are in ascending order, wherever the values came from."""
     variance, n = np.nan, 0
     for _ in range(iterations):
@@ -354,7 +293,16 @@ def _clip_sorted(x, centre, half, sigma, iterations):  # type: ignore[no-untyped
 
 
 @compiled(error_model="numpy")
-def _clip_stack(stack, variance, pairs, sigma, iterations, mean, var, count):  # type: ignore[no-untyped-def]
+def _clip_stack(
+    stack: Pixels,
+    variance: Pixels,
+    pairs: Int32Array,
+    sigma: float,
+    iterations: int,
+    mean: Pixels,
+    var: Pixels,
+    count: Int32Array,
+) -> None:
     n_exp, n_pix = stack.shape
     a = np.empty((n_exp, STACK_WIDTH), np.float32)
     for i0 in range(0, n_pix, STACK_WIDTH):
@@ -373,7 +321,7 @@ def _clip_stack(stack, variance, pairs, sigma, iterations, mean, var, count):  #
 
 
 @compiled
-def gather(stack, i0, m, a):  # type: ignore[no-untyped-def]
+def gather(stack: Pixels, i0: int, m: int, a: Pixels) -> Int32Array:
     """Copy m columns of (n, N) to ``a`` (n, STACK_WIDTH), zeros beyond, +inf for what is not finite.
 
     Returns the number of finite values of each column, (STACK_WIDTH,) int32.
@@ -393,7 +341,7 @@ def gather(stack, i0, m, a):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _start(a, good, sigma):  # type: ignore[no-untyped-def]
+def _start(a: Pixels, good: Int32Array, sigma: float) -> FloatArray:
     """Accumulator rows (centre, half-width, n, s1, s2) with the first window: median and scaled IQR."""
     acc = np.zeros((5, STACK_WIDTH))
     column_quantile(a, good, 0.5, acc[0])
@@ -405,7 +353,7 @@ def _start(a, good, sigma):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _select(a, acc, sigma, iterations):  # type: ignore[no-untyped-def]
+def _select(a: Pixels, acc: FloatArray, sigma: float, iterations: int) -> FloatArray:
     """Run the selections; rows of ``acc`` become mean, sample variance and count.
 
     Returns the window (centre, half-width) of the last selection.  The work array has a shape
@@ -436,7 +384,9 @@ def _select(a, acc, sigma, iterations):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _input_variance(stack, variance, i0, m, window, n, v):  # type: ignore[no-untyped-def]
+def _input_variance(
+    stack: Pixels, variance: Pixels, i0: int, m: int, window: FloatArray, n: FloatArray, v: FloatArray
+) -> None:
     """Replace the sample variance by sum_S V / |S|, so that v / |S| is sum_S V / |S|^2."""
     for i in range(m):
         total = 0.0

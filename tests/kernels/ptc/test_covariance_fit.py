@@ -5,8 +5,9 @@ import pytest
 from scipy import optimize
 
 from camcal_dask.kernels.ptc.covariance_fit import fit_covariances, subtract_long_range
-from camcal_dask.kernels.ptc.models import LagPlanes, covariances, covariances_jacobian
+from camcal_dask.kernels.ptc.models import LagPlanes, covariances
 from tests.calibs.ptc.ptc_curves import means, noisy, truth
+from tests.kernels.ptc.test_models import covariances_jacobian
 
 MEAN = means(40)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from camcal_dask.kernels.ptc.models import (
+    EQ_20,
     LagPlanes,
     convolution_matrix,
     covariances,
@@ -146,14 +147,14 @@ def test_one_lag_without_b_is_nearly_the_exponential():
     np.testing.assert_allclose(covariances(p, MEAN)[:, 0, 0], expected, rtol=1e-8)
 
 
-def jacobian(p, order):
+def covariances_jacobian(p, mean, order=EQ_20):
     """Derivatives of the covariances (n, r, r, 3 r^2 + 1) by a, c, n (each ravelled) and the gain."""
     parts = polynomials(p, order)
     by_noise = np.zeros((order + 2, p.a.size, p.a.size))
     by_noise[0] = np.eye(p.a.size) / p.gain**2
     stacked = np.concatenate([parts.by_a, parts.by_c, by_noise, parts.by_gain[:, :, None]], axis=2)
-    powers = np.vander(MEAN, order + 2, increasing=True)
-    return np.tensordot(powers, stacked, axes=1).reshape(len(MEAN), *p.a.shape, -1)
+    powers = np.vander(mean, order + 2, increasing=True)
+    return np.tensordot(powers, stacked, axes=1).reshape(len(mean), *p.a.shape, -1)
 
 
 @pytest.mark.parametrize("order", [3, 8])
@@ -169,7 +170,7 @@ def test_covariance_derivatives(order):
         return covariances(LagPlanes(a, c, n, v[-1]), MEAN, order)
 
     numeric = np.stack([(at(start + h) - at(start - h)) / (2 * h.sum()) for h in np.diag(step)], axis=-1)
-    exact = jacobian(p, order)
+    exact = covariances_jacobian(p, MEAN, order)
     scale = np.abs(exact).max(axis=(0, 1, 2))
     np.testing.assert_allclose(numeric / scale, exact / scale, atol=1e-8 if order == 3 else 5e-6)
 
