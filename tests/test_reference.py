@@ -2,7 +2,7 @@
 
 A citation reads ``reference/<page>.md 2.2, 2.5-2.7 and 3 step 1``.  What a number may be:
 
-- a heading (``2.2``, ``Appendix A``), the first cell of a row of a table (``3.16``, ``Q28``), a bold mark (``**Q29**``);
+- a heading (``2.2``, ``Appendix A``), the first cell of a table row (``3.16``, ``Q28``), a bold mark (``**Q29**``);
 - an item of the numbered list of a section without subsections (``7.3``: section 7, item 3);
 - ``2.2 step 1``: an item of a list, or a row of a table, inside section 2.2.
 """
