@@ -330,10 +330,10 @@ cores that others used as well. The text says what is measured and what is assum
 
 `overhead_ms_*` and `task_ms` are CPU time of the one process that holds client and scheduler. A dask task costs
 {numbers["task_ms"]:.1f} ms there, whatever it does; quanta therefore travel in bundles of up to {dispatch.BUNDLE_MAX}
-that take max({dispatch.BUNDLE_S:.0f} s, workers / {dispatch.BUNDLES_PER_S} per second), and {dispatch.IN_FLIGHT} bundles
-per thread are submitted at a time. `weak_compute_*` uses one process per core, `weak_dispatch_*` threads that only
-wait, so that nothing but dispatching can slow them down. `client_MiB_*` is the largest memory of the client's process so far,
-scheduler included.
+that take max({dispatch.BUNDLE_S:.0f} s, workers / {dispatch.BUNDLES_PER_S} per second), and {dispatch.IN_FLIGHT}
+bundles per thread are submitted at a time. `weak_compute_*` uses one process per core, `weak_dispatch_*` threads that only
+wait, so that nothing but dispatching can slow them down. `client_MiB_*` is the largest memory so far of the client's
+process, scheduler included.
 
 ## Model
 
@@ -352,9 +352,9 @@ All parts work at once, so a run takes as long as the busiest:
 {chr(10).join(rows)}
 
 `focal_plane_*` is the real chain on {N_DETECTORS} detectors with tiny amps: bias, its verification, and the curves of
-{len(TIMES_S)} pairs, whose statistics pass through the client as bytes. The overhead is the CPU time of the client's process divided by the number of
-quanta; for the few quanta of the bias most of it is fixed (planning, registry, record). `idle_percent` of a core goes to
-heartbeats, whatever runs.
+{len(TIMES_S)} pairs, whose statistics pass through the client as bytes. The overhead is the CPU time of the client's
+process divided by the number of quanta; for the few quanta of the bias most of it is fixed (planning, registry,
+record). `idle_percent` of a core goes to heartbeats, whatever runs.
 
 Not in the model: the start of the workers, and solving the curves.
 
