@@ -331,9 +331,9 @@ cores that others used as well. The text says what is measured and what is assum
 `overhead_ms_*` and `task_ms` are CPU time of the one process that holds client and scheduler. A dask task costs
 {numbers["task_ms"]:.1f} ms there, whatever it does; quanta therefore travel in bundles of up to {dispatch.BUNDLE_MAX}
 that take max({dispatch.BUNDLE_S:.0f} s, workers / {dispatch.BUNDLES_PER_S} per second), and {dispatch.IN_FLIGHT}
-bundles per thread are submitted at a time. `weak_compute_*` uses one process per core, `weak_dispatch_*` threads that only
-wait, so that nothing but dispatching can slow them down. `client_MiB_*` is the largest memory so far of the client's
-process, scheduler included.
+bundles per thread are submitted at a time. `weak_compute_*` uses one process per core, `weak_dispatch_*` threads
+that only wait, so that nothing but dispatching can slow them down. `client_MiB_*` is the largest
+memory so far of the client's process, scheduler included.
 
 ## Model
 
