@@ -128,6 +128,14 @@ def test_pages_cite_each_other_correctly(name):
     assert not missing("\n\n".join(f"reference/{page}.md {sections}." for page, sections in own), PAGES)
 
 
+@pytest.mark.parametrize("path", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"], ids=lambda p: p.name)
+def test_links_of_the_documentation_resolve(path):
+    """Those to files of the repository."""
+    text = re.sub(r"`{3}.*?`{3}|`[^`]*`", "", path.read_text(), flags=re.S)
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert not [link for link in links if re.search(r"\.\w+$|/$", link) and not (path.parent / link).exists()]
+
+
 PAGE = """# Made up
 ## 1. Order
 | # | step |
