@@ -7,6 +7,7 @@ A citation reads ``reference/<page>.md 2.2, 2.5-2.7 and 3 step 1``.  What a numb
 - ``2.2 step 1``: an item of a list, or a row of a table, inside section 2.2.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def between(first: str, last: str) -> list[str]:
     return [f"{head}.{n}".lstrip(".") for n in range(int(start), int(end) + 1)]
 
 
+@functools.cache
 def headings(text: str) -> dict[str, str]:
     """Return the text under each numbered heading, up to the next heading that is no part of it."""
     starts = list(
@@ -71,11 +73,13 @@ def blank(match: re.Match[str]) -> str:
     return "." * len(match[0])
 
 
+@functools.cache
 def items(text: str) -> set[str]:
     """Numbers of list items and first cells of tables."""
     return set(re.findall(r"^\s*(\d+)\. ", text, re.M)) | set(re.findall(r"^\s*\| (\w[\w.]*) \|", text, re.M))
 
 
+@functools.cache
 def resolves(section: str, text: str) -> bool:
     """Whether a page has the section."""
     under = headings(text)
