@@ -261,7 +261,7 @@ def _page(rows: dict[str, dict[str, float]], cases: tuple[Case, ...]) -> str:
 Made by `python -m benchmarks accuracy`; do not edit.  Simulated full-size amps: {len(cases)} cameras,
 {seeds} seeds, E2V and ITL sensors, up to {len(LEVELS_E)} flat pairs each from {LEVELS_E[0]:.0f} to
 {LEVELS_E[-1]:.0f} electron, through ISR, extraction (5 x 5 lags) and full-covariance fit (order {ORDER}).
-A bias is the mean over the amps of (found / true - 1), its error their standard deviation over the root of their
+A bias is the mean of (found / true - 1) over the amps, its error their standard deviation over the root of their
 number; a pull is (found - true) / quoted error.
 
 {chr(10).join(table)}
@@ -275,36 +275,36 @@ times its photon noise of the full well (`touched_amps` have one) may count as e
 
 _CAUSE = """## Levels at the full well
 
-An earlier table left out of the area coefficients the 39 amps with a level near the full well, after they had been seen.
-Now the solver of the shipped `ptc` leaves out the levels (`solve.full_well_sigma: 4`, [ptc.md](ptc.md)), and no amp is left
-out.  Of these 256 curves four would otherwise be fitted to a level with pixels at the full well; the width of the pulls of
-a01 shows it: 1.20 with `full_well_sigma: 0`, 1.33 for ITL.  The width of the pulls of the noise says that its quoted errors
-are too small.
+An earlier table left 39 amps with a level near the full well out of the area coefficients.  Now the solver of the
+shipped `ptc` leaves out such levels (`solve.full_well_sigma: 4`, [ptc.md](ptc.md)), and no amp is left out.  Four of
+these 256 curves would otherwise be fitted to a level with pixels at the full well, which shows in the width of the
+pulls of a01: 1.20 with `full_well_sigma: 0`, 1.33 for ITL.  The width of the pulls of the noise shows that its quoted
+errors are too small.
 
 ## What made a00 one percent too large
 
-The table before this one said 1.04 ± 0.19 % for a00, and pulls of -0.46 (a00) and 0.31 (a01).  Two causes, both
+An earlier table had 1.04 ± 0.19 % for a00, and pulls of -0.46 (a00) and 0.31 (a01).  There were two causes, both
 visible without any noise (`tests/calibs/ptc/test_solve.py::test_light_knows_no_truncated_series`,
 `tests/simulate/test_kernels.py::test_power_of_a_flat_is_the_closed_form`):
 
 | cause | a00 | pull of a00 | of a01 |
 |---|---:|---:|---:|
 | Eq. 20 ends after (mu g)^3; the next term, 2/15 (a00 mu g)^4, is 1e-3 of the variance at 1e5 electron | +0.84 % | -0.40 | +0.36 |
-| the simulator left out terms of its own series that it took for small | -0.22 % | +0.11 | -0.05 |
+| the simulator left out terms of its own series as too small | -0.22 % | +0.11 | -0.05 |
 
-Together they are +0.62 %, as the tables without noise have it; the 0.4 % more of the old table is twice its error.
+Together they amount to +0.62 %, as in the tables without noise; the other 0.4 % of the old table are twice its error.
 
 With `solve.order: 8` the model is the solution of the differential equation behind Eq. 20, to 1e-5 up to full well;
-the pipelines for `ptc` ask for it.  `order: 3`, the default of `PtcSolveConfig`, is Eq. 20 as the LSST stack fits it,
-and keeps its bias.  Not the cause: clipping (5.5 sigma take 1e-6 of the variance), edges, pair counts, and weights
-from the measured variance: fits of 3000 tables with known covariances and measured weights have a00 right to
-0.01 ± 0.04 %, and pulls of 0.00.
+the `ptc` pipelines use it.  `order: 3`, the default of `PtcSolveConfig`, is Eq. 20 as the LSST stack fits it,
+and keeps its bias.  Clipping (5.5 sigma remove 1e-6 of the variance), edges and pair counts are not the cause, nor are
+weights from the measured variance: in fits of 3000 tables with known covariances and measured weights, a00 is right to
+0.01 ± 0.04 % and the pulls are 0.00.
 
-The turnoff of 8 % of the ITL amps was not wrong: the level of 130 000 electron lay within a few sigma of their full
+The turnoff of 8 % of the ITL amps was not wrong either: the level of 130 000 electron lay within a few sigma of their full
 well, so its photon noise was cut off, and the comparison did not allow for that.
 
-A second simulation that shares no code with the simulator, and knows a00 to 0.2 %, is
-`tests/calibs/ptc/test_second_path.py`: there order 8 is right to 0.2 %, Eq. 20 is off by 1 %.
+A second simulation, which shares no code with the simulator and knows a00 to 0.2 %, is
+`tests/calibs/ptc/test_second_path.py`: in it, order 8 is right to 0.2 %, and Eq. 20 is off by 1 %.
 """  # noqa: E501 (a table)
 
 

@@ -320,7 +320,7 @@ def document(numbers: dict[str, float]) -> str:
     return f"""# How campaigns scale
 
 Written by `python -m benchmarks campaign` (which leaves this text in its work directory), on two
-cores that others used as well. What is measured and what is assumed is said; nothing was run on 512 workers.
+cores that others used as well. The text says what is measured and what is assumed; nothing was run on 512 workers.
 
 ## Measured
 
@@ -328,22 +328,22 @@ cores that others used as well. What is measured and what is assumed is said; no
 |---|---|
 {measured}
 
-`overhead_ms_*` and `task_ms` are CPU of the one process that holds client and scheduler. A task of dask costs
+`overhead_ms_*` and `task_ms` are CPU time of the one process that holds client and scheduler. A dask task costs
 {numbers["task_ms"]:.1f} ms there, whatever it does; quanta therefore travel in bundles of up to {dispatch.BUNDLE_MAX}
-that take max({dispatch.BUNDLE_S:.0f} s, workers / {dispatch.BUNDLES_PER_S} a second), and {dispatch.IN_FLIGHT} bundles
-a thread are submitted at once. `weak_compute_*` uses processes on the cores there are, `weak_dispatch_*` threads that
-rest, so that only dispatching can slow them. `client_MiB_*` is the largest memory of the client's process so far,
-scheduler included.
+that take max({dispatch.BUNDLE_S:.0f} s, workers / {dispatch.BUNDLES_PER_S} per second), and {dispatch.IN_FLIGHT}
+bundles per thread are submitted at a time. `weak_compute_*` uses one process per core, `weak_dispatch_*` threads
+that only wait, so that nothing but dispatching can slow them down. `client_MiB_*` is the largest
+memory so far of the client's process, scheduler included.
 
 ## Model
 
 All parts work at once, so a run takes as long as the busiest:
 
-- workers: quanta x {PAIR_S} s / workers, and one bundle until the last worker ends (the time of a pair
+- workers: quanta x {PAIR_S} s / workers, plus one bundle until the last worker ends (the time of a pair
   of full-size exposures with `python -m benchmarks ptc`, on one core of the machine that measured the rest);
-- client and scheduler: `task_ms` a bundle and `focal_plane_pair_own_ms` a quantum (measured);
-- storage: {PAIR_BYTES / 1e6:.0f} MB a pair at {STORAGE_BYTES_S / 1e9:.0f} GB/s for all workers (an **assumption**:
-  put your site's number).
+- client and scheduler: `task_ms` per bundle and `focal_plane_pair_own_ms` per quantum (measured);
+- storage: {PAIR_BYTES / 1e6:.0f} MB per pair at {STORAGE_BYTES_S / 1e9:.0f} GB/s for all workers (an **assumption**:
+  put in the number of your site).
 
 ## {N_DETECTORS} detectors x {N_PAIRS} pairs = {quanta:,} quanta
 
@@ -352,11 +352,11 @@ All parts work at once, so a run takes as long as the busiest:
 {chr(10).join(rows)}
 
 `focal_plane_*` is the real chain on {N_DETECTORS} detectors with tiny amps: bias, its verification, and the curves of
-{len(TIMES_S)} pairs, whose statistics pass through the client as bytes. CPU of the client's process divided by quanta;
-of the bias's few, most is fixed cost (planning, registry, record). `idle_percent` of a core goes to heartbeats,
-whatever runs.
+{len(TIMES_S)} pairs, whose statistics pass through the client as bytes. The overhead is the CPU time of the client's
+process divided by the number of quanta; for the few quanta of the bias most of it is fixed (planning, registry,
+record). `idle_percent` of a core goes to heartbeats, whatever runs.
 
-Not in the model: start of the workers; solving the curves.
+Not in the model: the start of the workers, and solving the curves.
 
 On 512 workers the run takes {max(vars(t).values()):.0f} s and the bottleneck is **{t.bottleneck}**.
 """
