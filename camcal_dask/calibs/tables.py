@@ -1,6 +1,6 @@
 """Calibrations that are tables and have no maker here yet: the variables that the ISR takes from them.
 
-They name what `camcal_dask.isr.blocks.isr` reads; a cube with these variables, registered under the dataset type, is
+They name what `camcal_dask.isr.corrected.isr` reads; a cube with these variables, registered under the dataset type, is
 applied by every pipeline that names it.
 """
 

@@ -14,7 +14,7 @@ from camcal_dask.campaign.planning.quanta import Outcome, Quantum
 from camcal_dask.campaign.planning.recipe import FlatRecipe
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.tasks.stack import stack_quantum
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.light.flat_scale import Levels
 from camcal_dask.repo.cubes import products
 

@@ -15,7 +15,7 @@ from camcal_dask.campaign.planning.plan import Plan
 from camcal_dask.campaign.planning.quanta import Outcome, Quantum
 from camcal_dask.campaign.planning.recipe import CURVES, LinearityRecipe
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.cubes import products, usable
 from camcal_dask.repo.storage import files
 

@@ -17,7 +17,7 @@ from camcal_dask.campaign.planning.quanta import Outcome, Quantum
 from camcal_dask.campaign.planning.recipe import PtcRecipe
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.errors import RepoError
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.cubes import products, usable
 from camcal_dask.repo.storage import files
 from camcal_dask.repo.storage.parts import bind, unbind, unpack

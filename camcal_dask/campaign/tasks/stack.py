@@ -9,8 +9,9 @@ from typing import Any
 import dask
 import numpy as np
 
-from camcal_dask.calibs.combined.combine import Finished, combine, finished_of, unusable_amps
+from camcal_dask.calibs.combined.combine import combined_blocks
 from camcal_dask.calibs.combined.cosmic_rays import find_hits
+from camcal_dask.calibs.combined.finish import Finished, unusable_amps
 from camcal_dask.calibs.combined.state import check_powered, common_state
 from camcal_dask.calibs.flat.levels import VignetteConfig, vignette
 from camcal_dask.campaign.planning.plan import Plan
@@ -18,7 +19,7 @@ from camcal_dask.campaign.planning.quanta import Outcome, Quantum
 from camcal_dask.campaign.planning.recipe import FlatRecipe, StackRecipe
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.cubes import products, usable
 from camcal_dask.repo.cubes import raw as cubes
 
@@ -43,9 +44,11 @@ def stack_quantum(place: Place, quantum: Quantum, levels: Sequence[float] | None
     recipe = plan.recipe
     assert isinstance(recipe, StackRecipe)
     raw, calibs = plan.pixels.sel(detector=[detector]), open_calibs(plan, detector)
-    corrected = isr(raw, calibs, recipe.isr, block="slab", slab_rows=plan.slab_rows)
-    hits = find_hits(isr(raw, calibs, recipe.isr), recipe.cosmic_rays) if recipe.find_cosmic_rays else None
-    (blocks,) = dask.optimize(finished_of(combine(corrected, recipe.combine, levels=levels, hits=hits)))
+    corrected = isr(raw, calibs, recipe.isr)
+    hits = find_hits(corrected, recipe.cosmic_rays) if recipe.find_cosmic_rays else None
+    (blocks,) = dask.optimize(
+        combined_blocks(corrected, recipe.combine, slab_rows=plan.slab_rows, levels=levels, hits=hits)
+    )
     product = blocks.to_delayed()[0]
     if isinstance(recipe, FlatRecipe) and recipe.vignette.enabled:
         product = dask.delayed(_vignetted)(product, plan.instrument.name, detector, recipe.vignette)

@@ -13,7 +13,7 @@ from camcal_dask.campaign.planning.quanta import Outcome, Quantum, QuantumOutcom
 from camcal_dask.campaign.planning.recipe import VerifyRecipe
 from camcal_dask.campaign.planning.selection import first_in_set
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.storage.shards import check_format, cube_exists
 from camcal_dask.verify.judging.judge import failures, judge
@@ -85,7 +85,7 @@ def verify_quantum(place: Place, quantum: Quantum) -> xr.Dataset:
     candidate, config = calibs[recipe.kind], recipe.isr
     if recipe.kind == "dark" and not config.defects:  # these are found in it: what will be one is no fault of the dark
         calibs, config = calibs | {"defects": hot_mask(candidate)}, config.model_copy(update={"defects": True})
-    corrected = isr(raw, calibs, config, block="exposure")
+    corrected = isr(raw, calibs, config)
     parts = [
         measure(corrected, config=settings.measure, calib=candidate, calibs=calibs),
         measure_product(recipe.kind, candidate),
