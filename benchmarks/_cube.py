@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from camcal_dask.instruments import Instrument
-from camcal_dask.isr.blocks import DIMS
+from camcal_dask.isr.source import DIMS
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.storage.shards import lazy_variable
 

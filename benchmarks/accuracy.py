@@ -22,7 +22,7 @@ from camcal_dask.calibs.ptc.extract import PtcExtractConfig, extract
 from camcal_dask.calibs.ptc.product import join_pairs
 from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.cubes import small
 from camcal_dask.simulate import ExposureSpec, SimulationConfig, ptc_set, simulate_exposure
 from camcal_dask.simulate.config import (

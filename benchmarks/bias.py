@@ -27,12 +27,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks._cube import open_cube, peak_mib, seconds_on_worker
-from camcal_dask.calibs.combined.combine import CombineConfig, combine, finished_of
+from camcal_dask.calibs.combined.combine import CombineConfig, combine, combined_blocks
 from camcal_dask.calibs.combined.task import written
 from camcal_dask.campaign.cluster.workers import Profile, connect
 from camcal_dask.instruments import Instrument, get_instrument
-from camcal_dask.isr.blocks import DIMS, isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.isr.cost import slab_rows_for
+from camcal_dask.isr.source import DIMS
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.cubes.layout import template
@@ -97,9 +98,8 @@ def _cube(workdir: Path, uri: str, camera: Instrument, detector: int, exposures:
         for attempt in range(3):
             out = str(workdir / f"product{attempt}.zarr")
             products.create_product(out, template("biasBootstrap", camera))
-            corrected = isr(raw, block="slab", slab_rows=rows)
-            product = combine(corrected, CombineConfig(reject_mask=("DETECTED", "INTRP")))
-            (blocks,) = dask.optimize(finished_of(product))
+            config = CombineConfig(reject_mask=("DETECTED", "INTRP"))
+            (blocks,) = dask.optimize(combined_blocks(isr(raw), config, slab_rows=rows))
             index = list(camera.detectors).index(detector)
             graph = written(out, index, blocks.to_delayed()[0], dask.delayed({}))
             seconds.append(seconds_on_worker(client, graph))
@@ -119,7 +119,7 @@ def _warm_up() -> None:
     pixels = np.random.default_rng(0).integers(20000, 20020, (6, 1, *camera.raw_shape[1:]), dtype=np.int32)
     coords = {"exposure": range(6), "detector": [1], "amp": list(camera.amp_names)}
     raw = xr.DataArray(pixels, dims=DIMS, coords=coords, attrs={"instrument": camera.name})
-    combine(isr(raw, block="slab")).compute(scheduler="sync")
+    combine(isr(raw)).compute(scheduler="sync")
 
 
 def _ccdproc_seconds(uri: str, camera: Instrument, detector: int, exposures: list[int], *, n_amp: int) -> float:

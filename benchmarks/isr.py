@@ -22,15 +22,16 @@ import numpy as np
 import xarray as xr
 
 from benchmarks._cube import open_cube, peak_mib, seconds_on_worker
-from camcal_dask.calibs.combined.combine import combine, finished_of
+from camcal_dask.calibs.combined.combine import combined_blocks
 from camcal_dask.calibs.combined.cosmic_rays import find_hits
 from camcal_dask.calibs.combined.recipe import StackRecipe
 from camcal_dask.calibs.combined.task import written
 from camcal_dask.campaign.cluster.workers import Profile, connect
 from camcal_dask.campaign.planning.recipe import load_recipe
 from camcal_dask.instruments import Instrument, get_instrument
-from camcal_dask.isr.blocks import Corrected, blocks_of, isr
+from camcal_dask.isr.blocks import Corrected
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig, SaturationConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.isr.cost import slab_rows_for
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes import raw as cubes
@@ -134,14 +135,13 @@ def _image(rng: np.random.Generator, shape: tuple[int, ...], detector: int, leve
 
 def _one_exposure(raw: xr.DataArray, calibs: dict[str, xr.Dataset]) -> dict[str, float]:
     """CPU seconds of one exposure in this thread."""
-    blocks = blocks_of(isr(raw, calibs, FULL))
-    assert blocks is not None
-    one = blocks.to_delayed().item()
+    one = isr(raw, calibs, FULL).by_exposure().to_delayed().item()
 
     def correct() -> Corrected:
         return one.compute(scheduler="sync")  # type: ignore[no-any-return]
 
     block = correct()
+    assert block.slab is not None
     source = block.slab.source
     return {
         "isr_s_per_detector_exposure": _best_cpu(correct),
@@ -206,7 +206,7 @@ def _stack(
 
     uri = f"{folder}/{name}"
     products.create_product(uri, template(recipe.product, camera))
-    corrected = isr(raw, calibs, recipe.isr, block="slab", slab_rows=rows)
-    hits = find_hits(isr(raw, calibs, recipe.isr), recipe.cosmic_rays) if recipe.find_cosmic_rays else None
-    (blocks,) = dask.optimize(finished_of(combine(corrected, recipe.combine, hits=hits)))
+    corrected = isr(raw, calibs, recipe.isr)
+    hits = find_hits(corrected, recipe.cosmic_rays) if recipe.find_cosmic_rays else None
+    (blocks,) = dask.optimize(combined_blocks(corrected, recipe.combine, slab_rows=rows, hits=hits))
     return written(uri, list(camera.detectors).index(detector), blocks.to_delayed()[0], dask.delayed({}))

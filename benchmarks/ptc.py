@@ -34,8 +34,8 @@ from camcal_dask.calibs.ptc.extract import PtcExtractConfig, extract
 from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.campaign.cluster.workers import Profile, connect
 from camcal_dask.instruments import Instrument, get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.isr.memory import reuse_freed_memory
 from camcal_dask.kernels.ptc.covariance import lag_covariance
 from camcal_dask.kernels.ptc.models import LagPlanes, covariances
@@ -245,7 +245,7 @@ def _pairs(raw: xr.DataArray) -> list[tuple[int, int]]:
 def _one_pair(raw: xr.DataArray, calibs: dict[str, xr.Dataset], config: PtcExtractConfig) -> dict[str, float]:
     """One pair in this process: from pixels in memory, and from the cube."""
     pairs, corrected = _pairs(raw), isr(raw, calibs, FINAL)
-    loaded = corrected[["image", "mask", "read_noise_adu", "serial_overscan_median", "amp_offset"]]
+    loaded = corrected.dataset()[["image", "mask", "read_noise_adu", "serial_overscan_median", "amp_offset"]]
     loaded = loaded.compute(scheduler="sync")
 
     def in_memory() -> xr.Dataset:

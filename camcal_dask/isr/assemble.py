@@ -15,7 +15,9 @@ from camcal_dask.errors import PlanError
 from camcal_dask.instruments import Detector, get_instrument
 from camcal_dask.instruments.focal_plane import assemble as assemble_ccd
 from camcal_dask.instruments.focal_plane import ccd_to_focal_plane, transform
-from camcal_dask.isr.blocks import Corrected, blocks_of, unwrap
+from camcal_dask.isr.blocks import Corrected
+from camcal_dask.isr.corrected import CorrectedExposures, as_dataset
+from camcal_dask.isr.graph import objects, unwrap
 from camcal_dask.kernels.pixels.masks import NO_DATA, bits
 
 AMPS = ("amp", "y", "x")
@@ -25,26 +27,27 @@ UNFIT = ("BAD", "SAT", "NO_DATA", "UNMASKEDNAN")
 """Planes whose pixels do not enter a bin of a mosaic."""
 
 
-def assemble(amps: xr.Dataset) -> xr.Dataset:
+def assemble(amps: CorrectedExposures | xr.Dataset) -> xr.Dataset:
     """Put the amps of every detector together.
 
     Parameters
     ----------
-    amps : Dataset
-        From ``isr`` or of a product: variables (.., detector, amp, y, x), trimmed, readout coordinates;
+    amps : CorrectedExposures or Dataset
+        From ``isr``, or of a product: variables (.., detector, amp, y, x), trimmed, readout coordinates;
         ``attrs["instrument"]``.  Lazy stays lazy: one task a block and variable.
 
     Returns
     -------
     Dataset
         Those variables as (.., detector, y_ccd, x_ccd) in detector coordinates, [0, 0] lower left.  CCDs smaller than
-        the camera's largest are padded at high y and x with NaN, masks with NO_DATA.
+        the camera's largest are padded at high y and x with NaN, masks with NO_DATA, as are amps that are not there.
 
     Raises
     ------
     PlanError
         If no variable has amps of pixels, or the instrument is not known.
     """
+    amps = as_dataset(amps)
     camera = _camera(amps)
     size = max(d.height_pix for d in camera.detectors.values()), max(d.width_pix for d in camera.detectors.values())
     ids = tuple(amps["detector"].values.tolist())
@@ -53,16 +56,15 @@ def assemble(amps: xr.Dataset) -> xr.Dataset:
         if variable.dims[-3:] != AMPS:
             continue
         whole = variable.variable.transpose(..., "detector", *AMPS)
-        found[str(name)] = xr.Variable(
-            (*whole.dims[:-3], *CCD), _assembled(whole, camera.name, ids, size), variable.attrs
-        )
+        ccds = _assembled(whole, camera.name, ids, size, _positions(amps, camera))
+        found[str(name)] = xr.Variable((*whole.dims[:-3], *CCD), ccds, variable.attrs)
     if not found:
         raise PlanError(f"assemble: no variable with dims (.., {', '.join(AMPS)}) among {list(amps.data_vars)}")
     coords = {k: c for k, c in amps.coords.items() if not set(AMPS) & set(c.dims)}
     return xr.Dataset(found, coords, amps.attrs)
 
 
-def mosaic(amps: xr.Dataset, *, binning: int = 32, reject: Sequence[str] = UNFIT) -> xr.DataArray:
+def mosaic(amps: CorrectedExposures | xr.Dataset, *, binning: int = 32, reject: Sequence[str] = UNFIT) -> xr.DataArray:
     """Image of the focal plane in bins of pixels, lazily.
 
     Every detector is read, assembled and binned by itself in one or two tasks; only bins are brought together.
@@ -70,7 +72,7 @@ def mosaic(amps: xr.Dataset, *, binning: int = 32, reject: Sequence[str] = UNFIT
 
     Parameters
     ----------
-    amps : Dataset
+    amps : CorrectedExposures or Dataset
         As for `assemble`, with ``image`` and ``mask``.
     binning : width of a bin [pixel]
     reject : mask planes whose pixels do not enter
@@ -86,38 +88,26 @@ def mosaic(amps: xr.Dataset, *, binning: int = 32, reject: Sequence[str] = UNFIT
     PlanError
         If ``amps`` has not got what it takes.
     """
-    camera = _camera(amps)
-    detectors = [camera.detectors[d] for d in amps["detector"].values.tolist()]
+    labels = amps.labels if isinstance(amps, CorrectedExposures) else amps
+    camera = _camera(labels)
+    detectors = [camera.detectors[d] for d in labels["detector"].values.tolist()]
     step = binning * detectors[0].pixel_size_mm
     (x0, x1), (y0, y1) = _extent(detectors)
     shape = int(np.ceil((y1 - y0) / step)) + 1, int(np.ceil((x1 - x0) / step)) + 1
     tiles = _tiles(amps, binning, bits(reject))
-    token = tokenize(tiles.name, binning)
     index = "ed"[2 - tiles.ndim :]
     focal = da.blockwise(
-        _place,
-        f"{index[:-1]}YX",
-        tiles,
-        index,
-        name=f"mosaic-{token}",
-        new_axes={"Y": shape[0], "X": shape[1]},
-        dtype=np.float32,
-        meta=np.empty((0,) * (tiles.ndim + 1), np.float32),
-        instrument=camera.name,
-        detectors=tuple(d.id for d in detectors),
-        corner=(x0, y0),
-        step=step,
-        shape=shape,
+        _place, f"{index[:-1]}YX", tiles, index, name=f"mosaic-{tokenize(tiles.name, binning)}",
+        new_axes={"Y": shape[0], "X": shape[1]}, dtype=np.float32, meta=np.empty((0,) * (tiles.ndim + 1), np.float32),
+        instrument=camera.name, detectors=tuple(d.id for d in detectors), corner=(x0, y0), step=step, shape=shape,
         n_lead=tiles.ndim - 1,
-    )
-    lead = amps["image"].dims[:-4]
-    coords = {k: c for k, c in amps.coords.items() if set(c.dims) <= set(lead)}
-    axes = {name: start + step * np.arange(n) for name, start, n in zip(FOCAL_PLANE, (y0, x0), shape, strict=True)}
-    attrs = {**amps["image"].attrs, "binning": binning}
-    result = xr.DataArray(focal, coords | axes, (*lead, *FOCAL_PLANE), "image", attrs)
-    for name in FOCAL_PLANE:
-        result[name].attrs["units"] = "mm"
-    return result
+    )  # fmt: skip
+    described = amps.described("image") if isinstance(amps, CorrectedExposures) else amps["image"].attrs
+    lead = ("exposure",)[: tiles.ndim - 1]
+    coords = {k: c for k, c in labels.coords.items() if set(c.dims) <= set(lead)}
+    for name, start, n in zip(FOCAL_PLANE, (y0, x0), shape, strict=True):
+        coords[name] = xr.Variable(name, start + step * np.arange(n), {"units": "mm"})
+    return xr.DataArray(focal, coords, (*lead, *FOCAL_PLANE), "image", {**described, "binning": binning})
 
 
 def bin_image(image: NDArray[np.float32], mask: NDArray[np.int32], binning: int, reject: int) -> NDArray[np.float32]:
@@ -141,9 +131,18 @@ def _camera(amps: xr.Dataset) -> Any:
     return get_instrument(amps.attrs["instrument"])
 
 
-def _assembled(whole: xr.Variable, instrument: str, ids: tuple[int, ...], size: tuple[int, int]) -> Any:
+def _positions(amps: xr.Dataset, camera: Any) -> tuple[int, ...] | None:
+    """Positions of the amps among those of the camera, None if all are there."""
+    names = amps["amp"].values.tolist() if "amp" in amps.coords else list(camera.amp_names)
+    return None if names == list(camera.amp_names) else tuple(camera.amp_names.index(name) for name in names)
+
+
+def _assembled(
+    whole: xr.Variable, instrument: str, ids: tuple[int, ...], size: tuple[int, int], positions: tuple[int, ...] | None
+) -> Any:
+    options: dict[str, Any] = {"instrument": instrument, "size": size, "positions": positions}
     if whole.chunks is None:
-        return _assemble_block(whole.to_numpy(), instrument=instrument, ids=ids, size=size)
+        return _assemble_block(whole.to_numpy(), ids=ids, **options)
     blocks = whole.chunk({"detector": 1, **dict.fromkeys(AMPS, -1)}).data
     out = "edYX"[4 - (blocks.ndim - 1) :]
     numbers = da.from_array(np.array(ids), chunks=1)
@@ -158,25 +157,44 @@ def _assembled(whole: xr.Variable, instrument: str, ids: tuple[int, ...], size: 
         dtype=blocks.dtype,
         meta=np.empty((0,) * len(out), blocks.dtype),
         align_arrays=False,
-        instrument=instrument,
-        size=size,
+        **options,
     )
 
 
-def _assemble_lists(block: Any, ids: Any, *, instrument: str, size: tuple[int, int]) -> NDArray[Any]:
-    return _assemble_block(unwrap(block), instrument=instrument, ids=tuple(ids.tolist()), size=size)
+def _assemble_lists(block: Any, ids: Any, **options: Any) -> NDArray[Any]:
+    return _assemble_block(unwrap(block), ids=tuple(ids.tolist()), **options)
 
 
 def _assemble_block(
-    amps: NDArray[Any], *, instrument: str, ids: tuple[int, ...], size: tuple[int, int]
+    amps: NDArray[Any],
+    *,
+    instrument: str,
+    ids: tuple[int, ...],
+    size: tuple[int, int],
+    positions: tuple[int, ...] | None,
 ) -> NDArray[Any]:
     """Assemble (.., detector, amp, y, x) to (.., detector, y_ccd, x_ccd)."""
     camera = get_instrument(instrument)
-    fill = np.nan if np.issubdtype(amps.dtype, np.floating) else NO_DATA
+    fill = _fill(amps)
     out = np.full((*amps.shape[:-3], *size), fill, amps.dtype)
     for index in np.ndindex(amps.shape[:-3]):
         detector = camera.detectors[ids[index[-1]]]
-        out[index][: detector.height_pix, : detector.width_pix] = assemble_ccd(amps[index], detector)
+        whole = _all_amps(amps[index], positions, len(camera.amp_names))
+        out[index][: detector.height_pix, : detector.width_pix] = assemble_ccd(whole, detector)
+    return out
+
+
+def _fill(values: NDArray[Any]) -> Any:
+    """Value of pixels that are not there."""
+    return np.nan if np.issubdtype(values.dtype, np.floating) else NO_DATA
+
+
+def _all_amps(values: NDArray[Any], positions: tuple[int, ...] | None, n_amp: int) -> NDArray[Any]:
+    """Amps (amp, y, x) of a detector, filled up where they are not there."""
+    if positions is None:
+        return values
+    out = np.full((n_amp, *values.shape[1:]), _fill(values), values.dtype)
+    out[list(positions)] = values
     return out
 
 
@@ -190,39 +208,42 @@ def _extent(detectors: Sequence[Detector]) -> tuple[tuple[float, float], tuple[f
     return (float(x.min()), float(x.max())), (float(y.min()), float(y.max()))
 
 
-def _tiles(amps: xr.Dataset, binning: int, reject: int) -> da.Array:
+def _tiles(amps: CorrectedExposures | xr.Dataset, binning: int, reject: int) -> da.Array:
     """Binned CCDs, one object a block at (exposure, detector) or (detector,)."""
-    lead = amps["image"].dims[:-3]
-    if lead not in (("detector",), ("exposure", "detector")):
-        raise PlanError(f"mosaic: image has dims {amps['image'].dims}, expected ([exposure,] detector, amp, y, x)")
-    ids = da.from_array(np.array(amps["detector"].values), chunks=1)
-    settings = {"instrument": amps.attrs["instrument"], "binning": binning, "reject": reject}
-    index = "ed"[2 - len(lead) :]
-    behind = blocks_of(amps) if len(lead) == 2 else None
-    if behind is not None and behind.numblocks == (*amps["image"].shape[:2], 1, 1, 1):
-        arrays = [behind]
+    if isinstance(amps, CorrectedExposures):
+        ids, arrays, positions = amps.labels, [amps.by_exposure()], amps.amps
+        lead: tuple[Any, ...] = ("exposure", "detector")
     else:
+        lead = amps["image"].dims[:-3]
+        if lead not in (("detector",), ("exposure", "detector")):
+            raise PlanError(f"mosaic: image has dims {amps['image'].dims}, expected ([exposure,] detector, amp, y, x)")
         chunks = {**dict.fromkeys(lead, 1), **dict.fromkeys(AMPS, -1)}
         arrays = [amps[name].variable.chunk(chunks).data for name in ("image", "mask")]
-    return da.blockwise(
+        ids, positions = amps, _positions(amps, get_instrument(amps.attrs["instrument"]))
+    index = "ed"[2 - len(lead) :]
+    settings = {"instrument": amps.attrs["instrument"], "binning": binning, "reject": reject, "positions": positions}
+    return objects(
         _tile,
         index,
-        ids,
+        da.from_array(np.array(ids["detector"].values), chunks=1),
         "d",
         *(part for array in arrays for part in (array, f"{index}ayx")),
         name=f"tile-{tokenize([a.name for a in arrays], settings)}",
-        dtype=object,
-        meta=np.empty((0,) * len(index), object),
-        align_arrays=False,
         **settings,
     )
 
 
-def _tile(ids: Any, *blocks: Any, instrument: str, binning: int, reject: int) -> NDArray[np.float32]:
+def _tile(
+    ids: Any, *blocks: Any, instrument: str, binning: int, reject: int, positions: tuple[int, ...] | None
+) -> NDArray[np.float32]:
     found = [unwrap(block) for block in blocks]
-    planes = (found[0].image, found[0].mask) if isinstance(found[0], Corrected) else found
-    image, mask = (plane.reshape(plane.shape[-3:]) for plane in planes)
-    detector = get_instrument(instrument).detectors[int(ids[0])]
+    camera = get_instrument(instrument)
+    if isinstance(found[0], Corrected):  # it has all amps
+        found = [plane[0, 0] for plane in (found[0].image, found[0].mask)]
+        if positions is not None:
+            found = [plane[list(positions)] for plane in found]
+    image, mask = (_all_amps(p.reshape(p.shape[-3:]), positions, len(camera.amp_names)) for p in found)
+    detector = camera.detectors[int(ids[0])]
     return bin_image(assemble_ccd(image, detector), assemble_ccd(mask, detector), binning, reject)
 
 

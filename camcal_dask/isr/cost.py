@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments.geometry import Instrument
-from camcal_dask.isr.blocks import SLAB_ROWS
+from camcal_dask.isr.corrected import SLAB_ROWS
 from camcal_dask.isr.statistics import STATISTICS
 from camcal_dask.kernels.statistics.moments import HALVES_EVERY
 

@@ -1,7 +1,17 @@
 """Calibrations that are small tables (gains, crosstalk, linearity, deferred charge): read, checked, prepared.
 
 `select_tables` runs while the graph is built and refuses what does not fit; `prepare` turns the tables
-of one detector into what the kernels want, once a worker.
+of one detector into what the kernels want, once a worker.  Their variables are (detector, amp) unless said otherwise:
+
+- ``ptc``: gain [electron / adu], noise [electron], turnoff [adu]; overscan_median_level, overscan_median_sigma [adu].
+- ``gain_correction``: adjustment [1].
+- ``crosstalk``: linear (detector, source, target), optionally quadratic, valid, fit_gain (detector, amp);
+  ``attrs["units"]`` adu or electron, of the signal.
+- ``linearizer``: type, coefficients (.., coefficient), optionally table (detector, row, column), input_gain,
+  input_turnoff; ``attrs["units"]`` adu or electron.
+- ``cti``: drift_scale, decay_time, global_cti, trap_kind, trap_size, trap_emission_time,
+  trap_coefficients (.., coefficient), optionally input_gain; ``attrs["units"]`` electron.
+- ``brighter_fatter``: aN, aS, aE, aW (detector, i, j), or kernel (detector, y, x).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from camcal_dask.calibs.combined.combine import Finished, unusable_amps
+from camcal_dask.calibs.combined.finish import Finished, unusable_amps
 from camcal_dask.calibs.combined.product import LEVELS
 from camcal_dask.calibs.defects.find import FoundDefects, dead_amps
 from camcal_dask.cli import main

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from camcal_dask.calibs.combined.combine import CombineConfig, combine
 from camcal_dask.calibs.ptc.product import shared
 from camcal_dask.cli import main
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.pixels.masks import NO_DATA
 from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.repo.cubes import products
@@ -123,7 +123,7 @@ def test_strict_exits_non_zero(folder):
 
 def test_notebook_gives_the_same_bits(repo):
     raw = repo.raws(WHERE, detectors=[0, 3])
-    lazy = combine(isr(raw, config=IsrConfig(gains="nominal"), block="slab", slab_rows=16),
+    lazy = combine(isr(raw, config=IsrConfig(gains="nominal")),
                    CombineConfig(reject_mask=("DETECTED", "INTRP")))  # fmt: skip
     assert "C10" in lazy._repr_html_()
     assert len(lazy._repr_html_()) < 60_000

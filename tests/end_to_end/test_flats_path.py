@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from camcal_dask.campaign.past.history import reference_record
 from camcal_dask.cli import main
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.linearity.correct import TYPES
 from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.repo.cubes import products
@@ -142,7 +142,7 @@ def test_gains_linearity_and_crosstalk_are_those_of_the_tables(root, final):
     with open_repo(root) as repo:
         flat = repo.open("flat", run="f/flat/r_57", detector=DETECTOR).isel(detector=0).load()
         raw = repo.raws(f"exposure.seq_num IN ({', '.join(map(str, FLATS[1:]))})", detectors=[DETECTOR])
-        adu = isr(raw, config=IsrConfig())["image"].mean(("exposure", "y", "x")).compute().values[0]
+        adu = isr(raw, config=IsrConfig()).dataset()["image"].mean(("exposure", "y", "x")).compute().values[0]
     level = flat["image"].mean(("y", "x")).values
     expected = GAINS[0] * (adu + 1e-6 * adu**2)
     np.testing.assert_allclose((level / level[0])[1:3], (expected / expected[0])[1:3], rtol=2e-3)

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from camcal_dask.cli import main
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.linearity.correct import TYPES
 from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.simulate import SimulationConfig, load_truth, simulate
@@ -69,7 +69,7 @@ def off_the_line(folder, repo, config, calibs):
     raw = repo.raws("exposure.observation_type = 'flat'", instrument="TinyCam", collections=["TinyCam/raw/all"])
     truth = load_truth(folder / "raw")
     light = np.array([truth.photodiode()[day * 100_000 + n] for day, n in zip(*map_of(raw), strict=True)])
-    mean = isr(raw, calibs, config)["image"].mean(["y", "x"]).compute().values.reshape(len(light), -1)
+    mean = isr(raw, calibs, config).dataset()["image"].mean(["y", "x"]).compute().values.reshape(len(light), -1)
     electron = light / truth.config.photodiode.current_a * truth.config.illumination.rate_e_per_s
     inside = (electron > 1000) & (electron < 90000)
     ratio = mean[inside] / light[inside, None]

@@ -10,8 +10,8 @@ from camcal_dask.calibs.ptc.product import amp_table
 from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.cli import main
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.simulate import SimulationConfig, flat_set, load_truth, ptc_set, schedule, simulate
 from camcal_dask.simulate.config import (
@@ -147,8 +147,8 @@ def test_the_product_says_what_it_is(ptc, truth, repo):
 def test_the_isr_takes_its_gains_and_noise(repo, ptc):
     raw = repo.raws("exposure.seq_num = 5 AND detector = 3")
     config = IsrConfig(gains="ptc", read_noise="ptc")
-    electron = isr(raw, {"ptc": repo.open("ptc", run="u/ptc")}, config).compute(scheduler="sync")
-    adu = isr(raw).compute(scheduler="sync")
+    electron = isr(raw, {"ptc": repo.open("ptc", run="u/ptc")}, config).dataset().compute(scheduler="sync")
+    adu = isr(raw).dataset().compute(scheduler="sync")
     ratio = (electron["image"] / adu["image"]).isel(exposure=0, detector=0).median(["y", "x"])
     np.testing.assert_allclose(ratio, ptc["gain"].sel(detector=3), rtol=1e-3)
 

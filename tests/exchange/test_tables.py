@@ -10,8 +10,8 @@ from camcal_dask.cli import main
 from camcal_dask.errors import ConfigError, DataError, RepoError
 from camcal_dask.exchange.tables import read_table, sorted_knots
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.charge.cti import TRAP_KINDS, Trap, make_deferred_charge
 from camcal_dask.repo.butler.repository import create_repo, open_repo
 from tests.isr.frames import tiny_raw
@@ -184,13 +184,15 @@ def test_an_imported_table_is_applied_like_one_of_ours(imported):
     raw, _ = tiny_raw(1, pattern=2000)
     raw = raw.sel(detector=[0, 2])
     config = IsrConfig(gains="nominal", crosstalk=CrosstalkConfig(terms="quadratic"))
-    got = isr(raw, {"crosstalk": there}, config).compute(scheduler="sync")["image"]
+    got = isr(raw, {"crosstalk": there}, config).dataset().compute(scheduler="sync")["image"]
     direct = there.copy()
     for i, d in enumerate((0, 2)):
         _, linear, valid = crosstalk(imported / f"again{d}.fits", d)
         direct["linear"][i], direct["quadratic"][i], direct["valid"][i] = linear, 1e-9 * linear, valid
-    np.testing.assert_array_equal(got, isr(raw, {"crosstalk": direct}, config).compute(scheduler="sync")["image"])
-    plain = isr(raw, {}, IsrConfig(gains="nominal")).compute(scheduler="sync")["image"]
+    np.testing.assert_array_equal(
+        got, isr(raw, {"crosstalk": direct}, config).dataset().compute(scheduler="sync")["image"]
+    )
+    plain = isr(raw, {}, IsrConfig(gains="nominal")).dataset().compute(scheduler="sync")["image"]
     assert np.nanmax(np.abs(got - plain)) > 0.1
 
 

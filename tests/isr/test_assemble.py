@@ -9,7 +9,7 @@ from camcal_dask.errors import PlanError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.instruments.focal_plane import ccd_to_focal_plane, transform
 from camcal_dask.isr.assemble import assemble, bin_image, mosaic
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.pixels.masks import BAD, NO_DATA
 from tests.isr.frames import refuse, task_count, tiny_raw
 
@@ -34,14 +34,14 @@ def ccd_by_pixels(amps, detector):
 
 @pytest.mark.parametrize("lazy", [True, False])
 def test_pixels_stand_where_they_belong(corrected, lazy):
-    amps = corrected if lazy else corrected.compute(scheduler="sync")
+    amps = corrected if lazy else corrected.dataset().compute(scheduler="sync")
     with dask.config.set(scheduler=refuse):
         ccd = assemble(amps)
     ccd = ccd.compute(scheduler="sync")
     assert ccd["image"].dims == ("exposure", "detector", "y_ccd", "x_ccd")
     assert ccd["image"].shape == (2, 4, 100, 288)
     assert ccd.attrs["units"] == "adu"
-    values = corrected["image"].compute(scheduler="sync").values
+    values = corrected.dataset()["image"].compute(scheduler="sync").values
     for d in (0, 2):
         detector = CAMERA.detectors[d]
         area = np.s_[1, d, : detector.height_pix, : detector.width_pix]
@@ -52,10 +52,10 @@ def test_pixels_stand_where_they_belong(corrected, lazy):
 
 
 def test_slabs_and_products(corrected):
-    slabs = isr(tiny_raw(2, pattern=30)[0], block="slab", slab_rows=16)
+    slabs = isr(tiny_raw(2, pattern=30)[0]).dataset(slab_rows=16)
     whole = assemble(corrected).compute(scheduler="sync")
     xr.testing.assert_identical(assemble(slabs).compute(scheduler="sync")["image"], whole["image"])
-    product = corrected.isel(exposure=0)
+    product = corrected.dataset().isel(exposure=0)
     np.testing.assert_array_equal(assemble(product)["image"].compute(scheduler="sync"), whole["image"][0])
 
 
@@ -72,19 +72,20 @@ def test_bins():
             np.testing.assert_allclose(got[j, i], good.mean() if good.size else np.nan, rtol=1e-5)
 
 
-@pytest.mark.parametrize("block", ["exposure", "slab"])
-def test_mosaic(block):
+@pytest.mark.parametrize("slab_rows", [None, 16])
+def test_mosaic(slab_rows):
     """Every bin holds the mean of its pixels, at the place in the focal plane where they are."""
     camera, binning = CAMERA, 4
-    corrected = isr(tiny_raw(2)[0], block=block)
+    corrected = isr(tiny_raw(2)[0])
+    given = corrected if slab_rows is None else corrected.dataset(slab_rows=slab_rows)
     with dask.config.set(scheduler=refuse):
-        lazy = mosaic(corrected, binning=binning)
+        lazy = mosaic(given, binning=binning)
     got = lazy.compute(scheduler="sync")
     assert got.dims == ("exposure", "y_focal", "x_focal")
     ccd = assemble(corrected).compute(scheduler="sync")
     n = 0
     for d, detector in camera.detectors.items():
-        if d not in corrected["detector"]:
+        if d not in corrected.labels["detector"]:
             continue
         x, y = 4 * 5 + 1.5, 4 * 9 + 1.5
         mm = [float(v) for v in transform(ccd_to_focal_plane(detector), x, y)]
@@ -107,6 +108,6 @@ def test_mosaic_graph_is_lean(corrected):
 
 def test_wrong_input(corrected):
     with pytest.raises(PlanError, match="instrument"):
-        assemble(corrected.drop_attrs())
+        assemble(corrected.dataset().drop_attrs())
     with pytest.raises(PlanError, match="no variable"):
-        assemble(corrected[["read_noise_adu"]])
+        assemble(corrected.dataset()[["read_noise_adu"]])

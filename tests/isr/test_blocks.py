@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 
 from camcal_dask.errors import ConfigError, PlanError
-from camcal_dask.isr.blocks import blocks_of, isr, slabs_of
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.isr.statistics import STATISTICS
 from camcal_dask.kernels.pixels.masks import BAD, MASK_PLANES, NO_DATA, UNMASKEDNAN
 from camcal_dask.kernels.readout.overscan import FILL
@@ -21,7 +21,7 @@ def raw():
 
 @pytest.fixture(scope="module")
 def whole(raw):
-    return isr(raw).compute(scheduler="sync")
+    return isr(raw).dataset().compute(scheduler="sync")
 
 
 def bias_like(raw, units="adu"):
@@ -37,21 +37,23 @@ def bias_like(raw, units="adu"):
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 def test_blocks_do_not_change_a_bit(raw, whole, rows, scheduler):
     """isr.md section 7, check 8."""
-    slabs = isr(raw, block="slab", slab_rows=rows).compute(scheduler=scheduler)
+    slabs = isr(raw).dataset(slab_rows=rows).compute(scheduler=scheduler)
     xr.testing.assert_identical(slabs, whole)
 
 
 def test_selection_does_not_change_a_bit(raw, whole):
     part = raw.isel(exposure=[3, 1], detector=[2])
-    xr.testing.assert_identical(isr(part).compute(scheduler="sync"), whole.isel(exposure=[3, 1], detector=[2]))
+    xr.testing.assert_identical(
+        isr(part).dataset().compute(scheduler="sync"), whole.isel(exposure=[3, 1], detector=[2])
+    )
 
 
 def test_with_bias_in_any_blocks(raw):
     bias, config = bias_like(raw), IsrConfig(bias=True)
-    expected = isr(raw).compute(scheduler="sync")
+    expected = isr(raw).dataset().compute(scheduler="sync")
     for lazy in (bias, bias.chunk(detector=1)):
-        a = isr(raw, {"bias": lazy}, config).compute(scheduler="sync")
-        b = isr(raw, {"bias": lazy}, config, block="slab", slab_rows=16).compute(scheduler="sync")
+        a = isr(raw, {"bias": lazy}, config).dataset().compute(scheduler="sync")
+        b = isr(raw, {"bias": lazy}, config).dataset(slab_rows=16).compute(scheduler="sync")
         xr.testing.assert_identical(a, b)
     np.testing.assert_array_equal(a["image"], expected["image"].values - bias["image"].values)
     np.testing.assert_allclose(
@@ -86,8 +88,8 @@ def test_variance_and_statistics(raw, whole):
 def test_an_exposure_never_written_harms_no_other(raw, whole):
     holes = raw.copy(data=raw.values.copy())
     holes[2, 1] = FILL
-    for options in ({}, {"block": "slab", "slab_rows": 16}):
-        result = isr(holes, **options).compute(scheduler="sync")
+    for options in ({}, {"slab_rows": 16}):
+        result = isr(holes).dataset(**options).compute(scheduler="sync")
         assert np.isnan(result["image"][2, 1]).all()
         assert (result["mask"][2, 1] == NO_DATA | BAD | UNMASKEDNAN).all()
         others = [0, 1, 3, 4]
@@ -97,24 +99,15 @@ def test_an_exposure_never_written_harms_no_other(raw, whole):
 def test_graphs_are_lean_and_lazy(raw):
     n_exposure, n_detector = raw.shape[:2]
     with dask.config.set(scheduler=refuse):
-        by_exposure = isr(raw)
-        by_slab = isr(raw, block="slab", slab_rows=16)
-        with_bias = isr(raw, {"bias": bias_like(raw)}, IsrConfig(bias=True))
+        corrected = isr(raw)
+        lazy = corrected.dataset()
+        with_bias = isr(raw, {"bias": bias_like(raw)}, IsrConfig(bias=True)).by_exposure()
     # one task a block (read and correct), one for the variable, one for the source
-    assert task_count(by_exposure["image"]) <= n_exposure * n_detector + 1
-    assert task_count(by_exposure[["image", "variance", "mask"]]) <= 4 * n_exposure * n_detector + 1
-    assert task_count(blocks_of(by_exposure)) <= n_exposure * n_detector + 1
-    assert task_count(slabs_of(by_slab)) <= n_exposure * n_detector + 4 * n_detector + 1
-    assert task_count(blocks_of(with_bias)) <= (n_exposure + 3) * n_detector + 1
-
-
-def test_a_dataset_that_was_touched_has_no_recipe(raw):
-    corrected = isr(raw, block="slab")
-    assert slabs_of(corrected) is not None
-    assert slabs_of(corrected.assign_coords(note=1)) is not None
-    assert slabs_of(corrected.isel(exposure=[0, 1])) is None
-    assert slabs_of(corrected.assign(image=corrected["image"] * 2)) is None
-    assert slabs_of(corrected.compute(scheduler="sync")) is None
+    assert task_count(lazy["image"]) <= n_exposure * n_detector + 1
+    assert task_count(lazy[["image", "variance", "mask"]]) <= 4 * n_exposure * n_detector + 1
+    assert task_count(corrected.by_exposure()) <= n_exposure * n_detector + 1
+    assert task_count(corrected.by_slab(16)) <= n_exposure * n_detector + 4 * n_detector + 1
+    assert task_count(with_bias) <= (n_exposure + 3) * n_detector + 1
 
 
 @pytest.mark.parametrize(

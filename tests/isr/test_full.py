@@ -7,8 +7,8 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError, DataError
 from camcal_dask.isr.amps import AmpStatus
-from camcal_dask.isr.blocks import blocks_of, isr, slabs_of
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig, SaturationConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.pixels.masks import BAD, CROSSTALK, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
 from tests.isr.calibrations import CAMERA, PEDESTAL, bright_raw, calibrations
 from tests.isr.frames import DAY, raw_array, refuse, task_count, tiny_raw
@@ -43,7 +43,7 @@ def frames():
 
 @pytest.fixture(scope="module")
 def whole(frames, calibs):
-    return isr(frames[0], calibs, FULL).compute(scheduler="sync")
+    return isr(frames[0], calibs, FULL).dataset().compute(scheduler="sync")
 
 
 def deferred(rows, c, amp):
@@ -133,15 +133,13 @@ def test_slabs_do_not_change_a_bit(calibs, rows):
     """isr.md section 7, check 8, with noise and dither and everything on."""
     raw, _ = tiny_raw(2, pattern=200)
     config = FULL.model_copy(update={"dither": "symmetric", "read_noise": "empirical"})
-    expect = isr(raw, calibs, config).compute(scheduler="sync")
-    xr.testing.assert_identical(
-        isr(raw, calibs, config, block="slab", slab_rows=rows).compute(scheduler="sync"), expect
-    )
+    expect = isr(raw, calibs, config).dataset().compute(scheduler="sync")
+    xr.testing.assert_identical(isr(raw, calibs, config).dataset(slab_rows=rows).compute(scheduler="sync"), expect)
 
 
 def test_calibrations_in_any_blocks_and_order(frames, calibs, whole):
     other = {k: v.isel(detector=[3, 1, 0, 2]).chunk(detector=1) for k, v in calibs.items()}
-    again = isr(frames[0], other, FULL, block="slab", slab_rows=32).compute(scheduler="threads")
+    again = isr(frames[0], other, FULL).dataset(slab_rows=32).compute(scheduler="threads")
     xr.testing.assert_identical(again, whole)
 
 
@@ -157,7 +155,7 @@ def test_one_bright_pixel_reaches_one_target(d, pair):
     linear[0, source, target] = 1e-3
     calib = xr.Dataset({"linear": (("detector", "source", "target"), linear)}, {"detector": [d]}, {"units": "adu"})
     config = IsrConfig(dither="none", crosstalk=CrosstalkConfig(terms="linear"))
-    clean, got = (isr(raw_array(p, [d]), {"crosstalk": calib}, config).compute() for p in (pixels, dirty))
+    clean, got = (isr(raw_array(p, [d]), {"crosstalk": calib}, config).dataset().compute() for p in (pixels, dirty))
     change = (got["image"] - clean["image"]).values[0, 0]
     x0 = BOX[d].x0
     assert change[source, 21, 17 - x0] == 10000
@@ -176,7 +174,7 @@ def test_crosstalk_of_the_parallel_overscan_comes_off_first():
     linear[0, 4, 6] = 0.02
     calib = xr.Dataset({"linear": (("detector", "source", "target"), linear)}, {"detector": [0]}, {"units": "adu"})
     config = IsrConfig(dither="none", crosstalk=CrosstalkConfig(terms="linear"))
-    got = isr(raw_array(pixels, [0]), {"crosstalk": calib}, config).compute()
+    got = isr(raw_array(pixels, [0]), {"crosstalk": calib}, config).dataset().compute()
     # the target's own strip held -0.02 * 90 after the correction, and that is what is taken off its columns
     np.testing.assert_allclose(got["image"].values[0, 0, 6, :, 16:26], 1.8, rtol=1e-6)
 
@@ -202,7 +200,12 @@ def test_double_spline_undoes_what_was_injected(gain):
     linearizer = xr.Dataset(values, {"detector": [0]}, {"units": "adu"})
     ptc = xr.Dataset({"gain": (("detector", "amp"), np.full((1, 16), gain))}, {"detector": [0]})
     config = IsrConfig(dither="none", gains="ptc", linearity=True)
-    image = isr(raw_array(pixels, [0]), {"linearizer": linearizer, "ptc": ptc}, config).compute()["image"].values[0, 0]
+    image = (
+        isr(raw_array(pixels, [0]), {"linearizer": linearizer, "ptc": ptc}, config)
+        .dataset()
+        .compute()["image"]
+        .values[0, 0]
+    )
     exact = np.round(u) - spline(np.round(u))
     np.testing.assert_allclose(image / gain, np.broadcast_to(exact[:, None, None], image.shape), atol=0.01)
     assert np.abs(image / gain - level[:, None, None]).max() < 0.51  # digitisation
@@ -211,22 +214,22 @@ def test_double_spline_undoes_what_was_injected(gain):
 def test_gain_sources_and_units(frames, calibs):
     off = {"enabled": False}
     kw = {"dither": "none", "parallel_overscan": off}
-    adu = isr(frames[0], config=IsrConfig(**kw)).compute()["image"]
+    adu = isr(frames[0], config=IsrConfig(**kw)).dataset().compute()["image"]
     ptc = calibs["ptc"]["gain"]
     for settings, gain in (
         ({"gains": "ptc"}, ptc),
         ({"gains": "linearizer"}, calibs["linearizer"]["input_gain"]),
         ({"gains": "ptc", "gain_correction": True}, ptc * calibs["gain_correction"]["adjustment"]),
     ):
-        got = isr(frames[0], calibs, IsrConfig(**settings, **kw)).compute()
+        got = isr(frames[0], calibs, IsrConfig(**settings, **kw)).dataset().compute()
         np.testing.assert_allclose(got["image"], adu * gain, rtol=1e-6)
         assert got.attrs["units"] == "electron"
 
 
 def test_deferred_charge_in_adu_uses_the_gain_of_its_calibration(frames, calibs):
     kw = {"dither": "none", "deferred_charge": True}
-    adu = isr(frames[0], calibs, IsrConfig(**kw)).compute()
-    electron = isr(frames[0], calibs, IsrConfig(gains="ptc", **kw)).compute()
+    adu = isr(frames[0], calibs, IsrConfig(**kw)).dataset().compute()
+    electron = isr(frames[0], calibs, IsrConfig(gains="ptc", **kw)).dataset().compute()
     np.testing.assert_allclose(electron["image"], adu["image"] * calibs["ptc"]["gain"], rtol=1e-5, atol=0.05)
 
 
@@ -245,7 +248,7 @@ def test_amp_checks(calibs):
     config = FULL.model_copy(
         update={"overscan_level_threshold": 100.0, "bad_amps": (f"{CAMERA.detectors[3].full_name}_C10",)}
     )
-    result = isr(raw.copy(data=pixels), {**calibs, "ptc": ptc}, config).compute(scheduler="sync")
+    result = isr(raw.copy(data=pixels), {**calibs, "ptc": ptc}, config).dataset().compute(scheduler="sync")
     status = result["amp_status"].values[0]
     S = AmpStatus
     want = {(1, 7): S.NOISY, (2, 3): S.SATURATED, (0, 4): S.LISTED | S.LINEARITY, (0, 5): S.NOISY,
@@ -264,7 +267,7 @@ def test_flat_without_light(frames, calibs):
     flat = calibs["flat"].copy(deep=True)
     flat["mask"][0, 3, 5, 6], flat["image"][0, 3, 5, 6] = NO_DATA, 0.0
     flat["image"][0, 3, 7, 8] = 0.0
-    got = isr(frames[0], {**calibs, "flat": flat}, FULL).compute()
+    got = isr(frames[0], {**calibs, "flat": flat}, FULL).dataset().compute()
     pixel = {k: got[k].values[0, 0, 3] for k in ("image", "variance", "mask")}
     assert (pixel["image"][5, 6], pixel["variance"][5, 6]) == (0, 1e10)
     assert pixel["mask"][5, 6] & (NO_DATA | UNMASKEDNAN) == NO_DATA
@@ -277,19 +280,19 @@ def test_negative_variance(calibs):
     pixels = raw.values.copy()
     pixels[0, 0, 3, 10, 20] -= 400
     config = IsrConfig(dither="none", mask_negative_variance=True)
-    got = isr(raw.copy(data=pixels), {}, config).compute()
+    got = isr(raw.copy(data=pixels), {}, config).dataset().compute()
     np.testing.assert_array_equal(got["mask"] & BAD != 0, got["variance"] <= 0)
     assert got["mask"].values[0, 0, 3, 10, 16] == BAD
 
 
 def test_graph_stays_lean_and_lazy(frames, calibs):
     with dask.config.set(scheduler=refuse):
-        by_slab = isr(frames[0], calibs, FULL, block="slab", slab_rows=16)
-        by_exposure = isr(frames[0], calibs, FULL)
+        corrected = isr(frames[0], calibs, FULL)
+        by_slab, by_exposure = corrected.by_slab(16), corrected.by_exposure()
     n_exposure, n_detector, n_slab, n_planes = 2, 4, 4, 10
     planes = n_planes * n_detector
-    assert task_count(slabs_of(by_slab)) <= n_detector * (n_exposure + n_slab) + planes * (n_slab + 1) + 12
-    assert task_count(blocks_of(by_exposure)) <= n_exposure * n_detector + 2 * planes + 12
+    assert task_count(by_slab) <= n_detector * (n_exposure + n_slab) + planes * (n_slab + 1) + 12
+    assert task_count(by_exposure) <= n_exposure * n_detector + 2 * planes + 12
 
 
 def without(calibs, name, variable=None):

@@ -4,8 +4,8 @@ import numpy as np
 
 from camcal_dask.campaign.planning.recipe import load_recipe
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.pixels.masks import SAT
 from tests.isr.frames import raw_array
 
@@ -33,16 +33,16 @@ def test_pixels_saturate_at_120000_adu_above_the_overscan():
     pixels[0, 0, :, box.y0 + 3, box.x0 + 4] = BIAS + 119_999
     pixels[0, 0, :, box.y0 + 5, box.x0 + 6] = BIAS + 120_000
     raw = raw_array(pixels, detectors=(0,))
-    mask = isr(raw, {}, LATISS).compute(scheduler="sync").mask.values[0, 0]
+    mask = isr(raw, {}, LATISS).dataset().compute(scheduler="sync").mask.values[0, 0]
     saturated = mask & SAT != 0
     assert saturated[:, 5, 6].all()
     assert saturated.sum() == len(saturated)
-    assert not (isr(raw, {}, LSSTCAM).compute(scheduler="sync").mask.values & SAT).any()
+    assert not (isr(raw, {}, LSSTCAM).dataset().compute(scheduler="sync").mask.values & SAT).any()
 
 
 def corrected(pixels, config):
     """Row of one amp after the correction, minus what was put in."""
-    found = isr(raw_array(pixels, detectors=(0,)), {}, config).compute(scheduler="sync")
+    found = isr(raw_array(pixels, detectors=(0,)), {}, config).dataset().compute(scheduler="sync")
     return found.image.values[0, 0, 0, 10] - 10_000
 
 

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.simulate import SimulationConfig, simulate_exposure
 from camcal_dask.simulate.charge import lamp_electrons
 from camcal_dask.simulate.exposures import ExposureSpec
@@ -120,7 +120,7 @@ def simulated():
 
 def pulls(simulated, config):
     raw, electrons, calibs = simulated
-    result = isr(raw, calibs, config).compute(scheduler="sync")
+    result = isr(raw, calibs, config).dataset().compute(scheduler="sync")
     level = np.array(electrons)[:, None, None, None, None]
     return (result["image"].values.astype("f8") - level) / np.sqrt(result["variance"].values)
 

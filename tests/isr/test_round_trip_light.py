@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import SaturationConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.pixels.masks import EDGE, SAT
 from camcal_dask.simulate import SimulationConfig
 from camcal_dask.simulate.brighter_fatter import shifts_of
@@ -60,7 +60,7 @@ def calibs():
 def correct(config, calibs, method="astier23", specs=SPECS):
     """Corrected exposures of one simulated camera."""
     settings = FULL.model_copy(update={"brighter_fatter": method})
-    return isr(raws(specs, config), calibs, settings).compute(scheduler="sync")
+    return isr(raws(specs, config), calibs, settings).dataset().compute(scheduler="sync")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """Whole-CCD steps through isr(): in their place in the order, by the right kernel, gated by the configuration."""
 
+import dask
 import numpy as np
 import pytest
 
+from camcal_dask.calibs.combined.combine import CombineConfig, combine
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.focal_plane import amp_boxes, assemble
-from camcal_dask.isr.blocks import blocks_of, isr, slabs_of
 from camcal_dask.isr.config import IsrConfig, MorphologyConfig, SaturationConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.charge import brighter_fatter
 from camcal_dask.kernels.pixels import interpolation
 from camcal_dask.kernels.pixels.masks import BAD, EDGE, INTRP, ITL_DIP, SAT, SUSPECT
@@ -29,7 +31,7 @@ def raw():
 
 
 def run(raw, calibs, config, **updates):
-    return isr(raw, calibs, config.model_copy(update=updates)).compute(scheduler="sync")
+    return isr(raw, calibs, config.model_copy(update=updates)).dataset().compute(scheduler="sync")
 
 
 def ccd(result, name, d):
@@ -157,12 +159,15 @@ def test_widened_trails(calibs, raw):
     assert (got["mask"] & BAD == plain["mask"] & BAD).all()
 
 
-def test_slabs_are_refused_and_stacks_take_arrays(raw, calibs):
+def test_slabs_need_exposures_in_memory(raw, calibs):
+    """A stack of exposures that were corrected as whole CCDs: refused with the remedy, which is tried."""
     config = BASE.model_copy(update={"interpolate": True})
-    with pytest.raises(ConfigError, match="whole CCDs"):
-        isr(raw, calibs, config, block="slab")
-    lazy = isr(raw, calibs, config)
-    assert slabs_of(lazy) is None
-    assert blocks_of(lazy) is not None
+    corrected = isr(raw, calibs, config)
+    with pytest.raises(ConfigError, match=r"whole CCDs, not slabs of rows; .* persist\(\)"):
+        combine(corrected)
+    with dask.config.set(scheduler="sync"):
+        product = combine(corrected.persist(), CombineConfig(reject_mask=()), slab_rows=16).compute()
+    image = corrected.dataset()["image"].compute(scheduler="sync").values[0, 0]
+    np.testing.assert_array_equal(product["image"].values[0], image)
     with pytest.raises(ValueError, match="need gains"):
         IsrConfig(brighter_fatter="astier23")

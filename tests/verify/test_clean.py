@@ -14,8 +14,8 @@ from camcal_dask.calibs.combined.numbers import hot_mask
 from camcal_dask.calibs.defects.config import DefectConfig
 from camcal_dask.calibs.defects.find import find_defects
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, simulate_exposure
 from camcal_dask.verify.judging.account import summary
 from camcal_dask.verify.judging.judge import judge
@@ -43,7 +43,7 @@ def raws(specs, seconds, seed):
 
 def made(raw, calibs, config, n, levels=None, **combined):
     chosen = raw.isel(exposure=slice(n))
-    product = combine(isr(chosen, calibs, config, block="slab"), CombineConfig(**combined), levels=levels).compute()
+    product = combine(isr(chosen, calibs, config), CombineConfig(**combined), levels=levels).compute()
     return product.assign_attrs(exposures=chosen["exposure"].values.tolist(), instrument="TinyCam")
 
 
@@ -96,7 +96,7 @@ def verdicts(request):
         for kind, config in configs.items():
             levels = None
             if kind == "flat":
-                image = isr(sets[kind].isel(exposure=slice(n)), calibs, config)["image"]
+                image = isr(sets[kind].isel(exposure=slice(n)), calibs, config).dataset()["image"]
                 levels = image.median(["amp", "y", "x"]).mean("detector").compute().values.tolist()
             calibs[kind] = made(sets[kind], calibs, config, n, levels, **options[kind])
             hot = {"defects": hot_mask(calibs[kind])} if kind == "dark" else {}

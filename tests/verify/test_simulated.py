@@ -7,8 +7,8 @@ import xarray as xr
 
 from camcal_dask.calibs.combined.combine import combine
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.simulate import SimulationConfig, bias_set, simulate_exposure
 from camcal_dask.verify.judging.account import failures
 from camcal_dask.verify.judging.judge import judge
@@ -29,7 +29,7 @@ def corrected():
     coords = {"exposure": 3026081200001 + np.arange(N), "detector": list(DETECTORS), "amp": list(camera.amp_names)}
     dims = ("exposure", "detector", "amp", "y", "x")
     raw = xr.DataArray(np.array(pixels), coords, dims, attrs={"instrument": "TinyCam"})
-    bias = combine(isr(raw.isel(exposure=slice(1, None)), block="slab")).compute()
+    bias = combine(isr(raw.isel(exposure=slice(1, None)))).compute()
     return isr(raw, {"bias": bias}, IsrConfig(bias=True))
 
 

@@ -1,39 +1,38 @@
 """The combine engine: exposures of one kind to one image per detector (reference/construction.md 0.2).
 
-Per pixel: clipped mean over the accepted exposures, its variance, the OR of their masks.  Wired to
-the recipes of `camcal_dask.isr.blocks`, a block of the stack is one task that reads, corrects and
-combines, and holds a single float32 stack: `camcal_dask.isr.cost` counts and plans it.
+Per pixel: clipped mean over the accepted exposures, its variance, the OR of their masks.  A block of the stack is one
+task that reads, corrects and combines, and holds a single float32 stack: `camcal_dask.isr.cost` counts
+and plans it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
 import pydantic
 import xarray as xr
 from dask.base import tokenize
-from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 from pydantic import Field
 
+from camcal_dask.calibs.combined.finish import Combined, Finished, finish_detector
 from camcal_dask.calibs.combined.product import COMBINED, LEVELS, OF_HALVES
 from camcal_dask.config import Config
 from camcal_dask.errors import DataError, PlanError, nearest
-from camcal_dask.instruments.geometry import Detector, get_instrument
-from camcal_dask.isr.blocks import Slab, layer_of, slabs_of
-from camcal_dask.kernels.pixels.masks import BAD, CR, MASK_PLANES, NO_DATA, bits
+from camcal_dask.instruments.geometry import get_instrument
+from camcal_dask.isr.blocks import Part
+from camcal_dask.isr.corrected import SLAB_ROWS, CorrectedExposures, as_corrected, on_all_amps
+from camcal_dask.isr.graph import PIXEL_INDEX, Declared, flatten, named_variables, objects, regions
+from camcal_dask.kernels.pixels.masks import BAD, CR, MASK_PLANES, bits
 from camcal_dask.kernels.statistics.moments import (
     HALVES_EVERY,
     Halves,
     accept,
     clipped_mean_stack,
-    compare_amp,
     compare_halves,
-    median,
-    percentiles,
 )
 
 FloatArray = NDArray[np.float32]
@@ -67,100 +66,16 @@ class CombineConfig(Config):
         return names
 
 
-class Combined(NamedTuple):
-    """Some rows of the product: float32, float32, int32 (amp, y, x); whether (exposure, amp) had a usable pixel.
-
-    ``halves`` has arrays (amp, y, x) of every fourth row, None if not asked for.
-    """
-
-    image: FloatArray
-    variance: FloatArray
-    mask: IntArray
-    used: NDArray[np.bool_]
-    halves: Halves | None = None
+Hits = Sequence[NDArray[np.int64]]
+"""Of each exposure, flat indices into (amp, y, x) of the trimmed detector."""
 
 
-class Finished(NamedTuple):
-    """All arrays of one detector, named as the variables of the product, without the detector axis."""
-
-    image: FloatArray
-    variance: FloatArray
-    mask: IntArray
-    distribution: NDArray[np.float64]
-    n_bad: IntArray
-    halves: NDArray[np.float64]
-    n_input: IntArray
-
-
-class Inputs(Protocol):
-    """Exposures of a block, one at a time; arrays (amp, y, x)."""
-
-    n: int
-    shape: tuple[int, int, int]
-
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> NDArray[np.bool_]:
-        """Write image and mask of one exposure; say of which amps (amp,) all pixels are sure to be accepted."""
-
-    def variance(self, index: int, image: FloatArray) -> FloatArray:
-        """Variance of an exposure already fetched, given its image, without what all exposures share."""
-
-    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
-        """Add to the variance of a weighted sum of the exposures that of the calibrations subtracted from all."""
-
-
-class SlabInputs:
-    """Exposures that are read and corrected when asked for."""
-
-    def __init__(self, slab: Slab, hits: Sequence[NDArray[np.int64]] | None = None) -> None:
-        self.slab, self.n, self.shape = slab, len(slab.exposures), slab.shape
-        self._hits = hits
-        self._noise: dict[int, FloatArray] = {}
-
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> NDArray[np.bool_]:
-        """Read and correct one exposure."""
-        self._noise[index], _, clean = self.slab.correct(index, image, mask)
-        if self._hits is None or self._hits[index].size == 0:
-            return clean
-        a, y, x = np.unravel_index(self._hits[index], self.slab.source.trimmed)
-        y = y - self.slab.rows.start
-        here = (y >= 0) & (y < len(self.slab.rows))
-        mask[a[here], y[here], x[here]] |= CR
-        clean[a[here]] = False
-        return clean
-
-    def variance(self, index: int, image: FloatArray) -> FloatArray:
-        """Variance from the image and the noise found when it was fetched."""
-        return self.slab.variance(index, image, self._noise[index], shared=False)
-
-    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
-        """Add that of the bias and dark."""
-        self.slab.add_shared_variance(variance, weights)
-
-
-class ArrayInputs:
-    """Exposures already in memory: arrays (exposure, 1, amp, y, x)."""
-
-    def __init__(self, image: FloatArray, variance: FloatArray, mask: IntArray) -> None:
-        self._image, self._variance, self._mask = image, variance, mask
-        self.n, self.shape = image.shape[0], image.shape[2:]
-
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> NDArray[np.bool_]:
-        """Copy one exposure."""
-        image[...], mask[...] = self._image[index, 0], self._mask[index, 0]
-        return np.zeros(len(image), bool)
-
-    def variance(self, index: int, image: FloatArray) -> FloatArray:
-        """Its variance."""
-        return np.asarray(self._variance[index, 0])
-
-    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
-        """Nothing: it is not known what was subtracted."""
-
-
+@on_all_amps
 def combine(
-    corrected: xr.Dataset,
+    corrected: CorrectedExposures,
     config: CombineConfig | None = None,
     *,
+    slab_rows: int = SLAB_ROWS,
     levels: Sequence[float] | None = None,
     hits: da.Array | None = None,
 ) -> xr.Dataset:
@@ -168,11 +83,12 @@ def combine(
 
     Parameters
     ----------
-    corrected : Dataset
-        From ``isr(..., block="slab")``: image, variance, mask (exposure, detector, amp, y, x), all
-        exposures in one block.
+    corrected : CorrectedExposures
+        From ``isr``, or a Dataset of them.
     config : CombineConfig
         Defaults of the engine; the recipes say what each product wants.
+    slab_rows : int
+        Rows of all exposures that are in memory at a time; `slab_rows_for` plans it.
     levels : sequence of float, optional
         Level of each exposure, with ``scale="levels"``.
     hits : dask array, optional
@@ -186,11 +102,53 @@ def combine(
 
     Raises
     ------
-    PlanError
-        If the exposures of a pixel are not all in one block, or there are hits and the pixels of
-        ``corrected`` were touched since the isr.
+    ConfigError
+        If a step needs whole CCDs, see `CorrectedExposures.by_slab`.
     DataError
         If an exposure has no time or level to be divided by.
+
+    Notes
+    -----
+    Where it differs from upstream on purpose, `combine_block` says.
+    """
+    config = config or CombineConfig()
+    blocks = combined_blocks(corrected, config, slab_rows=slab_rows, levels=levels, hits=hits)
+    return _dataset(corrected, blocks, config)
+
+
+def combined_blocks(
+    exposures: CorrectedExposures | xr.Dataset,
+    config: CombineConfig | None = None,
+    *,
+    slab_rows: int = SLAB_ROWS,
+    levels: Sequence[float] | None = None,
+    hits: da.Array | None = None,
+) -> da.Array:
+    """Combine as `combine` does, to one object `Finished` of all amps a detector; standing at (detector,).
+
+    A writer that takes these costs one task a detector, where the separate variables cost two each.
+    """
+    corrected, config = as_corrected(exposures), config or CombineConfig()
+    scale = _scales(corrected, config, levels)
+    parts = corrected.by_slab(slab_rows)
+    token = tokenize(parts.name, config.model_dump_json(), scale, None if hits is None else hits.name)
+    blocks = objects(
+        combine_block, PIXEL_INDEX, parts, PIXEL_INDEX, hits, None if hits is None else "ed", name=f"stack-{token}",
+        adjust_chunks={"e": 1}, config=config, scale=scale, amp_rows=corrected.amp_shape[0],
+    )  # fmt: skip
+    detectors = tuple(corrected.labels["detector"].values.tolist())
+    return objects(
+        _finish, "d", blocks, PIXEL_INDEX, regions((1,) * len(detectors)), "d", name=f"finish-{token}",
+        detectors=detectors, instrument=corrected.attrs["instrument"],
+    )  # fmt: skip
+
+
+def combine_block(
+    inputs: Part, hits: Hits | None = None, *, config: CombineConfig, scale: tuple[float, ...], amp_rows: int = 0
+) -> Combined:
+    """Combine the exposures of one block; the scale of each exposure divides it.
+
+    ``amp_rows``, the height of a whole trimmed amp [pixel], is needed with ``hits``.
 
     Notes
     -----
@@ -204,42 +162,6 @@ def combine(
     * The variance has that of the bias and dark that were subtracted: their errors are the same in all exposures,
       so that neither the scatter of these shows them, nor does their number make them smaller.
     """
-    config = config or CombineConfig()
-    scale = _scales(corrected, config, levels)
-    source = slabs_of(corrected)
-    if hits is not None and source is None:
-        raise PlanError("combine: hits need the blocks of isr(..., block='slab') as they are")
-    arrays = [source] if source is not None else [corrected[name].data for name in ("image", "variance", "mask")]
-    if not all(isinstance(a, da.Array) and a.numblocks[0] == 1 for a in arrays):
-        raise PlanError("combine: all exposures of a pixel must be in one block; use isr(..., block='slab')")
-    token = tokenize([a.name for a in arrays], config.model_dump_json(), scale, None if hits is None else hits.name)
-    blocks = da.blockwise(
-        _combine_slab if source is not None else _combine_arrays,
-        "edayx",
-        *(part for array in arrays for part in (array, "edayx")),
-        *(() if source is None else (hits, None) if hits is None else (hits, "ed")),
-        name=f"stack-{token}",
-        adjust_chunks={"e": 1},
-        align_arrays=False,
-        dtype=object,
-        meta=np.empty((0,) * 5, object),
-        config=config,
-        scale=scale,
-    )
-    return _dataset(corrected, _finish_blocks(corrected, blocks, token), config, token)
-
-
-def finished_of(product: xr.Dataset) -> da.Array:
-    """Blocks `Finished` behind a Dataset from `combine`, one a detector.
-
-    A writer wired to them costs one task a detector, where the separate variables cost two each.
-    """
-    image = product["image"].data
-    return layer_of(image, image.name.replace("combined-image", "finish"), (image.chunks[0],))
-
-
-def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...]) -> Combined:
-    """Combine the exposures of one block; the scale of each exposure divides it."""
     n_pixel = int(np.prod(inputs.shape))
     stack, planes = np.empty((inputs.n, n_pixel), np.float32), np.zeros(inputs.shape, np.int32)
     few = inputs.n < config.sample_variance_from
@@ -248,10 +170,10 @@ def combine_block(inputs: Inputs, config: CombineConfig, scale: tuple[float, ...
     divisor = 1.0
     if len(set(scale)) == 1 and not few:  # it divides the result, once
         divisor, scale = scale[0], (1.0,) * inputs.n
-    used = _fill(stack, given, planes, inputs, config, scale)
+    used, noise = _fill(stack, given, planes, inputs, config, scale, hits, amp_rows)
     result = clipped_mean_stack(stack, given, sigma=config.sigma_clip, iterations=config.iterations)
     if not few:
-        _single_survivors(inputs, stack, result.mean, result.variance, result.n, scale)
+        _single_survivors(inputs, stack, noise, result, scale)
     planes &= BAD
     planes[result.n.reshape(inputs.shape) == 0] = BAD
     mean, variance = (_divided(plane.reshape(inputs.shape), divisor**k) for k, plane in enumerate(result[:2], 1))
@@ -268,23 +190,28 @@ def _fill(  # noqa: PLR0913
     stack: FloatArray,
     variances: FloatArray | None,
     planes: IntArray,
-    inputs: Inputs,
+    inputs: Part,
     config: CombineConfig,
     scale: tuple[float, ...],
-) -> NDArray[np.bool_]:
+    hits: Hits | None,
+    amp_rows: int,
+) -> tuple[NDArray[np.bool_], list[FloatArray | None]]:
     """Fetch and scale all exposures, NaN where rejected; gather the masks of the rest.
 
     Returns
     -------
-    Whether (exposure, amp) had a usable pixel.
+    Whether (exposure, amp) had a usable pixel; of each exposure the read-noise term of its variance.
     """
     used, mask = np.zeros((inputs.n, inputs.shape[0]), bool), np.empty(inputs.shape, np.int32)
-    reject, keep = np.int32(bits(config.reject_mask)), np.int32(~bits(config.clear_mask))
+    reject, keep, noises = np.int32(bits(config.reject_mask)), np.int32(~bits(config.clear_mask)), []
     for e in range(inputs.n):
         image = stack[e].reshape(inputs.shape)
-        clean = inputs.fetch(e, image, mask)
+        noise, clean, _, _ = inputs.fetch(e, image, mask)
+        noises.append(noise)
+        if hits is not None:
+            _flag_hits(mask, clean, hits[e], inputs.first_row, amp_rows)
         if variances is not None:
-            variances[e] = inputs.variance(e, image).ravel() / np.float32(scale[e] ** 2)
+            variances[e] = inputs.variance(e, image, noise, shared=False).ravel() / np.float32(scale[e] ** 2)
         _divided(image, scale[e])
         for a in range(inputs.shape[0]):
             if clean[a]:
@@ -293,7 +220,17 @@ def _fill(  # noqa: PLR0913
             if config.clear_mask:
                 mask[a] &= keep
             used[e, a] = accept(image[a].ravel(), mask[a].ravel(), reject, planes[a].ravel()) > 0
-    return used
+    return used, noises
+
+
+def _flag_hits(mask: IntArray, clean: NDArray[np.bool_], hits: NDArray[np.int64], first_row: int, height: int) -> None:
+    """Flag the hits (flat indices into whole amps of ``height`` rows) that lie in these rows as CR, in place."""
+    n_amp, rows, width = mask.shape
+    a, y, x = np.unravel_index(hits, (n_amp, height, width))
+    y = y - first_row
+    here = (y >= 0) & (y < rows)
+    mask[a[here], y[here], x[here]] |= CR
+    clean[a[here]] = False
 
 
 def _divided(values: FloatArray, divisor: float) -> FloatArray:
@@ -303,77 +240,15 @@ def _divided(values: FloatArray, divisor: float) -> FloatArray:
     return values
 
 
-def finish_detector(slabs: list[Combined], detector: Detector) -> Finished:
-    """Put the slabs of a detector together, fill what is missing, describe the amps.
-
-    Pixels without value or variance get the median over the detector of each, and BAD.
-
-    Raises
-    ------
-    DataError
-        If not one pixel of the detector has a value.
-    """
-    image, variance, mask = (np.concatenate(planes, axis=1) for planes in list(zip(*slabs, strict=True))[:3])
-    used = np.any([s.used for s in slabs], axis=0)
-    n_amp = image.shape[0]
-    inside = [np.s_[amp.index, : amp.data.height, : amp.data.width] for amp in detector.amps]
-    _pad(image, variance, mask, detector)
-    missing = [~(np.isfinite(image[box]) & np.isfinite(variance[box])) for box in inside]
-    if any(m.any() for m in missing):
-        fill = median(image), median(variance)
-        if not np.all(np.isfinite(fill)):
-            raise DataError(f"detector {detector.name}: no exposure has a usable pixel; leave the detector out (-d)")
-        for box, m in zip(inside, missing, strict=True):
-            image[box][m], variance[box][m] = fill
-            mask[box][m] |= BAD
-    distribution, n_bad = np.full((n_amp, len(LEVELS)), np.nan), np.zeros(n_amp, np.int32)
-    for box in inside:
-        distribution[box[0]] = percentiles(image[box], np.array(LEVELS) / 100)
-        n_bad[box[0]] = np.count_nonzero(mask[box] & BAD)
-    n_input = used.sum(axis=0, dtype=np.int32)
-    return Finished(image, variance, mask, distribution, n_bad, _halves(slabs, detector, n_input), n_input)
-
-
-def unusable_amps(product: Finished, detector: Detector, *, divides: bool) -> dict[str, str]:
-    """Amps of a combined image that nothing can be corrected with, and why.
-
-    Parameters
-    ----------
-    product : Finished
-    detector : Detector
-    divides : whether images will be divided by it: then its median must be positive
-    """
-    reasons = {}
-    for amp in detector.amps:
-        middle = float(product.distribution[amp.index, LEVELS.index(50)])
-        if not product.n_input[amp.index]:
-            reasons[amp.name] = "no exposure has a usable pixel in it"
-        elif product.n_bad[amp.index] >= amp.data.height * amp.data.width:
-            reasons[amp.name] = "all of its pixels are bad"
-        elif divides and not middle > 0:
-            reasons[amp.name] = f"its median response is {middle:.3g}"
-    return reasons
-
-
-def _halves(slabs: list[Combined], detector: Detector, n_input: IntArray) -> NDArray[np.float64]:
-    """Numbers of `OF_HALVES` of every amp, NaN if the halves were not compared."""
-    out = np.full((len(n_input), len(OF_HALVES)), np.nan)
-    compared = [slab.halves for slab in slabs if slab.halves is not None]
-    if compared:
-        whole = Halves._make(np.concatenate(planes, axis=1) for planes in zip(*compared, strict=True))
-        for amp in detector.amps:  # padding is NaN
-            out[amp.index] = compare_amp(Halves._make(plane[amp.index] for plane in whole), float(n_input[amp.index]))
-    return out
-
-
-def _scales(corrected: xr.Dataset, config: CombineConfig, levels: Sequence[float] | None) -> tuple[float, ...]:
+def _scales(corrected: CorrectedExposures, config: CombineConfig, levels: Sequence[float] | None) -> tuple[float, ...]:
     if (levels is not None) != (config.scale == "levels"):
         raise PlanError(f"combine: scale={config.scale} and levels {'not ' if levels is None else ''}given")
     if config.scale == "unity":
         return (1.0,) * corrected.sizes["exposure"]
-    values = np.asarray(corrected[config.scale].values if levels is None else levels, np.float64)
+    given = np.asarray(corrected.labels[config.scale].values if levels is None else levels, np.float64)
+    values = given if given.ndim else given[None]  # of a Dataset of a single exposure
     unit = " s" if levels is None else ""
-    for exposure, value in zip(corrected["exposure"].values, values, strict=True):
+    for exposure, value in zip(corrected.labels["exposure"].values, values, strict=True):
         if not (np.isfinite(value) and value > 0):
             raise DataError(
                 f"exposure {exposure}: {config.scale} is {value}{unit}, which cannot divide (combine.scale); "
@@ -388,96 +263,34 @@ def scaled_units(units: str, scale: str) -> str:
 
 
 def _single_survivors(
-    inputs: Inputs, stack: FloatArray, mean: FloatArray, variance: FloatArray, n: IntArray, scale: tuple[float, ...]
+    inputs: Part, stack: FloatArray, noise: Sequence[FloatArray | None], result: Any, scale: tuple[float, ...]
 ) -> None:
     """Give pixels with one surviving input that input's variance; a sample of one has none."""
-    alone = np.flatnonzero(n == 1)
+    alone = np.flatnonzero(result.n == 1)
     if alone.size == 0:
         return
-    distance = np.abs(stack[:, alone] - mean[alone])
+    distance = np.abs(stack[:, alone] - result.mean[alone])
     chosen = np.argmin(np.where(np.isfinite(distance), distance, np.inf), axis=0)
-    for e in np.unique(chosen):
+    for e in np.unique(chosen).tolist():
         image = stack[e].reshape(inputs.shape) * np.float32(scale[e])
-        values = inputs.variance(int(e), image).ravel() / np.float32(scale[e] ** 2)
-        variance[alone[chosen == e]] = values[alone[chosen == e]]
-
-
-def _pad(image: FloatArray, variance: FloatArray, mask: IntArray, detector: Detector) -> None:
-    """Mark what is beyond the pixels of each amp, and amps that the detector lacks."""
-    sizes = {amp.index: (amp.data.height, amp.data.width) for amp in detector.amps}
-    for a in range(image.shape[0]):
-        height, width = sizes.get(a, (0, 0))
-        for part in (np.s_[a, height:], np.s_[a, :height, width:]):
-            image[part], variance[part], mask[part] = np.nan, np.nan, NO_DATA
-
-
-def _combine_slab(
-    slab: Slab, hits: Sequence[NDArray[np.int64]] | None, *, config: CombineConfig, scale: tuple[float, ...]
-) -> Combined:
-    return combine_block(SlabInputs(slab, hits), config, scale)
-
-
-def _combine_arrays(
-    image: FloatArray, variance: FloatArray, mask: IntArray, *, config: CombineConfig, scale: tuple[float, ...]
-) -> Combined:
-    return combine_block(ArrayInputs(image, variance, mask), config, scale)
-
-
-def _finish_blocks(corrected: xr.Dataset, blocks: da.Array, token: str) -> da.Array:
-    """One block `Finished` a detector."""
-    detectors = tuple(corrected["detector"].values.tolist())
-    return da.blockwise(
-        _finish,
-        "d",
-        blocks,
-        "edayx",
-        ArraySliceDep(((1,) * len(detectors),)),
-        "d",
-        name=f"finish-{token}",
-        align_arrays=False,
-        dtype=object,
-        meta=np.empty(0, object),
-        detectors=detectors,
-        instrument=corrected.attrs["instrument"],
-    )
+        values = inputs.variance(e, image, noise[e], shared=False).ravel() / np.float32(scale[e] ** 2)
+        result.variance[alone[chosen == e]] = values[alone[chosen == e]]
 
 
 def _finish(blocks: Any, region: tuple[slice], *, detectors: tuple[int, ...], instrument: str) -> Finished:
-    return finish_detector(list(_flatten(blocks)), get_instrument(instrument).detectors[detectors[region[0].start]])
+    return finish_detector(flatten(blocks), get_instrument(instrument).detectors[detectors[region[0].start]])
 
 
-def _flatten(blocks: Any) -> Iterator[Combined]:
-    if isinstance(blocks, Combined):
-        yield blocks
-    else:
-        for block in blocks:
-            yield from _flatten(block)
-
-
-def _dataset(corrected: xr.Dataset, finished: da.Array, config: CombineConfig, token: str) -> xr.Dataset:
+def _dataset(corrected: CorrectedExposures, finished: da.Array, config: CombineConfig) -> xr.Dataset:
     time_s = 1.0 if config.scale.endswith("_time") else 0.0
     sizes = {**corrected.sizes, "level": len(LEVELS), "of_halves": len(OF_HALVES)}
     units = scaled_units(corrected.attrs["units"], config.scale)
-    variables = {}
-    for name, variable in COMBINED.items():
-        field = da.blockwise(
-            _field,
-            "d" + "".join(chr(ord("m") + i) for i in range(1, len(variable.dims))),
-            finished,
-            "d",
-            name,
-            None,
-            name=f"combined-{name}-{token}",
-            new_axes={chr(ord("m") + i): sizes[dim] for i, dim in enumerate(variable.dims) if i},
-            align_arrays=False,
-            dtype=np.dtype(variable.dtype),
-            meta=np.empty((0,) * len(variable.dims), variable.dtype),
-        )
-        variables[name] = xr.Variable(variable.dims, field, variable.attrs(units))
+    declared = {name: Declared(v.dims, v.dtype, v.attrs(units)) for name, v in COMBINED.items()}
+    found = named_variables(finished, ("detector",), declared, sizes, _field, prefix="combined")
     coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
     times = {"exposure_time_s": time_s, "dark_time_s": time_s}
     attrs = {**corrected.attrs, "units": units, **times, "combine_config": config.model_dump_json()}
-    return xr.Dataset(variables, {**coords, "level": list(LEVELS), "of_halves": list(OF_HALVES)}, attrs)
+    return xr.Dataset(found, {**coords, "level": list(LEVELS), "of_halves": list(OF_HALVES)}, attrs)
 
 
 def _field(finished: Finished, name: str) -> NDArray[Any]:

@@ -12,15 +12,15 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
-from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 from pydantic import Field
 
 from camcal_dask.config import Config
-from camcal_dask.errors import PlanError
 from camcal_dask.instruments.focal_plane import amp_layout, assemble, split
 from camcal_dask.instruments.geometry import Detector, get_instrument
-from camcal_dask.isr.blocks import Corrected, blocks_of, unwrap
+from camcal_dask.isr.blocks import Corrected
+from camcal_dask.isr.corrected import CorrectedExposures, as_corrected
+from camcal_dask.isr.graph import PIXEL_INDEX, objects, regions, unwrap
 from camcal_dask.kernels.pixels.cosmic_rays import find_cosmic_rays
 from camcal_dask.kernels.pixels.defects import grow
 from camcal_dask.kernels.pixels.masks import BAD, NO_DATA, SAT
@@ -48,32 +48,29 @@ class CosmicRayConfig(Config):
     """Least number of exposures of that; all of them, if they are fewer."""
 
 
-def find_hits(corrected: xr.Dataset, config: CosmicRayConfig | None = None) -> da.Array:
+def find_hits(exposures: CorrectedExposures | xr.Dataset, config: CosmicRayConfig | None = None) -> da.Array:
     """Search all exposures of every detector, lazily.
 
     Parameters
     ----------
-    corrected : Dataset
-        From ``isr(..., block="exposure")``.
+    exposures : CorrectedExposures
+        From ``isr``, or a Dataset of them; all amps are searched, whichever are selected.
 
     Returns
     -------
     dask array
         Standing at (exposure, detector); one block a detector, a list of `Hits`, one an exposure.
     """
-    config = config or CosmicRayConfig()
-    blocks = blocks_of(corrected)
-    if blocks is None:
-        raise PlanError("cosmic rays: need the blocks of isr(..., block='exposure') as they are")
-    detectors = tuple(corrected["detector"].values.tolist())
-    common: dict[str, Any] = {"align_arrays": False, "dtype": object, "meta": np.empty((0, 0), object)}
+    corrected, config = as_corrected(exposures), config or CosmicRayConfig()
+    blocks = corrected.by_exposure()
+    detectors = tuple(corrected.labels["detector"].values.tolist())
     token = tokenize(blocks.name, config.model_dump_json())
-    one = da.blockwise(
-        _search, "ed", blocks, "edayx", ArraySliceDep(((1,) * len(detectors),)), "d", name=f"hits-{token}",
-        config=config, detectors=detectors, instrument=corrected.attrs["instrument"], **common,
+    one = objects(
+        _search, "ed", blocks, PIXEL_INDEX, regions((1,) * len(detectors)), "d", name=f"hits-{token}",
+        config=config, detectors=detectors, instrument=corrected.attrs["instrument"],
     )  # fmt: skip
     new = {"f": corrected.sizes["exposure"]}
-    return da.blockwise(_transient, "fd", one, "ed", new_axes=new, name=f"rays-{token}", config=config, **common)
+    return objects(_transient, "fd", one, "ed", name=f"rays-{token}", new_axes=new, config=config)
 
 
 def search_detector(block: Corrected, detector: Detector, config: CosmicRayConfig) -> Hits:

@@ -11,8 +11,9 @@ import dask
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.combined.combine import Finished, combine, finished_of, unusable_amps
+from camcal_dask.calibs.combined.combine import combined_blocks
 from camcal_dask.calibs.combined.cosmic_rays import find_hits
+from camcal_dask.calibs.combined.finish import Finished, unusable_amps
 from camcal_dask.calibs.combined.recipe import StackRecipe
 from camcal_dask.campaign.planning.plan import Plan
 from camcal_dask.campaign.planning.quanta import Outcome, Quantum
@@ -22,7 +23,7 @@ from camcal_dask.campaign.task import Task
 from camcal_dask.instruments import Detector, get_instrument
 from camcal_dask.instruments.state import check_powered, common_state
 from camcal_dask.isr.applied import n_planes
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import SLAB_ROWS, isr
 from camcal_dask.isr.cost import peak_bytes, slab_rows_for
 from camcal_dask.repo.cubes import products, usable
 from camcal_dask.repo.cubes import raw as cubes
@@ -93,9 +94,11 @@ def stack_quantum(
     plan, detector = place.plan, quantum.detector
     recipe: StackRecipe = plan.recipe
     raw, calibs = plan.pixels.sel(detector=[detector]), open_calibs(plan, detector)
-    corrected = isr(raw, calibs, recipe.isr, block="slab", slab_rows=plan.slab_rows)
-    hits = find_hits(isr(raw, calibs, recipe.isr), recipe.cosmic_rays) if recipe.find_cosmic_rays else None
-    (blocks,) = dask.optimize(finished_of(combine(corrected, recipe.combine, levels=levels, hits=hits)))
+    corrected = isr(raw, calibs, recipe.isr)
+    hits = find_hits(corrected, recipe.cosmic_rays) if recipe.find_cosmic_rays else None
+    (blocks,) = dask.optimize(
+        combined_blocks(corrected, recipe.combine, slab_rows=plan.slab_rows or SLAB_ROWS, levels=levels, hits=hits)
+    )
     product = blocks.to_delayed()[0]
     if finish is not None:
         product = dask.delayed(finish)(product, plan.instrument.name, detector)

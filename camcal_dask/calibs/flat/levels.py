@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import dask
-import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
@@ -16,7 +15,8 @@ from camcal_dask.config import Config
 from camcal_dask.errors import DataError, PlanError
 from camcal_dask.instruments.focal_plane import vignette_planes
 from camcal_dask.instruments.geometry import Detector
-from camcal_dask.isr.blocks import blocks_of, unwrap
+from camcal_dask.isr.corrected import CorrectedExposures, as_corrected
+from camcal_dask.isr.graph import PIXEL_INDEX, objects, unwrap
 from camcal_dask.kernels.light.flat_scale import Levels, measure_levels, solve_scales
 from camcal_dask.kernels.pixels.masks import NO_DATA, bits
 
@@ -40,22 +40,23 @@ class VignetteConfig(Config):
     """Beyond: PARTLY_VIGNETTED."""
 
 
-def measure(corrected: xr.Dataset, config: LevelConfig) -> Any:
+def measure(exposures: CorrectedExposures | xr.Dataset, config: LevelConfig) -> Any:
     """Levels of all exposures of one detector: a delayed list of `Levels`.
 
     Parameters
     ----------
-    corrected : Dataset
-        From ``isr(..., block="exposure")``, one detector.
+    exposures : CorrectedExposures
+        From ``isr``, or a Dataset of them, of one detector.  The levels of the detector are those of all its amps, the
+        levels of amps those of the amps that are selected.
     """
-    blocks = blocks_of(corrected)
-    if blocks is None or corrected.sizes["detector"] != 1:
-        raise PlanError("levels: need the blocks of isr(..., block='exposure') as they are, of one detector")
-    reject = bits(config.reject_mask)
-    levels = da.blockwise(
-        _levels, "ed", blocks, "edayx", reject, None, name=f"levels-{tokenize(blocks.name, reject)}",
-        align_arrays=False, dtype=object, meta=np.empty((0, 0), object),
-    )  # fmt: skip
+    corrected = as_corrected(exposures)
+    if corrected.sizes["detector"] != 1:
+        raise PlanError(
+            f"levels: {corrected.sizes['detector']} detectors, expected one: select it by sel(detector=[..])"
+        )
+    blocks, reject = corrected.by_exposure(), bits(config.reject_mask)
+    name = f"levels-{tokenize(blocks.name, reject, corrected.amps)}"
+    levels = objects(_levels, "ed", blocks, PIXEL_INDEX, reject, None, corrected.amps, None, name=name)
     (levels,) = dask.optimize(levels)
     return dask.delayed(list)(levels.to_delayed()[:, 0].tolist())
 
@@ -127,6 +128,11 @@ def vignette(arrays: Mapping[str, np.ndarray], detector: Detector, config: Vigne
     }
 
 
-def _levels(block: Any, reject: int) -> Levels:
+def _levels(block: Any, reject: int, amps: tuple[int, ...] | None) -> Levels:
     corrected = unwrap(block)
-    return measure_levels(corrected.image[0, 0], corrected.mask[0, 0], reject)
+    found = measure_levels(corrected.image[0, 0], corrected.mask[0, 0], reject)
+    if amps is None:
+        return found
+    chosen = list(amps)
+    of_amps = {name: getattr(found, name)[chosen] for name in ("amp_mean", "amp_stdev", "amp_n")}
+    return found._replace(**of_amps)

@@ -11,7 +11,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from camcal_dask.calibs.combined.combine import Finished
+from camcal_dask.calibs.combined.finish import Finished
 from camcal_dask.calibs.combined.task import plan_combined, stack_quantum
 from camcal_dask.calibs.flat.choose import choose_flats
 from camcal_dask.calibs.flat.levels import VignetteConfig, measure, solve, vignette
@@ -22,7 +22,7 @@ from camcal_dask.campaign.planning.request import Request, one_filter
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.task import Task
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.light.flat_scale import Levels
 from camcal_dask.repo.cubes import small
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dask
-import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
@@ -14,7 +13,8 @@ from dask.base import tokenize
 from camcal_dask.calibs.linearizer.config import DoubleSplineConfig, LinearityConfig
 from camcal_dask.calibs.linearizer.flats import linear_ranges, read_flats
 from camcal_dask.errors import PlanError
-from camcal_dask.isr.blocks import blocks_of, unwrap
+from camcal_dask.isr.corrected import CorrectedExposures, as_corrected
+from camcal_dask.isr.graph import PIXEL_INDEX, objects, unwrap
 from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.linearity.double import (
     Ratios,
@@ -58,30 +58,31 @@ def choose(ptc: xr.Dataset, detector: int, config: LinearityConfig) -> Reference
     return Reference(amp, int(flats.exposure[position]))
 
 
-def measure(corrected: xr.Dataset, reference: Reference, config: DoubleSplineConfig) -> Any:
+def measure(exposures: CorrectedExposures | xr.Dataset, reference: Reference, config: DoubleSplineConfig) -> Any:
     """Ratios of all exposures of one detector: a delayed `DetectorRatios`.
 
     Parameters
     ----------
-    corrected : Dataset
-        From ``isr(..., block="exposure")`` without linearity, one detector [adu].
+    exposures : CorrectedExposures
+        From ``isr`` without linearity, or a Dataset of them, one detector [adu]; ratios of the amps that are selected.
     reference : Reference
-        Its exposure is among those of ``corrected``.
+        Its exposure is among them.  Its amp is the position among all amps, whichever are selected.
     """
-    blocks = blocks_of(corrected)
-    if blocks is None or corrected.sizes["detector"] != 1:
-        raise PlanError("amp ratios: need the blocks of isr(..., block='exposure') as they are, of one detector")
-    position = corrected["exposure"].values.tolist().index(reference.exposure)
-    common: dict[str, Any] = {"align_arrays": False, "dtype": object, "meta": np.empty((0, 0), object)}
-    token = tokenize(blocks.name, config, reference)
-    flat = da.blockwise(
-        _bin, "ed", blocks.blocks[position : position + 1], "edayx", config, None, name=f"ratio-flat-{token}", **common
-    )
-    ratios = da.blockwise(
-        _ratios, "ed", blocks, "edayx", flat, "fd", config, None, reference.amp, None, name=f"ratio-{token}", **common
-    )
+    corrected = as_corrected(exposures)
+    if corrected.sizes["detector"] != 1:
+        found = corrected.sizes["detector"]
+        raise PlanError(f"amp ratios: {found} detectors, expected one: select it by sel(detector=[..])")
+    blocks, amps = corrected.by_exposure(), corrected.amps
+    position = corrected.labels["exposure"].values.tolist().index(reference.exposure)
+    token = tokenize(blocks.name, config, reference, amps)
+    one = blocks.blocks[position : position + 1]
+    flat = objects(_bin, "ed", one, PIXEL_INDEX, config, None, name=f"ratio-flat-{token}")
+    ratios = objects(
+        _ratios, "ed", blocks, PIXEL_INDEX, flat, "fd", config, None, reference.amp, None, amps, None,
+        name=f"ratio-{token}",
+    )  # fmt: skip
     flat, ratios = dask.optimize(flat, ratios)
-    return dask.delayed(_gather)(ratios.to_delayed()[:, 0].tolist(), flat.to_delayed()[0, 0], reference)
+    return dask.delayed(_gather)(ratios.to_delayed()[:, 0].tolist(), flat.to_delayed()[0, 0], reference, amps)
 
 
 def table(measured: Mapping[int, DetectorRatios], exposures: Sequence[int], amps: Sequence[str]) -> xr.Dataset:
@@ -113,9 +114,13 @@ def _bin(block: Any, config: DoubleSplineConfig) -> FloatArray:
     return bin_amps(image, mask, bits(config.reject_mask), size=config.bin_size, border=config.border)
 
 
-def _ratios(block: Any, flat: Any, config: DoubleSplineConfig, amp: int) -> Ratios:
-    return measure_ratios(_bin(block, config), unwrap(flat), amp)
+def _ratios(block: Any, flat: Any, config: DoubleSplineConfig, amp: int, amps: tuple[int, ...] | None) -> Ratios:
+    found = measure_ratios(_bin(block, config), unwrap(flat), amp)
+    return found if amps is None else found._replace(amp=found.amp[list(amps)])
 
 
-def _gather(ratios: list[Ratios], flat: FloatArray, reference: Reference) -> DetectorRatios:
-    return DetectorRatios(ratios, amp_scaling(flat, reference.amp), reference)
+def _gather(
+    ratios: list[Ratios], flat: FloatArray, reference: Reference, amps: tuple[int, ...] | None
+) -> DetectorRatios:
+    scaling = amp_scaling(flat, reference.amp)
+    return DetectorRatios(ratios, scaling if amps is None else scaling[list(amps)], reference)

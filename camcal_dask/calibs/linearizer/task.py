@@ -19,7 +19,7 @@ from camcal_dask.campaign.planning.quanta import Outcome, Quantum, Step
 from camcal_dask.campaign.planning.request import Request, first_of, plan_raws
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.task import Task
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.cubes import products, small, usable
 from camcal_dask.repo.storage import files
 

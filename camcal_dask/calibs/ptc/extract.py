@@ -1,13 +1,11 @@
 """Statistics of pairs of flats, the points of photon transfer curves (reference/ptc_linearity.md 1-5).
 
-All is lazy, one task a pair and detector.  Wired to the recipes of `camcal_dask.isr.blocks`, a task reads the two
-raw exposures, corrects them and measures them; a few numbers leave it.  Pixels that are in memory already are measured
-as they are.
+All is lazy, one task a pair and detector, which reads the two raw exposures, corrects them and measures them; a few
+numbers leave it.  Pixels that are in memory already are measured as they are.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import logging
@@ -15,13 +13,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import dask
 import dask.array as da
 import numpy as np
 import pydantic
 import xarray as xr
 from dask.base import tokenize
-from dask.layers import ArraySliceDep
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -29,8 +25,9 @@ from camcal_dask.config import Config
 from camcal_dask.errors import PlanError, nearest
 from camcal_dask.instruments.focal_plane import readout_to_focal_plane, transform
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.isr.blocks import DIMS, Slab, slabs_of, unwrap
-from camcal_dask.isr.statistics import STATISTICS
+from camcal_dask.isr.blocks import Part
+from camcal_dask.isr.corrected import CorrectedExposures, on_all_amps
+from camcal_dask.isr.graph import Declared, named_variables, objects, regions
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.kernels.ptc.flat_pair import GainCorrection, PairRules, bad_pixels, measure_pair, unvignetted
 from camcal_dask.schema import Variable, Variables, variables
@@ -132,8 +129,9 @@ class Exposed(NamedTuple):
     carried: Mapping[str, FloatArray]
 
 
+@on_all_amps
 def extract(
-    corrected: xr.Dataset,
+    corrected: CorrectedExposures,
     pairs: Sequence[tuple[int, int]],
     config: PtcExtractConfig | None = None,
     *,
@@ -144,9 +142,8 @@ def extract(
 
     Parameters
     ----------
-    corrected : Dataset
-        From ``isr(..., block="exposure")`` in adu, lazy as it is, or loaded.  Of a Dataset that is lazy but was changed
-        since, every pair holds whole exposures between tasks.
+    corrected : CorrectedExposures
+        From ``isr`` in adu, or a Dataset of them.
     pairs : sequence of (first, second) exposure ids
     config : PtcExtractConfig, optional
     photo_charge : DataArray (exposure), optional
@@ -164,22 +161,17 @@ def extract(
     Raises
     ------
     PlanError
-        If ``corrected`` is not in adu or lacks an exposure, or there is no pair.
+        If the exposures are not in adu or one is missing, or there is no pair.
     """
     config = config or PtcExtractConfig()
     _check(corrected, pairs)
-    detectors = tuple(corrected["detector"].values.tolist())
+    detectors = tuple(corrected.labels["detector"].values.tolist())
+    parts = corrected.by_pair(pairs)
     common = {"config": config, "detectors": detectors, "instrument": corrected.attrs["instrument"]}
-    common["pairs"] = tuple(pairs)
-    slabs = slabs_of(corrected, whole_ccd=True)
-    if slabs is not None:
-        if len(slabs.chunks[3]) > 1:
-            raise PlanError("extract: pairs need whole detectors: call isr(..., block='exposure')")
-        blocks = _from_source(slabs.blocks[:1], "edayx", len(detectors), _positions(corrected, pairs), common)
-    elif corrected["image"].chunks is None and corrected["mask"].chunks is None:
-        blocks = _from_source(_hold(corrected), None, len(detectors), _positions(corrected, pairs), common)
-    else:
-        blocks = _from_pixels(corrected, pairs, common)
+    common |= {"pairs": tuple(pairs), "carried": tuple(n for n in _CARRIED.values() if _known(corrected, n))}
+    where = regions((1,) * len(pairs), (1,) * len(detectors))
+    name = f"pairs-{tokenize(parts.name, common)}"
+    blocks = objects(_measure_pair, "pd", parts, "pd", where, "pd", name=name, **common)
     found = _dataset(corrected, blocks, pairs, config).assign(_of_exposures(corrected, pairs, photo_charge, aux or {}))
     return found.set_coords(["exposure_1", "exposure_2", "exposure_time", "mjd"])
 
@@ -239,165 +231,66 @@ def _unvignetted(instrument: str, detector: int, config: PtcExtractConfig) -> li
     return kept
 
 
-def _check(corrected: xr.Dataset, pairs: Sequence[tuple[int, int]]) -> None:
-    if corrected["image"].dims != DIMS:
-        raise PlanError(f"extract: image has dims {corrected['image'].dims}, expected {DIMS}")
-    if corrected.attrs.get("units") != "adu":
-        units = corrected.attrs.get("units")
+def _check(corrected: CorrectedExposures, pairs: Sequence[tuple[int, int]]) -> None:
+    if corrected.attrs["units"] != "adu":
+        units = corrected.attrs["units"]
         raise PlanError(f"extract: the exposures are in {units}, pairs are measured in adu: use isr.gains=none")
     if not pairs:
         raise PlanError("extract: no pairs were given; see camcal_dask.calibs.ptc.pairs.pair_exposures")
-    missing = sorted({e for pair in pairs for e in pair} - set(corrected["exposure"].values.tolist()))
+    missing = sorted({e for pair in pairs for e in pair} - set(corrected.labels["exposure"].values.tolist()))
     if missing:
         raise PlanError(f"extract: exposures {missing} of the pairs are not among those corrected")
 
 
-def _positions(corrected: xr.Dataset, pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    place = {e: i for i, e in enumerate(corrected["exposure"].values.tolist())}
-    return tuple((place[a], place[b]) for a, b in pairs)
+def _known(corrected: CorrectedExposures, source: str) -> bool:
+    """Whether the isr measured a variable; amp offsets are zeros if it did not."""
+    measured = json.loads(corrected.attrs.get("isr_config", "{}")).get("amp_offsets") != "none"
+    return source in corrected and (source != "amp_offset" or measured)
 
 
-_OBJECT: dict[str, Any] = {"align_arrays": False, "dtype": object}
-
-
-class Loaded(NamedTuple):
-    """Corrected pixels in memory: arrays (exposure, detector, amp, ...), see `Exposed`."""
-
-    image: NDArray[np.float32]
-    mask: NDArray[np.int32]
-    carried: Mapping[str, FloatArray]
-
-
-def _from_source(
-    source: Any, index: str | None, n_detector: int, positions: tuple[tuple[int, int], ...], common: dict[str, Any]
-) -> da.Array:
-    """One task a (pair, detector), which takes its two exposures from a `Slab` or from what is `Loaded`."""
-    chunks = (1,) * len(positions), (1,) * n_detector
-    name = source.name if index else source.key
-    return da.blockwise(
-        _measure_source, "pd", source, index, ArraySliceDep(chunks), "pd", positions=positions,
-        name=f"pairs-{tokenize(name, positions, common)}", meta=np.empty((0, 0), object), **_OBJECT, **common,
-    )  # fmt: skip
-
-
-def _measure_source(
-    block: Any,
+def _measure_pair(
+    part: Part,
     region: tuple[slice, slice],
     *,
-    positions: tuple[tuple[int, int], ...],
     pairs: tuple[tuple[int, int], ...],
+    carried: tuple[str, ...],
     config: PtcExtractConfig,
     detectors: tuple[int, ...],
     instrument: str,
 ) -> dict[str, NDArray[Any]]:
-    source: Slab | Loaded = unwrap(block)
     p, d = region[0].start, region[1].start
     try:
-        first, second = (
-            _correct(source, e) if isinstance(source, Slab) else _loaded(source, e, d) for e in positions[p]
-        )
+        first, second = (_exposed(part, side, carried) for side in (0, 1))
         return measure_detector(first, second, config, detectors[d], instrument)
     except Exception:  # noqa: BLE001 (one pair must not end a run)
         _log.exception("extract: exposures %s, %s, detector %d: not measured", *pairs[p], detectors[d])
         return _empty((len(get_instrument(instrument).amp_names),), config)
 
 
-def _correct(slab: Slab, exposure: int) -> Exposed:
-    """Read and correct the exposure at position ``exposure``; one recipe tells how to make any exposure."""
-    one = dataclasses.replace(slab, exposures=range(exposure, exposure + 1))
-    image, mask = np.empty(slab.shape, np.float32), np.empty(slab.shape, np.int32)
-    interpolate = slab.source.config.interpolate
-    _, overscan, _ = one.correct(0, image, mask, np.empty(slab.shape, np.float32) if interpolate else None)
-    index = list(STATISTICS)
-    carried = {name: overscan.statistics[:, index.index(source)] for name, source in _CARRIED.items()}
-    if slab.source.config.amp_offsets == "none":
-        carried["amp_offset"] = np.full(slab.shape[0], np.nan)
+def _exposed(part: Part, index: int, known: tuple[str, ...]) -> Exposed:
+    """Read and correct one exposure of a pair."""
+    image, mask = np.empty(part.shape, np.float32), np.empty(part.shape, np.int32)
+    fetched, nothing = part.fetch(index, image, mask), np.full(part.shape[0], np.nan)
+    carried = {
+        name: np.asarray(fetched.number(source), np.float64) if source in known else nothing
+        for name, source in _CARRIED.items()
+    }
     return Exposed(image, mask, carried)
 
 
-def _loaded(pixels: Loaded, exposure: int, detector: int) -> Exposed:
-    at = exposure, detector
-    return Exposed(pixels.image[at], pixels.mask[at], {name: v[at] for name, v in pixels.carried.items()})
-
-
-def _hold(corrected: xr.Dataset) -> Any:
-    """Pixels in memory as one delayed object; dask's own arrays would copy and hash them first."""
-    nothing = np.full(corrected["image"].shape[:3], np.nan)
-    carried = {
-        name: np.asarray(corrected[source].values, np.float64) if _known(corrected, source) else nothing
-        for name, source in _CARRIED.items()
-    }
-    return dask.delayed(Loaded(corrected["image"].values, corrected["mask"].values, carried), traverse=False)
-
-
-def _known(corrected: xr.Dataset, source: str) -> bool:
-    """Whether the isr measured a variable; amp offsets are zeros if it did not."""
-    measured = json.loads(corrected.attrs.get("isr_config", "{}")).get("amp_offsets") != "none"
-    return source in corrected and (source != "amp_offset" or measured)
-
-
-def _from_pixels(corrected: xr.Dataset, pairs: Sequence[tuple[int, int]], common: dict[str, Any]) -> da.Array:
-    """One task a (pair, detector) of pixels that are lazy, but no longer those of the isr."""
-    args: list[Any] = []
-    nothing = xr.full_like(corrected["image"].isel(y=0, x=0, drop=True), np.nan, np.float64)
-    for side in (0, 1):
-        one = corrected.sel(exposure=[pair[side] for pair in pairs])
-        for name in ("image", "mask"):
-            args += [one[name].chunk({"exposure": 1, "detector": 1, "amp": -1, "y": -1, "x": -1}).data, "pdayx"]
-        for source in _CARRIED.values():
-            values = one[source] if _known(corrected, source) else nothing.sel(exposure=one["exposure"])
-            args += [values.chunk({"exposure": 1, "detector": 1, "amp": -1}).data, "pda"]
-    chunks = (1,) * len(pairs), (1,) * corrected.sizes["detector"]
-    return da.blockwise(
-        _measure_pixels, "pd", *args, ArraySliceDep(chunks), "pd", concatenate=True,
-        name=f"pairs-{tokenize([a.name for a in args[::2]], common)}", meta=np.empty((0, 0), object),
-        **_OBJECT, **common,
-    )  # fmt: skip
-
-
-def _measure_pixels(
-    *blocks: Any,
-    pairs: tuple[tuple[int, int], ...],
-    config: PtcExtractConfig,
-    detectors: tuple[int, ...],
-    instrument: str,
-) -> dict[str, NDArray[Any]]:
-    *arrays, region = blocks
-    p, detector = region[0].start, detectors[region[1].start]
-    half = len(arrays) // 2
-    exposed = []
-    for image, mask, *carried in (arrays[:half], arrays[half:]):
-        values = {name: np.asarray(v[0, 0], np.float64) for name, v in zip(_CARRIED, carried, strict=True)}
-        exposed.append(Exposed(image[0, 0], mask[0, 0], values))
-    try:
-        return measure_detector(exposed[0], exposed[1], config, detector, instrument)
-    except Exception:  # noqa: BLE001 (one pair must not end a run)
-        _log.exception("extract: exposures %s, %s, detector %d: not measured", *pairs[p], detector)
-        return _empty((exposed[0].image.shape[0],), config)
-
-
 def _dataset(
-    corrected: xr.Dataset, blocks: da.Array, pairs: Sequence[tuple[int, int]], config: PtcExtractConfig
+    corrected: CorrectedExposures, blocks: da.Array, pairs: Sequence[tuple[int, int]], config: PtcExtractConfig
 ) -> xr.Dataset:
     """Gather the pairs of each detector, one task, and cut the variables out of that, a task each."""
-    key = blocks.name.removeprefix("pairs-")
-    gathered = da.blockwise(_gather, "d", blocks, "pd", name=f"curve-{key}", meta=np.empty(0, object), **_OBJECT)
+    gathered = objects(_gather, "d", blocks, "pd", name=f"curve-{blocks.name.removeprefix('pairs-')}")
     sizes = {"pair": len(pairs), "amp": corrected.sizes["amp"], "lag_i": config.lags, "lag_j": config.lags}
-    letters = {"pair": "p", "detector": "d", "amp": "a", "lag_i": "i", "lag_j": "j"}
-    variables = {}
-    for name, variable in EXTRACTED.items():
-        dtype = np.dtype(variable.dtype)
-        field = da.blockwise(
-            _field, "".join(letters[d] for d in variable.dims), gathered, "d", name, None,
-            new_axes={letters[d]: sizes[d] for d in variable.dims if d != "detector"}, name=f"extracted-{name}-{key}",
-            align_arrays=False, dtype=dtype, meta=np.empty((0,) * len(variable.dims), dtype),
-        )  # fmt: skip
-        variables[name] = xr.Variable(variable.dims, field, variable.attrs("adu"))
+    declared = {n: Declared(v.dims, v.dtype, v.attrs("adu")) for n, v in EXTRACTED.items()}
+    found = named_variables(gathered, ("detector",), declared, sizes, _field, prefix="extracted")
     coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
     lags = np.arange(config.lags)
     attrs = {"instrument": corrected.attrs["instrument"], "units": "adu", "extract_config": config.model_dump_json()}
     attrs |= {k: v for k, v in corrected.attrs.items() if k == "isr_config"}
-    return xr.Dataset(variables, {**coords, "pair": np.arange(len(pairs)), "lag_i": lags, "lag_j": lags}, attrs)
+    return xr.Dataset(found, {**coords, "pair": np.arange(len(pairs)), "lag_i": lags, "lag_j": lags}, attrs)
 
 
 def _gather(pairs: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -410,7 +303,7 @@ def _field(gathered: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
 
 
 def _of_exposures(
-    corrected: xr.Dataset,
+    corrected: CorrectedExposures,
     pairs: Sequence[tuple[int, int]],
     photo_charge: xr.DataArray | None,
     aux: Mapping[str, xr.DataArray],
@@ -421,7 +314,7 @@ def _of_exposures(
     def values(name: str, ids: NDArray[np.int64]) -> FloatArray:
         if name not in corrected.coords:
             return np.full(len(ids), math.nan)
-        return np.asarray(corrected[name].sel(exposure=ids).values, np.float64)
+        return np.asarray(corrected.labels[name].sel(exposure=ids).values, np.float64)
 
     charges = [
         np.full(len(pairs), np.nan)

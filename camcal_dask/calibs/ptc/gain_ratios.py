@@ -19,6 +19,7 @@ from camcal_dask.config import Config
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.focal_plane import ccd_to_focal_plane, readout_to_ccd, transform
 from camcal_dask.instruments.geometry import Detector
+from camcal_dask.isr.corrected import CorrectedExposures, as_dataset
 from camcal_dask.kernels.light.gain_ratio import (
     chebyshev_basis,
     fit_gain_ratios,
@@ -86,13 +87,13 @@ def flats_for_gain_ratios(ptc: xr.Dataset, config: GainRatioConfig | None = None
     return chosen
 
 
-def bin_flats(corrected: xr.Dataset, config: GainRatioConfig | None = None) -> xr.DataArray:
+def bin_flats(exposures: CorrectedExposures | xr.Dataset, config: GainRatioConfig | None = None) -> xr.DataArray:
     """Bin corrected flats, lazily if they are lazy.
 
     Parameters
     ----------
-    corrected : Dataset
-        ``image`` and ``mask`` (exposure, detector, amp, y, x), in adu.
+    exposures : CorrectedExposures or Dataset
+        From ``isr``, or ``image`` and ``mask`` (exposure, detector, amp, y, x), in adu.
     config : GainRatioConfig, optional
 
     Returns
@@ -100,7 +101,7 @@ def bin_flats(corrected: xr.Dataset, config: GainRatioConfig | None = None) -> x
     DataArray
         (exposure, detector, amp, bin_y, bin_x) float64 [adu], as `adjust_gain_ratios` wants it.
     """
-    config = config or GainRatioConfig()
+    config, corrected = config or GainRatioConfig(), as_dataset(exposures)
     sizes, whole = {"size": config.bin_size, "border": config.border}, ["amp", "y", "x"]
     y, x = bin_centres(corrected.sizes["y"], corrected.sizes["x"], **sizes)
     binned: xr.DataArray = xr.apply_ufunc(

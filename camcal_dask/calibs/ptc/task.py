@@ -21,7 +21,7 @@ from camcal_dask.campaign.planning.request import Request, plan_raws
 from camcal_dask.campaign.running.job import Job, Place, open_calibs
 from camcal_dask.campaign.task import Task
 from camcal_dask.errors import RepoError
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.cubes import products, usable
 from camcal_dask.repo.storage import files
 from camcal_dask.repo.storage.parts import bind, unbind, unpack

@@ -27,7 +27,7 @@ from camcal_dask.campaign.task import Task
 from camcal_dask.campaign.verification.recipe import VerifyRecipe
 from camcal_dask.errors import PlanError, RepoError
 from camcal_dask.isr.applied import GAINS
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.butler.lookup import CalibRef
 from camcal_dask.repo.cubes import small
 from camcal_dask.repo.storage.shards import check_format, cube_exists
@@ -149,7 +149,7 @@ def verify_quantum(place: Place, quantum: Quantum) -> xr.Dataset:
     config = recipe.isr
     if verdict.before is not None:
         calibs, config = verdict.before(candidate, calibs, config)
-    corrected = isr(raw, calibs, config, block="exposure")
+    corrected = isr(raw, calibs, config)
     parts = [measure(corrected, config=settings.measure, calib=candidate, calibs=calibs)]
     if verdict.numbers is not None:
         parts.append(verdict.numbers(candidate))

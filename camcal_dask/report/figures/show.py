@@ -27,7 +27,7 @@ from camcal_dask.exchange.image import write_image
 from camcal_dask.instruments import Detector, get_instrument
 from camcal_dask.instruments.arguments import Detectors, integer
 from camcal_dask.isr.assemble import bin_image
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.report.content.layout import make_layout
@@ -165,7 +165,7 @@ def open_pixels(
     raw = repo.raws(where, instrument=instrument, collections=list(collections) or None, detectors=detectors)
     if what == "raw":
         return raw.isel(exposure=0).to_dataset(name="image").assign_attrs(instrument=raw.attrs["instrument"])
-    return isr(raw).isel(exposure=0)
+    return isr(raw).dataset().isel(exposure=0)
 
 
 def _corrected(
@@ -175,7 +175,7 @@ def _corrected(
         where += f" AND detector IN ({', '.join(map(str, detectors))})"
     plan = make_plan(repo, recipe, inputs=list(collections), output="show", where=where)
     parts = [
-        isr(plan.pixels.sel(detector=[d]), open_calibs(plan, d), plan.recipe.isr, block="exposure")[["image", "mask"]]
+        isr(plan.pixels.sel(detector=[d]), open_calibs(plan, d), plan.recipe.isr).dataset()[["image", "mask"]]
         for d in plan.detectors
     ]
     return xr.concat(parts, "detector", combine_attrs="override").isel(exposure=0)

@@ -16,10 +16,13 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from dask.base import tokenize
 
-from camcal_dask.errors import PlanError
 from camcal_dask.instruments.focal_plane import amp_layout
 from camcal_dask.instruments.geometry import Amp, get_instrument
+from camcal_dask.isr.blocks import Corrected
+from camcal_dask.isr.corrected import CorrectedExposures, on_all_amps
+from camcal_dask.isr.graph import PIXEL_INDEX
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.verify.measuring.block import (
     EXCEPTION,
@@ -50,23 +53,22 @@ BLOCK = ("exposure", "detector", "amp")
 _GATHER_BYTES = 128 * 2**20
 
 
+@on_all_amps
 def measure(
-    corrected: xr.Dataset,
+    corrected: CorrectedExposures,
     *,
     config: MeasureConfig | None = None,
     calib: xr.Dataset | None = None,
     calibs: Mapping[str, xr.Dataset] | None = None,
 ) -> xr.Dataset:
-    """Measure every (exposure, detector) of a lazy corrected Dataset; nothing is computed.
+    """Measure every (exposure, detector) of corrected exposures, lazily; nothing is computed.
 
     Parameters
     ----------
-    corrected : Dataset
-        From `camcal_dask.isr`: image, variance, mask (exposure, detector, amp, y, x) with whole detectors in
-        a block; other (exposure, detector, amp) variables are carried along; ``serial_overscan``
-        (exposure, detector, amp, y_raw) [adu] if there, is searched for bias shifts.  Attributes ``units`` and
-        ``instrument``.  Variables ``gain`` [electron/adu] and ``read_noise`` [electron] take the place of the
-        nominal ones.
+    corrected : CorrectedExposures
+        From ``isr``, or a Dataset of them.  Their (exposure, detector, amp) variables are carried along;
+        ``serial_overscan`` (exposure, detector, amp, y_raw) [adu] if there, is searched for bias shifts.  Variables
+        ``gain`` [electron/adu] and ``read_noise`` [electron] that were assigned take the place of the nominal ones.
     config : MeasureConfig, optional
     calib : Dataset, optional
         The calibration under test; its ``distribution`` (detector, amp, level), the comparison of its halves and its
@@ -82,48 +84,45 @@ def measure(
     (.., y_bin, x_bin), ``amp_correlation`` (exposure, detector, kind, amp, amp_b), the variables carried along,
     the references of `expectations` and `masters` (detector, amp), and of a ``ptc`` those of `expected_shot`.
     """
-    config = config or MeasureConfig()
-    _check(corrected)
-    carried = tuple(str(n) for n, v in corrected.data_vars.items() if v.dims == BLOCK and n not in STATISTICS)
-    calibs = calibs or {}
+    config, calibs = config or MeasureConfig(), calibs or {}
+    carried = tuple(name for name in corrected.numbers if name not in STATISTICS)
     tested = calibs.get("flat")
     flat = tested if tested is not None and (calib is None or calib is tested) else None
     extra = carried if flat is None else (*carried, *RESPONSE)
-    layout = packed_layout(tuple(corrected["image"].shape[2:]), config, extra)  # type: ignore[arg-type]
-    packed = _packed(corrected, carried, layout, config, _marked(calibs, corrected), flat)
+    frame = _frame(corrected)
+    layout = packed_layout((corrected.sizes["amp"], *corrected.amp_shape), config, extra)
+    packed = _packed(corrected, carried, layout, config, _marked(calibs, frame), flat)
     result = _unpack(packed, layout, corrected, config)
-    result = result.assign(expectations(corrected, config, calibs.get("ptc")))
+    result = result.assign(expectations(frame, config, calibs.get("ptc")))
     result = result.assign(expected_shot(result, calibs.get("ptc")))
-    detectors = [int(d) for d in corrected["detector"].values]
-    result = result.assign(masters(calibs, detectors) | members(calibs, corrected))
+    detectors = frame["detector"].values.tolist()
+    result = result.assign(masters(calibs, detectors) | members(calibs, frame))
     if calib is not None and "distribution" in calib:
-        chosen = calib["distribution"].reindex(detector=corrected["detector"].values)
+        chosen = calib["distribution"].reindex(detector=detectors)
         result["calib_distribution"] = chosen.drop_vars([c for c in chosen.coords if c not in chosen.dims])
     result = result.assign({} if calib is None else split_of(calib.sel(detector=detectors)))
+    result.attrs = _described(corrected, config, calib)
+    return result
+
+
+def _described(corrected: CorrectedExposures, config: MeasureConfig, calib: xr.Dataset | None) -> dict[str, Any]:
+    """Attributes of the statistics."""
     identity = {k: v for k, v in (calib.attrs if calib is not None else {}).items() if k in ("uuid", "run")}
-    result.attrs = {
+    return {
         "instrument": corrected.attrs["instrument"],
         "units": corrected.attrs["units"],
         "measure_config": config.model_dump_json(),
         **{f"calib_{k}": v for k, v in identity.items()},
     }
-    return result
 
 
-def _check(corrected: xr.Dataset) -> None:
-    image = corrected["image"]
-    wanted = (*BLOCK, "y", "x")
-    if image.dims != wanted:
-        raise PlanError(f"measure: image has dims {image.dims}, expected {wanted}")
-    for dim in ("amp", "y", "x"):
-        if image.chunks is not None and len(image.chunksizes[dim]) > 1:
-            raise PlanError(
-                f"measure: {dim} is cut into {len(image.chunksizes[dim])} chunks, but cosmic rays and correlations "
-                "need whole detectors: call isr(..., block='exposure')"
-            )
-    for name in ("units", "instrument"):
-        if name not in corrected.attrs:
-            raise PlanError(f"measure: the corrected Dataset has no attribute {name!r}")
+def _frame(corrected: CorrectedExposures) -> xr.Dataset:
+    """Labels, shape of the image and the gains and read noise that were assigned, without any pixel."""
+    shape = tuple(corrected.sizes.values())
+    image = xr.Variable(tuple(corrected.sizes), np.broadcast_to(np.float32(0), shape))
+    names = [name for name in ("gain", "read_noise") if name in corrected.assigned]
+    given = {name: corrected.assigned[name].of_all(corrected.sizes["amp"]) for name in names}
+    return corrected.labels.assign({"image": image, **given})
 
 
 def _marked(calibs: Mapping[str, xr.Dataset], corrected: xr.Dataset) -> npt.NDArray[np.bool_]:
@@ -137,94 +136,72 @@ def _marked(calibs: Mapping[str, xr.Dataset], corrected: xr.Dataset) -> npt.NDAr
 
 
 def _packed(
-    corrected: xr.Dataset,
+    corrected: CorrectedExposures,
     carried: tuple[str, ...],
     layout: Layout,
     config: MeasureConfig,
     marked: npt.NDArray[np.bool_],
     flat: xr.Dataset | None,
 ) -> da.Array:
-    """(exposure, detector, 1, .., 1, number) float64, one task a block.
+    """(exposure, detector, 1, 1, 1, number) float64, one task a block.
 
     The axes of length 1 stand for the pixels: a layer that drops no axis fuses with those of the isr before it.
     """
-    has_rows = "serial_overscan" in corrected
-    chunks = {"exposure": 1, "detector": 1}
-    pixels = [corrected[name] for name in ("image", "variance", "mask")]
-    if pixels[0].chunks is None:
-        corrected = corrected.chunk(chunks)
-        pixels = [corrected[name] for name in ("image", "variance", "mask")]
-    chunks = {dim: pixels[0].chunksizes[dim] for dim in ("exposure", "detector")}  # type: ignore[misc]
-    args: list[Any] = []
-    for array in pixels:
-        args += [array.data, "edayx"]
-    args += [da.from_array(corrected["detector"].values, chunks=(chunks["detector"],)), "d"]
-    args += [da.from_array(marked, chunks=(chunks["exposure"],)), "e"]
-    if has_rows:
-        args += [_aligned(corrected["serial_overscan"], chunks), "edar"]
-    for name in carried:
-        args += [_aligned(corrected[name], chunks), "eda"]
+    blocks, ids = corrected.by_exposure(), corrected.labels["detector"].values
+    args: list[Any] = [blocks, PIXEL_INDEX, da.from_array(ids, chunks=1), "d", da.from_array(marked, chunks=1), "e"]
     for name in ("image", "variance") if flat is not None else ():
-        plane = flat[name].sel(detector=corrected["detector"].values)  # type: ignore[index]
-        args += [_aligned(plane, {"detector": chunks["detector"]}), "dayx"]
+        plane = flat[name].sel(detector=ids)  # type: ignore[index]
+        args += [plane.chunk({"detector": 1, "amp": -1, "y": -1, "x": -1}).data, "dayx"]
     return da.blockwise(
         _measure_chunk,
-        "edayxrk" if has_rows else "edayxk",
+        f"{PIXEL_INDEX}k",
         *args,
         new_axes={"k": layout.size},
-        adjust_chunks=dict.fromkeys("ayxr", 1),
+        adjust_chunks=dict.fromkeys("ayx", 1),
         align_arrays=False,
         dtype=np.float64,
-        meta=np.empty((0,) * (7 if has_rows else 6)),
-        name=None,
-        token="measure",  # noqa: S106 (a layer name)
+        meta=np.empty((0,) * 6),
+        name=f"measure-{tokenize(blocks.name, layout, config.model_dump_json(), marked, [a.name for a in args[6::2]])}",
         layout=layout,
         carried=carried,
-        has_rows=has_rows,
+        has_rows="serial_overscan" in corrected,
         config=config,
         instrument=corrected.attrs["instrument"],
     )
 
 
-def _aligned(array: xr.DataArray, chunks: Mapping[str, Any]) -> da.Array:
-    rest = {dim: -1 for dim in array.dims if dim not in chunks}
-    return array.chunk({**chunks, **rest}).data  # type: ignore[no-any-return]
-
-
 def _measure_chunk(
-    *blocks: Any,
+    block: Corrected,
+    detectors: npt.NDArray[np.int64],
+    marked: npt.NDArray[np.bool_],
+    *flat: npt.NDArray[np.float32],
     layout: Layout,
     carried: tuple[str, ...],
     has_rows: bool,
     config: MeasureConfig,
     instrument: str,
 ) -> FloatArray:
-    """Block function: all (exposure, detector) of a chunk; a failure becomes a flagged record."""
-    image, variance, mask, detectors, marked, *others = blocks
-    out = np.empty((*image.shape[:2], layout.size))
-    rows, extra = (others[0], others[1:]) if has_rows else (None, others)
-    extra, flat = extra[: len(carried)], extra[len(carried) :]
-    bad_bits = bits(config.bad_planes)
-    for e, d in np.ndindex(*image.shape[:2]):
-        amps = get_instrument(instrument).detectors[int(detectors[d])].amps
-        try:
-            values = measure_block(
-                np.ascontiguousarray(image[e, d]),
-                np.ascontiguousarray(variance[e, d]),
-                np.ascontiguousarray(mask[e, d]),
-                amps,
-                config,
-                None if rows is None else rows[e, d],
-                marked=bool(marked[e]),
-            )
-            if flat:
-                values |= measure_response(image[e, d], mask[e, d], flat[0][d], flat[1][d], bad_bits)
-        except Exception:  # noqa: BLE001 (one bad exposure must not end the other 3779: verification.md 6, rule 7)
-            _log.exception("measure: %s, detector %d: no statistics", instrument, int(detectors[d]))
-            values = _failed(image.shape[2], amps)
-        values.update({name: array[e, d] for name, array in zip(carried, extra, strict=True)})
-        out[e, d] = layout.pack(values)
-    return out.reshape((*image.shape[:2], *(1,) * (4 if has_rows else 3), layout.size))
+    """Block function: one exposure of one detector; a failure becomes a flagged record."""
+    image, mask, detector = block.image[0, 0], block.mask[0, 0], int(detectors[0])
+    amps = get_instrument(instrument).detectors[detector].amps
+    try:
+        rows = block.number("serial_overscan")[0, 0] if has_rows else None
+        values = measure_block(
+            np.ascontiguousarray(image),
+            np.ascontiguousarray(block.variance[0, 0]),
+            np.ascontiguousarray(mask),
+            amps,
+            config,
+            rows,
+            marked=bool(marked[0]),
+        )
+        if flat:
+            values |= measure_response(image, mask, flat[0][0], flat[1][0], bits(config.bad_planes))
+    except Exception:  # noqa: BLE001 (one bad exposure must not end the other 3779: verification.md 6, rule 7)
+        _log.exception("measure: %s, detector %d: no statistics", instrument, detector)
+        values = _failed(len(image), amps)
+    values.update({name: block.number(name)[0, 0] for name in carried})
+    return layout.pack(values).reshape(1, 1, 1, 1, 1, layout.size)
 
 
 def _failed(n_amp: int, amps: tuple[Amp, ...]) -> dict[str, FloatArray]:
@@ -236,7 +213,7 @@ def _failed(n_amp: int, amps: tuple[Amp, ...]) -> dict[str, FloatArray]:
     }
 
 
-def _unpack(packed: da.Array, layout: Layout, corrected: xr.Dataset, config: MeasureConfig) -> xr.Dataset:
+def _unpack(packed: da.Array, layout: Layout, corrected: CorrectedExposures, config: MeasureConfig) -> xr.Dataset:
     """Cut named variables from the vectors, gathered first so that each cut is a few tasks."""
     n_exposure, n_detector = packed.shape[:2]
     flat = (slice(None), slice(None), *(0,) * (packed.ndim - 3))
@@ -257,11 +234,11 @@ def _unpack(packed: da.Array, layout: Layout, corrected: xr.Dataset, config: Mea
     return result.assign_coords(kind=["image", "overscan"]) if config.correlations else result
 
 
-def _amp_names(corrected: xr.Dataset) -> list[str]:
+def _amp_names(corrected: CorrectedExposures) -> list[str]:
     return list(get_instrument(corrected.attrs["instrument"]).amp_names)[: corrected.sizes["amp"]]
 
 
-def _attributes(name: str, corrected: xr.Dataset) -> dict[str, str]:
+def _attributes(name: str, corrected: CorrectedExposures) -> dict[str, str]:
     units = corrected.attrs["units"]
     if name in STATISTICS:
         unit = STATISTICS[name].unit
@@ -269,5 +246,5 @@ def _attributes(name: str, corrected: xr.Dataset) -> dict[str, str]:
     if name in RESPONSE:
         return {"units": RESPONSE[name].unit, "long_name": RESPONSE[name].doc}
     if name in corrected:
-        return dict(corrected[name].attrs)
+        return corrected.described(name)
     return {"units": {"n_masked_plane": "pixel", "amp_correlation": "1"}.get(name, units)}

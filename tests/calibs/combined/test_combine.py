@@ -14,8 +14,8 @@ from camcal_dask.calibs.combined.combine import CombineConfig, combine
 from camcal_dask.calibs.combined.product import COMBINED, LEVELS
 from camcal_dask.errors import ConfigError, DataError, PlanError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.isr.cost import peak_bytes, slab_rows_for
 from camcal_dask.kernels.pixels.masks import BAD, DETECTED, NO_DATA, SAT, SUSPECT
 from camcal_dask.kernels.readout.overscan import FILL
@@ -75,7 +75,7 @@ def with_planes(corrected, seed=0):
 @pytest.mark.parametrize("n_exposure", [2, 4, 5, 20])
 def test_equals_brute_force(n_exposure):
     raw, _ = tiny_raw(n_exposure, detectors=(1,))
-    corrected = isr(raw).compute(scheduler="sync").isel(y=slice(0, 50))
+    corrected = isr(raw).dataset().compute(scheduler="sync").isel(y=slice(0, 50))
     touched = with_planes(corrected, n_exposure)
     result = combine(touched, BIAS).compute(scheduler="sync")
     sub = np.s_[:, 2:5, :12]  # 3 amps, 12 rows are enough
@@ -95,7 +95,7 @@ def test_filling_is_the_median_over_the_detector():
     raw, _ = tiny_raw(6, detectors=(0, 2))
     pixels = raw.values.copy()
     pixels[:, :, 7] = FILL  # a dead amp
-    result = combine(isr(raw_array(pixels, (0, 2)), block="slab", slab_rows=16), BIAS).compute(scheduler="sync")
+    result = combine(isr(raw_array(pixels, (0, 2))), BIAS, slab_rows=16).compute(scheduler="sync")
     for d in range(2):
         box = np.s_[:49, :35] if d else np.s_[:, :]
         alive = np.delete(result["image"].values[d], 7, axis=0)
@@ -112,7 +112,7 @@ def test_filling_is_the_median_over_the_detector():
 def test_calib_masks_hold_bad_alone():
     """isr.md section 7, check 10; padding keeps NO_DATA, and NaN."""
     raw, _ = tiny_raw(5, detectors=(1, 3))
-    touched = with_planes(isr(raw).compute(scheduler="sync"))
+    touched = with_planes(isr(raw).dataset().compute(scheduler="sync"))
     result = combine(touched, BIAS).compute(scheduler="sync")
     itl = result.isel(detector=1)
     padding = np.ones((50, 36), bool)
@@ -129,26 +129,26 @@ def test_an_absent_exposure_is_as_if_not_selected():
     raw, _ = tiny_raw(7, detectors=(0,))
     holes = raw.copy(data=raw.values.copy())
     holes[3] = FILL
-    a = combine(isr(holes, block="slab"), BIAS).compute(scheduler="sync")
-    b = combine(isr(raw.isel(exposure=[0, 1, 2, 4, 5, 6]), block="slab"), BIAS).compute(scheduler="sync")
+    a = combine(isr(holes), BIAS).compute(scheduler="sync")
+    b = combine(isr(raw.isel(exposure=[0, 1, 2, 4, 5, 6])), BIAS).compute(scheduler="sync")
     xr.testing.assert_identical(a, b)
 
 
 @pytest.mark.parametrize("config", [IsrConfig(), IsrConfig(gains="nominal")])
 def test_slabs_and_schedulers_do_not_change_a_bit(config):
     raw, _ = tiny_raw(6, pattern=10, detectors=(1, 2))
-    expected = combine(isr(raw, config=config, block="slab"), BIAS).compute(scheduler="sync")
+    expected = combine(isr(raw, config=config), BIAS).compute(scheduler="sync")
     for rows, scheduler in [(8, "threads"), (16, "sync"), (64, "threads")]:
-        corrected = isr(raw, config=config, block="slab", slab_rows=rows)
-        xr.testing.assert_identical(combine(corrected, BIAS).compute(scheduler=scheduler), expected)
-    in_memory = isr(raw, config=config).compute(scheduler="sync").chunk(exposure=-1, detector=1, y=10)
+        product = combine(isr(raw, config=config), BIAS, slab_rows=rows)
+        xr.testing.assert_identical(product.compute(scheduler=scheduler), expected)
+    in_memory = isr(raw, config=config).dataset().compute(scheduler="sync").chunk(exposure=-1, detector=1, y=10)
     xr.testing.assert_identical(combine(in_memory, BIAS).compute(scheduler="sync"), expected)
 
 
 def test_the_pattern_is_recovered():
     """Truth: 2-D pattern of 20 adu; error of the mean of 20 exposures plus that of the overscan levels."""
     raw, fixed = tiny_raw(20, pattern=20, detectors=(0,))
-    result = combine(isr(raw, block="slab"), BIAS).compute(scheduler="sync")
+    result = combine(isr(raw), BIAS).compute(scheduler="sync")
     truth = fixed[0, :, :50, 4:40]
     error = result["image"].values[0] - truth
     assert error.std() == pytest.approx(np.sqrt((25 + 1 / 6) / 20 * (1 + 1.57 / 10 + 1.57 / 8)), rel=0.1)
@@ -162,7 +162,7 @@ def test_the_pattern_is_recovered():
 def test_scaled_by_a_time():
     raw, _ = tiny_raw(3, detectors=(1,))
     raw["dark_time"] = ("exposure", [10.0, 20.0, 40.0])
-    corrected = isr(raw).compute(scheduler="sync")
+    corrected = isr(raw).dataset().compute(scheduler="sync")
     config = CombineConfig(scale="dark_time")
     result = combine(corrected.chunk(exposure=-1, detector=1), config).compute(scheduler="sync")
     sub = {"amp": slice(0, 1), "y": slice(0, 10)}
@@ -172,20 +172,20 @@ def test_scaled_by_a_time():
     assert result.attrs["dark_time_s"] == 1
     raw["dark_time"] = ("exposure", [10.0, 0.0, 40.0])
     with pytest.raises(DataError, match="exposure 2026081200002: dark_time is 0.0 s"):
-        combine(isr(raw, block="slab"), config)
+        combine(isr(raw), config)
 
 
 def test_lean_and_lazy():
     raw, _ = tiny_raw(20, detectors=(0, 1))
     with dask.config.set(scheduler=refuse):
-        product = combine(isr(raw, block="slab", slab_rows=16), BIAS)
+        product = combine(isr(raw), BIAS, slab_rows=16)
     # overscan of every exposure, 4 slabs read + corrected + combined in one task each, finish, variables, source
     assert task_count(product) <= 2 * (20 + 4 + 1 + len(COMBINED)) + 1
 
 
 def test_the_product_fits_its_template():
     raw, _ = tiny_raw(2)
-    product = combine(isr(raw, block="slab"), BIAS)
+    product = combine(isr(raw), BIAS)
     layout = template("biasBootstrap", get_instrument("TinyCam"), {"note": 1})
     assert set(layout.data_vars) == set(product.data_vars) == set(COMBINED)
     for name, variable in layout.data_vars.items():
@@ -201,13 +201,11 @@ def test_the_product_fits_its_template():
 
 def test_faults_are_named():
     raw, _ = tiny_raw(2, detectors=(1,))
-    with pytest.raises(PlanError, match="block='slab'"):
-        combine(isr(raw))
     with pytest.raises(ValueError, match="did you mean 'DETECTED'"):
         CombineConfig(reject_mask=("DETECTD",))
     empty = raw.copy(data=np.full(raw.shape, FILL))
     with pytest.raises(DataError, match=r"detector 1 \(.*\): no exposure has a usable pixel"):
-        combine(isr(empty, block="slab")).compute(scheduler="sync")
+        combine(isr(empty)).compute(scheduler="sync")
 
 
 @pytest.mark.parametrize("n_exposure", [1, 5, 20, 60, 200, 500])
@@ -233,10 +231,10 @@ def test_the_plan_counts_the_calibrations_that_are_applied():
 PEAK = """
     import resource, sys
     import dask, numpy as np, xarray as xr
-    from camcal_dask.calibs.combined.combine import combine, combine_block, SlabInputs
+    from camcal_dask.calibs.combined.combine import combine
     from camcal_dask.isr.cost import peak_bytes, slab_rows_for
     from camcal_dask.instruments import get_instrument
-    from camcal_dask.isr.blocks import isr
+    from camcal_dask.isr.corrected import isr
     from xarray.core import indexing
     from xarray.backends import BackendArray
 
@@ -256,7 +254,7 @@ PEAK = """
         names = get_instrument("LSSTCam").amp_names
         raw = xr.DataArray(lazy, coords={"exposure": range(n), "detector": [94], "amp": list(names)},
                            attrs={"instrument": "LSSTCam"})
-        product = combine(isr(raw, block="slab", slab_rows=rows))
+        product = combine(isr(raw), slab_rows=rows)
         with dask.config.set(scheduler="sync"):
             product["n_bad"].compute()
 

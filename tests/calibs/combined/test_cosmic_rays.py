@@ -9,17 +9,11 @@ from camcal_dask.isr.blocks import Corrected
 from camcal_dask.kernels.pixels.defects import grow
 
 
-class Block(Corrected):
-    """Corrected pixels with a variance of their own."""
-
-    variance = None
-
-
 def search(ccd, detector, config, mask=None):
     shape = (16, 50, 36)
     image = split(ccd.astype(np.float32), detector, shape, fill=np.nan)
-    block = Block(image[None, None], np.zeros((1, 1, *shape), np.int32) if mask is None else mask, None, None, None)
-    block.variance = np.full((1, 1, *shape), 25, np.float32)
+    flags = np.zeros((1, 1, *shape), np.int32) if mask is None else mask
+    block = Corrected(image[None, None], flags, given=np.full((1, 1, *shape), 25, np.float32))
     hit = np.zeros(shape, bool)
     hit.reshape(-1)[search_detector(block, detector, config)] = True
     return assemble(hit, detector)

@@ -11,8 +11,8 @@ import xarray as xr
 
 from camcal_dask.calibs.combined.combine import CombineConfig, combine
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.statistics.moments import clipped_mean_stack
 from tests.isr.frames import raw_array
 
@@ -36,9 +36,9 @@ def frames(n, seed, signal=0.0, response=1.0):
 
 
 def stacked(raw, config, calibs, levels=None, **combined):
-    corrected = isr(raw, calibs, config, block="slab", slab_rows=16)
+    corrected = isr(raw, calibs, config)
     with dask.config.set(scheduler="sync"):
-        return combine(corrected, CombineConfig(**combined), levels=levels).compute()
+        return combine(corrected, CombineConfig(**combined), slab_rows=16, levels=levels).compute()
 
 
 def made_bias(n, seed=0):

@@ -9,8 +9,9 @@ from camcal_dask.calibs.ptc.extract import EXTRACTED, PtcExtractConfig, extract
 from camcal_dask.calibs.ptc.solve import reasons_of, solve
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments import get_instrument
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.blocks import Slab
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
+from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.ptc.flat_pair import PairRules, measure_pair
 from camcal_dask.kernels.readout.overscan import FILL
 from tests.isr.calibrations import calibrations
@@ -68,7 +69,7 @@ def test_declared_variables(raw, partial):
 
 
 def test_values_are_those_of_the_kernel(raw, partial):
-    corrected = isr(raw).compute(scheduler="sync")
+    corrected = isr(raw).dataset().compute(scheduler="sync")
     for d, (height, width) in enumerate(((50, 36), (49, 35))):
         box = np.s_[3 : height - 3, 3 : width - 3]
         a, b = corrected["image"].values[2:4, d, 5]
@@ -91,8 +92,11 @@ def test_values_are_those_of_the_kernel(raw, partial):
 
 def test_pixels_in_memory_give_the_same(raw, partial):
     corrected = isr(raw)
-    loaded = corrected.compute(scheduler="sync")
-    for pixels in (loaded, loaded.chunk(exposure=1), corrected.assign(image=corrected["image"] * np.float32(1))):
+    loaded = corrected.dataset().compute(scheduler="sync")
+    turned = loaded.transpose("detector", ..., "amp").chunk(exposure=1)
+    lazy = corrected.dataset()
+    for pixels in (loaded, loaded.chunk(exposure=1), turned, lazy.assign(image=lazy["image"] * np.float32(1)),
+                   corrected.dataset(slab_rows=16), corrected.persist(scheduler="sync")):  # fmt: skip
         other = extract(pixels, pairs_of(raw), CONFIG)
         xr.testing.assert_identical(other.compute(scheduler="sync"), partial)
 
@@ -140,7 +144,7 @@ def test_whole_ccd_steps_and_all_corrections(raw):
     lazy = extract(corrected, pairs_of(raw), CONFIG)
     assert task_count(lazy["raw_mean"]) <= 3 + 8
     found = lazy.compute(scheduler="sync")
-    loaded = extract(corrected.compute(scheduler="sync"), pairs_of(raw), CONFIG).compute(scheduler="sync")
+    loaded = extract(corrected.dataset().compute(scheduler="sync"), pairs_of(raw), CONFIG).compute(scheduler="sync")
     xr.testing.assert_identical(found, loaded)
     assert found["amp_offset"].notnull().all()
 
@@ -184,16 +188,14 @@ def test_a_pair_never_written_harms_no_other(raw, partial):
 
 
 def test_a_failing_pair_is_named(raw, partial, monkeypatch, caplog):
-    from camcal_dask.calibs.ptc import extract as ptc
+    correct, second = Slab.fetch, raw["exposure"].values[3]
 
-    correct, second = ptc._correct, raw["exposure"].values[3]
-
-    def fail(slab, exposure):
-        if exposure == 3:
+    def fail(slab, index, image, mask):
+        if slab.exposures[index] == 3:
             raise OSError("shard is damaged")
-        return correct(slab, exposure)
+        return correct(slab, index, image, mask)
 
-    monkeypatch.setattr(ptc, "_correct", fail)
+    monkeypatch.setattr(Slab, "fetch", fail)
     found = extract(isr(raw), pairs_of(raw), CONFIG).compute(scheduler="sync")
     assert str(second) in caplog.text
     assert not found["valid"][1].any()
@@ -219,9 +221,7 @@ def test_wrong_input_is_refused(raw):
         extract(corrected, [(7, pairs[0][0])], CONFIG)
     with pytest.raises(PlanError, match="no pairs"):
         extract(corrected, [], CONFIG)
-    with pytest.raises(PlanError, match="whole detectors"):
-        extract(isr(raw, block="slab", slab_rows=16), pairs, CONFIG)
-    with pytest.raises(PlanError, match="dims"):
-        extract(corrected.transpose("detector", ...), pairs, CONFIG)
+    with pytest.raises(PlanError, match="an image with dims"):
+        extract(corrected.dataset().rename(y="row"), pairs, CONFIG)
     with pytest.raises(ValueError, match="unknown mask plane 'BAS'; did you mean 'BAD'"):
         PtcExtractConfig(bad_planes=("BAS",))
