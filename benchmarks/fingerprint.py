@@ -9,7 +9,7 @@ dark, flat and ptc.  Every variable below the repositories is hashed, a detector
 mask planes; so are the attributes of the datasets, the tables of ``camcal stats``, all that ``camcal export`` can write
 and pictures of corrected exposures.  Not hashed: ids, dates, paths, versions, settings and descriptions.
 
-The package is driven through its command line and ``camcal_dask.simulate`` only, and the cubes are read with zarr, so
+The package is driven through its command line and ``camcal_dask.simulation`` only, and the cubes are read with zarr, so
 that one and the same file measures any two checkouts: ``PYTHONPATH=CHECKOUT python benchmarks/fingerprint.py --out F``.
 """
 
@@ -103,7 +103,7 @@ def fingerprint(workdir: Path, quick: bool) -> dict[str, Any]:
 
 def _tiny() -> Iterator[Night]:
     """A night that all pipelines of the chain find their exposures in."""
-    from camcal_dask.simulate import bias_set, dark_set, flat_set, ptc_set, schedule
+    from camcal_dask.simulation import bias_set, dark_set, flat_set, ptc_set, schedule
 
     off = [e.model_copy(update={"light": 0.0}) for e in flat_set(2, 10.0, DAY)]
     sets = [bias_set(8, DAY, contaminated_first=True), dark_set(6, 30.0, DAY), flat_set(7, 10.0, DAY, reason="sflat")]
@@ -115,7 +115,7 @@ def _tiny() -> Iterator[Night]:
 
 def _full_size() -> Iterator[Night]:
     """As few exposures of one detector as bias, dark, flat, linearizer and ptc can be made of."""
-    from camcal_dask.simulate import bias_set, dark_set, flat_set, ptc_set, schedule
+    from camcal_dask.simulation import bias_set, dark_set, flat_set, ptc_set, schedule
 
     sets = [bias_set(7, DAY, contaminated_first=True), dark_set(4, 30.0, DAY), flat_set(4, 10.0, DAY, reason="sflat")]
     sets += [ptc_set(np.geomspace(1.0, 60, 10).round(3).tolist(), DAY)]
@@ -127,7 +127,7 @@ def _full_size() -> Iterator[Night]:
 
 
 def _quick() -> Iterator[Night]:
-    from camcal_dask.simulate import bias_set
+    from camcal_dask.simulation import bias_set
 
     yield Night("TinyCam", (0,), tuple(bias_set(4, DAY)), ("-p", "biasBootstrap"), {"biasBootstrap": "bias"})
 
@@ -138,7 +138,7 @@ def _make(night: Night, folder: Path) -> None:
     if done.exists():
         return
     if not (folder / "simulated").exists():
-        from camcal_dask.simulate import simulate
+        from camcal_dask.simulation import simulate
 
         simulate(folder / "raw", night.camera, night.exposures, night.detectors)
         (folder / "simulated").touch()

@@ -16,7 +16,7 @@ from camcal_dask.calibs.defects.find import find_defects
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.corrected import isr
-from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, simulate_exposure
+from camcal_dask.simulation import SimulationConfig, bias_set, dark_set, flat_set, simulate_exposure
 from camcal_dask.verify.judging.account import summary
 from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.judging.levels import FAIL, NOT_EVALUATED

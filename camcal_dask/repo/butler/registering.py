@@ -8,8 +8,8 @@ from typing import Any
 from lsst.daf.butler import DataCoordinate, DatasetIdGenEnum, DatasetRef, DatasetType, FileDataset, Timespan
 
 from camcal_dask.errors import RepoError
-from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
+from camcal_dask.raw_fits.header import ExposureRecord
 from camcal_dask.repo import schema
 from camcal_dask.repo.butler import arranging, finding, opened, records
 from camcal_dask.repo.butler.lookup import ranges

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from camcal_dask.errors import DataError
-from camcal_dask.ingest.photodiode import Reading, read_reading
+from camcal_dask.raw_fits.photodiode import Reading, read_reading
 from camcal_dask.repo import schema
 from camcal_dask.repo.cubes.photodiode import DATASET_TYPE, reading_uri
 from camcal_dask.repo.incoming.ingest_file import Status
@@ -27,7 +27,7 @@ def ingest_readings(repo: Repo, paths: Sequence[str], *, replace: bool = False) 
     repo : Repo
         Opened for writing; the exposures must be registered.
     paths : sequence of str
-        Files (`camcal_dask.ingest.photodiode.is_reading`).
+        Files (`camcal_dask.raw_fits.photodiode.is_reading`).
     replace : bool
         Let other content replace an earlier reading of the same exposure.
     """
