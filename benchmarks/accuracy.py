@@ -24,8 +24,8 @@ from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.repo.cubes import products
-from camcal_dask.simulate import ExposureSpec, SimulationConfig, ptc_set, simulate_exposure
-from camcal_dask.simulate.config import (
+from camcal_dask.simulation import ExposureSpec, SimulationConfig, ptc_set, simulate_exposure
+from camcal_dask.simulation.config import (
     BiasLevel,
     BrighterFatter,
     FullWell,
@@ -36,7 +36,7 @@ from camcal_dask.simulate.config import (
     RowStructure,
     ShotNoise,
 )
-from camcal_dask.simulate.sensor import make_sensor
+from camcal_dask.simulation.sensor import make_sensor
 
 DAY = 20260812
 RATE = 2000.0
@@ -285,7 +285,7 @@ are too small.
 
 The table before this one said 1.04 ± 0.19 % for a00, and pulls of -0.46 (a00) and 0.31 (a01).  Two causes, both
 visible without any noise (`tests/calibs/ptc/test_solve.py::test_light_knows_no_truncated_series`,
-`tests/simulate/test_kernels.py::test_power_of_a_flat_is_the_closed_form`):
+`tests/simulation/test_kernels.py::test_power_of_a_flat_is_the_closed_form`):
 
 | cause | a00 | pull of a00 | of a01 |
 |---|---:|---:|---:|

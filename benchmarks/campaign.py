@@ -39,12 +39,12 @@ from camcal_dask.campaign.running import dispatch
 from camcal_dask.campaign.running.dispatch import run_quanta
 from camcal_dask.campaign.running.run import execute
 from camcal_dask.campaign.running.tracker import Snapshot, Tracker
-from camcal_dask.ingest.header import translate
 from camcal_dask.instruments import Instrument, get_instrument
+from camcal_dask.raw_fits.header import translate
 from camcal_dask.repo.butler.repository import Repo, create_repo
 from camcal_dask.repo.cubes import raw as cubes
-from camcal_dask.simulate import SimulationConfig, bias_set, ptc_set, schedule
-from camcal_dask.simulate.headers import primary_header
+from camcal_dask.simulation import SimulationConfig, bias_set, ptc_set, schedule
+from camcal_dask.simulation.headers import primary_header
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -22,7 +22,7 @@ from camcal_dask.instruments.focal_plane import assemble
 from camcal_dask.kernels.pixels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
 from camcal_dask.repo.butler.repository import Repo, create_repo
 from camcal_dask.repo.incoming.ingest import find_files, ingest
-from camcal_dask.simulate import bias_set, dark_set, flat_set, load_truth, schedule
+from camcal_dask.simulation import bias_set, dark_set, flat_set, load_truth, schedule
 
 DAY = 20260812
 HOT_E_PER_S, COLD = 3.0, 0.7

@@ -18,13 +18,13 @@ from astropy.io import fits
 from distributed import Client
 
 from camcal_dask.campaign.cluster.workers import connect, load_profile
-from camcal_dask.ingest import decode
-from camcal_dask.ingest.fits import Container
 from camcal_dask.instruments import get_instrument
+from camcal_dask.raw_fits import decode
+from camcal_dask.raw_fits.fits import Container
 from camcal_dask.repo.butler.repository import create_repo
 from camcal_dask.repo.incoming.ingest import ingest
-from camcal_dask.simulate.exposures import bias_set
-from camcal_dask.simulate.run import simulate
+from camcal_dask.simulation.exposures import bias_set
+from camcal_dask.simulation.run import simulate
 
 PROCESSES = 2
 REPEATS = 3

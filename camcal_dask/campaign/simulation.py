@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from camcal_dask.config import apply_override, load_config
 from camcal_dask.errors import ConfigError
-from camcal_dask.simulate import (
+from camcal_dask.simulation import (
     ExposureSpec,
     SimulationConfig,
     SimulationSummary,
@@ -70,7 +70,7 @@ def simulate_on(
     *,
     progress: Callable[[Written], None] | None = None,
 ) -> SimulationSummary:
-    """Run :func:`camcal_dask.simulate.simulate` on the workers of a client.
+    """Run :func:`camcal_dask.simulation.simulate` on the workers of a client.
 
     Parameters
     ----------

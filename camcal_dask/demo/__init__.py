@@ -23,7 +23,7 @@ from camcal_dask.repo.butler.repository import Repo, create_repo
 from camcal_dask.repo.butler.signoff import approve, certify
 from camcal_dask.repo.incoming.ingest import find_files, ingest
 from camcal_dask.report.pages.build import write_report
-from camcal_dask.simulate import bias_set, dark_set, flat_set, load_truth, schedule
+from camcal_dask.simulation import bias_set, dark_set, flat_set, load_truth, schedule
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -15,7 +15,7 @@ from camcal_dask.instruments.focal_plane import assemble
 from camcal_dask.kernels.pixels.defects import COLUMN, DARK, EDGE, FLAT, compare_defects
 from camcal_dask.kernels.statistics.moments import clip_statistics, clipped_mean_stack
 from camcal_dask.repo.butler.repository import Repo
-from camcal_dask.simulate import Truth
+from camcal_dask.simulation import Truth
 
 SKIPPED = 6
 """Overscan pixels of a line that are not used (3 at each end)."""

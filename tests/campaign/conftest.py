@@ -13,7 +13,7 @@ from camcal_dask.campaign.planning.request import make_plan
 from camcal_dask.campaign.running.run import Options, execute
 from camcal_dask.repo.butler.repository import create_repo, open_repo
 from camcal_dask.repo.incoming.ingest import ingest
-from camcal_dask.simulate import bias_set, simulate
+from camcal_dask.simulation import bias_set, simulate
 
 DAY = 20260812
 

@@ -14,7 +14,7 @@ from camcal_dask.errors import RunError
 from camcal_dask.repo.butler.repository import create_repo, open_repo
 from camcal_dask.repo.incoming.ingest import ingest
 from camcal_dask.repo.storage import files
-from camcal_dask.simulate import bias_set, simulate
+from camcal_dask.simulation import bias_set, simulate
 
 from .conftest import DAY
 

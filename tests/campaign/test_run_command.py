@@ -16,7 +16,7 @@ from camcal_dask.cli import main
 from camcal_dask.repo.butler.repository import create_repo, open_repo
 from camcal_dask.repo.incoming.ingest import ingest
 from camcal_dask.repo.storage import files
-from camcal_dask.simulate import bias_set, dark_set, simulate
+from camcal_dask.simulation import bias_set, dark_set, simulate
 from tests.services import wait_until
 
 from .conftest import DAY, assert_same, held_camcal, markers_of

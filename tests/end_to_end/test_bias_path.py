@@ -21,8 +21,8 @@ from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
-from camcal_dask.simulate import SimulationConfig, bias_set, load_truth, simulate
-from camcal_dask.simulate.config import CosmicRays, Faults
+from camcal_dask.simulation import SimulationConfig, bias_set, load_truth, simulate
+from camcal_dask.simulation.config import CosmicRays, Faults
 from tests.ptc_data import solved
 
 DAY = 20260812

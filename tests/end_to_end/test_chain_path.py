@@ -13,8 +13,8 @@ from camcal_dask.kernels.pixels.masks import BAD, NO_DATA, bits
 from camcal_dask.kernels.pixels.regions import boxes_to_mask
 from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.repo.cubes import products
-from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, load_truth, schedule, simulate
-from camcal_dask.simulate.config import CosmicRays, Crosstalk, SerialCti
+from camcal_dask.simulation import SimulationConfig, bias_set, dark_set, flat_set, load_truth, schedule, simulate
+from camcal_dask.simulation.config import CosmicRays, Crosstalk, SerialCti
 from camcal_dask.verify.judging.judge import NOT_EVALUATED, PASS
 
 DAY = 20260812

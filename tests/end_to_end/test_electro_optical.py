@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from camcal_dask.cli import main
-from camcal_dask.ingest.photodiode import is_reading
+from camcal_dask.raw_fits.photodiode import is_reading
 from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.repo.incoming.photodiode import ingest_readings
-from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, load_truth, schedule, simulate
-from camcal_dask.simulate.config import (
+from camcal_dask.simulation import SimulationConfig, bias_set, dark_set, flat_set, load_truth, schedule, simulate
+from camcal_dask.simulation.config import (
     BiasLevel,
     Dark,
     Illumination,

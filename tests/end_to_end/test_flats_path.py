@@ -20,8 +20,8 @@ from camcal_dask.kernels.linearity.correct import TYPES
 from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.storage import files
-from camcal_dask.simulate import SimulationConfig, bias_set, flat_set, ptc_set, schedule, simulate
-from camcal_dask.simulate.config import FullWell, Illumination, ReadNoise, Response, ShotNoise
+from camcal_dask.simulation import SimulationConfig, bias_set, flat_set, ptc_set, schedule, simulate
+from camcal_dask.simulation.config import FullWell, Illumination, ReadNoise, Response, ShotNoise
 
 DAY, DETECTOR, RAWS = 20260812, 0, "TinyCam/raw/all"
 FLATS, LAMP_OFF, RAMP = list(range(5, 12)), [12, 13], list(range(14, 30))

@@ -9,9 +9,9 @@ from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.kernels.linearity.correct import TYPES
 from camcal_dask.repo.butler.repository import open_repo
-from camcal_dask.simulate import SimulationConfig, load_truth, simulate
-from camcal_dask.simulate.config import Illumination, NonLinearity, Photodiode, ReadNoise, ShotNoise
-from camcal_dask.simulate.exposures import ptc_set
+from camcal_dask.simulation import SimulationConfig, load_truth, simulate
+from camcal_dask.simulation.config import Illumination, NonLinearity, Photodiode, ReadNoise, ShotNoise
+from camcal_dask.simulation.exposures import ptc_set
 
 DAY = 20260812
 DETECTORS = (0, 2)

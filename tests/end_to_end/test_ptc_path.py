@@ -13,8 +13,8 @@ from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.repo.butler.repository import open_repo
-from camcal_dask.simulate import SimulationConfig, flat_set, load_truth, ptc_set, schedule, simulate
-from camcal_dask.simulate.config import (
+from camcal_dask.simulation import SimulationConfig, flat_set, load_truth, ptc_set, schedule, simulate
+from camcal_dask.simulation.config import (
     CosmicRays,
     Crosstalk,
     Faults,

@@ -7,11 +7,11 @@ import xarray as xr
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
-from camcal_dask.simulate import SimulationConfig, simulate_exposure
-from camcal_dask.simulate.charge import lamp_electrons
-from camcal_dask.simulate.exposures import ExposureSpec
-from camcal_dask.simulate.headers import physical_filter
-from camcal_dask.simulate.sensor import flat_image, make_sensor, pattern_image
+from camcal_dask.simulation import SimulationConfig, simulate_exposure
+from camcal_dask.simulation.charge import lamp_electrons
+from camcal_dask.simulation.exposures import ExposureSpec
+from camcal_dask.simulation.headers import physical_filter
+from camcal_dask.simulation.sensor import flat_image, make_sensor, pattern_image
 from tests.isr.calibrations import PIXELS, table
 from tests.isr.frames import DAY
 

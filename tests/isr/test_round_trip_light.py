@@ -10,12 +10,12 @@ from scipy import ndimage
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import SaturationConfig
 from camcal_dask.kernels.pixels.masks import EDGE, SAT
-from camcal_dask.simulate import SimulationConfig
-from camcal_dask.simulate.brighter_fatter import shifts_of
-from camcal_dask.simulate.charge import collect_charge, lamp_electrons
-from camcal_dask.simulate.exposures import ExposureSpec
-from camcal_dask.simulate.headers import physical_filter
-from camcal_dask.simulate.sensor import make_sensor
+from camcal_dask.simulation import SimulationConfig
+from camcal_dask.simulation.brighter_fatter import shifts_of
+from camcal_dask.simulation.charge import collect_charge, lamp_electrons
+from camcal_dask.simulation.exposures import ExposureSpec
+from camcal_dask.simulation.headers import physical_filter
+from camcal_dask.simulation.sensor import make_sensor
 from tests.isr.calibrations import table
 from tests.isr.test_round_trip import CAMERA, CONFIG, DETECTORS, EFFECTS, raws, truth
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import get_instrument
+from camcal_dask.raw_fits.header import ExposureRecord
 from camcal_dask.repo.butler.repository import Repo, create_repo, open_repo
 from camcal_dask.repo.cubes import raw as cubes
 

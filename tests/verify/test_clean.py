@@ -16,7 +16,7 @@ from camcal_dask.calibs.defects.find import find_defects
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.simulate import SimulationConfig, bias_set, dark_set, flat_set, simulate_exposure
+from camcal_dask.simulation import SimulationConfig, bias_set, dark_set, flat_set, simulate_exposure
 from camcal_dask.verify.judging.judge import FAIL, NOT_EVALUATED, judge, summary
 from camcal_dask.verify.measuring.statistics import measure
 from camcal_dask.verify.verdict import verdict_of

@@ -9,7 +9,7 @@ from camcal_dask.calibs.combined.combine import combine
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.isr.blocks import isr
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.simulate import SimulationConfig, bias_set, simulate_exposure
+from camcal_dask.simulation import SimulationConfig, bias_set, simulate_exposure
 from camcal_dask.verify.judging.judge import failures, judge
 from camcal_dask.verify.measuring.statistics import measure
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camcal_dask.errors import DataError
-from camcal_dask.ingest.fits import switched_off
 from camcal_dask.instruments import Instrument
+from camcal_dask.raw_fits.fits import switched_off
 
 
 def common_state(

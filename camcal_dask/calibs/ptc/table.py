@@ -12,9 +12,9 @@ import xarray as xr
 from scipy.optimize import least_squares
 
 from camcal_dask.errors import DataError
-from camcal_dask.ingest.identifiers import unpack_exposure_id
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.linearity.proportionality import Proportionality, ends_early, proportionality
+from camcal_dask.raw_fits.identifiers import unpack_exposure_id
 from camcal_dask.verify.measuring.block import MeasureConfig
 from camcal_dask.verify.measuring.curve import shot_variance
 from camcal_dask.verify.measuring.references import expectations

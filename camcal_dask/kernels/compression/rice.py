@@ -6,7 +6,7 @@ to non-negative integers (0, -1, 1, -2 ... -> 0, 1, 2, 3 ...): quotient by 2**k 
 remainder in k bits.  ``k = -1`` says "all differences are zero", ``k = 25`` "differences as plain 32 bits".
 
 Why our own: the libraries decode one row (2.3 kB) a call and lose their time around it.  Measured numbers are in
-:mod:`camcal_dask.ingest.decode`.
+:mod:`camcal_dask.raw_fits.decode`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any
 
-from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument
+from camcal_dask.raw_fits.header import ExposureRecord
 
 Row = dict[str, Any]
 SpanFactory = Callable[[int | None, int | None], Any]

@@ -31,9 +31,9 @@ from lsst.daf.butler.registry import ConflictingDefinitionError
 from sqlalchemy.exc import DBAPIError
 
 from camcal_dask.errors import ConfigError, RepoError, nearest
-from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.instruments.arguments import Detectors, integer
+from camcal_dask.raw_fits.header import ExposureRecord
 from camcal_dask.repo import schema
 from camcal_dask.repo.butler import expression, making, records, selection, sqlite
 from camcal_dask.repo.butler.connection import registry_url, remedy

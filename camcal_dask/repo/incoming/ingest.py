@@ -25,8 +25,8 @@ from dask.system import CPU_COUNT
 
 from camcal_dask.config import expanded
 from camcal_dask.errors import DataError, RepoError
-from camcal_dask.ingest.header import ExposureRecord
-from camcal_dask.ingest.photodiode import is_reading
+from camcal_dask.raw_fits.header import ExposureRecord
+from camcal_dask.raw_fits.photodiode import is_reading
 from camcal_dask.repo.incoming.ingest_file import FileResult, ingest_file, shown
 from camcal_dask.repo.incoming.photodiode import ingest_readings
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from camcal_dask.errors import CamcalError, DataError, RepoError
-from camcal_dask.ingest.fits import Container, RawFile, unpack
-from camcal_dask.ingest.header import ExposureRecord
 from camcal_dask.instruments import get_instrument
+from camcal_dask.raw_fits.fits import Container, RawFile, unpack
+from camcal_dask.raw_fits.header import ExposureRecord
 from camcal_dask.redact import redacted
 from camcal_dask.repo.butler import foreign
 from camcal_dask.repo.cubes import raw as cubes

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.errors import ConfigError, DataError, nearest
-from camcal_dask.ingest.photodiode import Reading, read_reading
 from camcal_dask.kernels.light.photodiode import Method, charge, light_sign
+from camcal_dask.raw_fits.photodiode import Reading, read_reading
 from camcal_dask.repo import schema
 from camcal_dask.repo.incoming.ingest_file import Status
 from camcal_dask.repo.storage import files
@@ -35,7 +35,7 @@ def ingest_readings(repo: Repo, paths: Sequence[str], *, replace: bool = False) 
     repo : Repo
         Opened for writing; the exposures must be registered.
     paths : sequence of str
-        Files (`camcal_dask.ingest.photodiode.is_reading`).
+        Files (`camcal_dask.raw_fits.photodiode.is_reading`).
     replace : bool
         Let other content replace an earlier reading of the same exposure.
     """

@@ -15,8 +15,8 @@ from camcal_dask.calibs.ptc.solve import (
 )
 from camcal_dask.errors import DataError
 from camcal_dask.kernels.ptc.models import LagPlanes, covariances, exp_variance
-from camcal_dask.simulate.brighter_fatter import area_coefficients, plane
-from camcal_dask.simulate.config import BrighterFatter
+from camcal_dask.simulation.brighter_fatter import area_coefficients, plane
+from camcal_dask.simulation.config import BrighterFatter
 from tests.calibs.ptc.ptc_curves import means, partial, truth
 
 TYPES = ("EXPAPPROXIMATION", "FULLCOVARIANCE", "FULLCOVARIANCE_NO_B", "POLYNOMIAL")

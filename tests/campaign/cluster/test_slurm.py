@@ -18,7 +18,7 @@ from camcal_dask.campaign.cluster.profile import LOOPBACK
 from camcal_dask.campaign.cluster.workers import connect, load_profile
 from camcal_dask.cli import main
 from camcal_dask.repo.butler.repository import open_repo
-from camcal_dask.simulate import bias_set, simulate
+from camcal_dask.simulation import bias_set, simulate
 from tests.services import wait_until
 
 DAY = 20260812

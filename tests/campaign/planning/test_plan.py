@@ -7,12 +7,12 @@ from camcal_dask.campaign.planning.recipe import load_recipe
 from camcal_dask.campaign.planning.request import make_plan
 from camcal_dask.campaign.running.run import count_tasks
 from camcal_dask.errors import PlanError
-from camcal_dask.ingest.header import translate
 from camcal_dask.instruments import get_instrument
+from camcal_dask.raw_fits.header import translate
 from camcal_dask.repo.butler.repository import create_repo
 from camcal_dask.repo.cubes import raw as cubes
-from camcal_dask.simulate import SimulationConfig, bias_set
-from camcal_dask.simulate.headers import primary_header
+from camcal_dask.simulation import SimulationConfig, bias_set
+from camcal_dask.simulation.headers import primary_header
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from lsst.daf.butler import Butler, CollectionType, DatasetRef, DatasetType, Fil
 
 from camcal_dask.cli import main
 from camcal_dask.errors import DataError, RepoError
-from camcal_dask.ingest.fits import Container
 from camcal_dask.instruments import get_instrument
+from camcal_dask.raw_fits.fits import Container
 from camcal_dask.repo.butler import foreign, records
 from camcal_dask.repo.butler.repository import _span, create_repo, open_repo
 from camcal_dask.repo.incoming.ingest import ingest

@@ -7,7 +7,7 @@ from camcal_dask.errors import ConfigError
 from camcal_dask.repo.butler.repository import create_repo
 from camcal_dask.repo.incoming.ingest import ingest
 from camcal_dask.repo.incoming.photodiode import reading_uri
-from camcal_dask.simulate import SimulationConfig, flat_set, load_truth, simulate
+from camcal_dask.simulation import SimulationConfig, flat_set, load_truth, simulate
 
 DAY = 20260812
 FIRST = DAY * 100_000 + 1

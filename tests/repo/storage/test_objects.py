@@ -15,7 +15,7 @@ from camcal_dask.repo.butler.repository import create_repo, open_repo
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.storage import files, objects
 from camcal_dask.repo.storage.claims import raw_claim
-from camcal_dask.simulate import SimulationConfig, bias_set, simulate
+from camcal_dask.simulation import SimulationConfig, bias_set, simulate
 
 DAY = 20260812
 WHERE = f"exposure.day_obs = {DAY} AND exposure.seq_num > 1"

@@ -11,8 +11,8 @@ from camcal_dask.instruments.focal_plane import split
 from camcal_dask.kernels.pixels.masks import BAD, SAT
 from camcal_dask.repo.butler.repository import create_repo, open_repo
 from camcal_dask.report.figures.show import open_pixels, picture
-from camcal_dask.simulate import bias_set
-from camcal_dask.simulate.run import simulate
+from camcal_dask.simulation import bias_set
+from camcal_dask.simulation.run import simulate
 from tests.verified_runs import make_bias
 
 CAMERA = get_instrument("TinyCam")
