@@ -8,7 +8,7 @@ overridden.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,7 +119,7 @@ def task_of(name: str, where: str = "") -> Any:
     return known[name]
 
 
-def load_recipe(name: str, overrides: Iterable[str] = ()) -> Any:
+def load_recipe(name: str, overrides: Iterable[str] = (), *, settings: Mapping[str, Any] | None = None) -> Any:
     """Read and validate a recipe.
 
     Parameters
@@ -128,6 +128,8 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Any:
         Path of a YAML file, or its name among the shipped pipelines.
     overrides : iterable of str
         ``step.key=value``; the value is read as YAML.
+    settings : mapping, optional
+        Nested settings, which take the place of those of the file one by one.
 
     Raises
     ------
@@ -142,6 +144,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Any:
     values = _read(path)
     for override in overrides:
         apply_override(values, override)
+    values = _merge(values, settings or {})
     return load_config(task_of(str(values.get("task")), str(path)).recipe, values, str(path))
 
 
@@ -157,9 +160,9 @@ def _read(path: Path) -> dict[str, Any]:
     return functools.reduce(_merge, [*(_read((path.parent / parent).resolve()) for parent in parents), values])
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
