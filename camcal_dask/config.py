@@ -7,8 +7,8 @@ configuration can be a dictionary key, travel to workers and be written to prove
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -23,6 +23,8 @@ class Config(pydantic.BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+Settings: TypeAlias = C | Mapping[str, Any] | Iterable[str] | None
+"""Settings as a person gives them: a ready object, a mapping, or ``step.key=value``."""
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
@@ -60,6 +62,37 @@ def load_config(model: type[C], values: Mapping[str, Any], where: str) -> C:
     except pydantic.ValidationError as error:
         lines = [_describe(model, fault) for fault in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def settled(model: type[C], config: Settings[C], settings: Mapping[str, Any], where: str) -> C:
+    """Return the settings that were given one way or the other; the defaults if there are none.
+
+    Parameters
+    ----------
+    model : type[Config]
+        The settings class.
+    config : Config, mapping or iterable of str
+        A ready object, a mapping of settings, or ``step.key=value``, the value read as YAML.
+    settings : Mapping
+        Keywords.
+    where : str
+        Who asks, for the error.
+
+    Raises
+    ------
+    ConfigError
+        If both are given, or as `load_config`.
+    """
+    if isinstance(config, Config) and not isinstance(config, model):
+        raise ConfigError(f"{where}: config is of {type(config).__name__}, expected {model.__name__}")
+    if settings and config is not None and config != ():
+        raise ConfigError(f"{where}: settings are given as config and as keywords ({', '.join(settings)}); use one")
+    if isinstance(config, model):
+        return config
+    values = dict(config if isinstance(config, Mapping) else settings)
+    for override in () if config is None or isinstance(config, Config | Mapping) else config:
+        apply_override(values, override)
+    return load_config(model, values, where)
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camcal_dask.config import apply_override, load_config
+from camcal_dask.config import Settings, settled
 from camcal_dask.errors import ConfigError
 from camcal_dask.simulation import (
     ExposureSpec,
@@ -29,35 +29,35 @@ if TYPE_CHECKING:
 def exposure_sets(
     *,
     bias: int,
-    dark: Sequence[str],
-    flat: Sequence[str],
-    ptc: str,
+    dark: Sequence[tuple[int, float]],
+    flat: Sequence[tuple[int, float] | tuple[int, float, str]],
+    ptc: Sequence[float],
     contaminated_first: bool,
     day_obs: int,
     first_seq_num: int,
 ) -> list[ExposureSpec]:
-    """Turn the options of ``camcal simulate`` into one numbered sequence of exposures.
+    """Turn numbers and exposure times [s] of biases, darks, flats and pairs of flats into one sequence of exposures."""
+    sets: list[Iterable[ExposureSpec]] = [bias_set(bias, day_obs, contaminated_first=contaminated_first)]
+    sets += [dark_set(n, seconds, day_obs) for n, seconds in dark]
+    sets += [flat_set(n, s, day_obs, physical_filter=next(iter(of), None)) for n, s, *of in flat]
+    sets += [ptc_set(list(ptc), day_obs)] if ptc else []
+    return list(schedule(chain.from_iterable(sets), day_obs, first_seq_num))
+
+
+def exposure_set(text: str) -> Any:
+    """Read ``N:SECONDS`` or ``N:SECONDS:FILTER`` as (number, seconds) or (number, seconds, filter).
 
     Raises
     ------
     ConfigError
-        If a set is not of the form ``N:SECONDS`` (flats: ``N:SECONDS[:FILTER]``).
+        If it is neither.
     """
-    sets: list[Iterable[ExposureSpec]] = [bias_set(bias, day_obs, contaminated_first=contaminated_first)]
-    sets += [dark_set(int(n), float(seconds), day_obs) for n, seconds, _ in map(_parts, dark)]
-    sets += [flat_set(int(n), float(s), day_obs, physical_filter=f) for n, s, f in map(_parts, flat)]
-    sets += [ptc_set([float(s) for s in ptc.split(",")], day_obs)] if ptc else []
-    return list(schedule(chain.from_iterable(sets), day_obs, first_seq_num))
-
-
-def _parts(text: str) -> tuple[str, str, str | None]:
     count, _, rest = text.partition(":")
     seconds, _, physical_filter = rest.partition(":")
     try:
-        int(count), float(seconds)
+        return (int(count), float(seconds), *([physical_filter] if physical_filter else []))
     except ValueError:
         raise ConfigError(f"exposure set {text!r}: expected N:SECONDS[:FILTER], such as 20:30") from None
-    return count, seconds, physical_filter or None
 
 
 def simulate_on(
@@ -66,7 +66,7 @@ def simulate_on(
     instrument: str,
     exposures: Sequence[ExposureSpec],
     detectors: Sequence[int],
-    overrides: Iterable[str] = (),
+    config: Settings[SimulationConfig] = None,
     *,
     progress: Callable[[Written], None] | None = None,
 ) -> SimulationSummary:
@@ -74,8 +74,8 @@ def simulate_on(
 
     Parameters
     ----------
-    overrides : iterable of str
-        ``effect.key=value``, the value read as YAML.
+    config : SimulationConfig, mapping or iterable of str
+        Effects and strengths; also ``effect.key=value``, the value read as YAML.
     """
 
     def mapper(function: Callable[[Any], Written], units: Sequence[Any]) -> Iterator[Written]:
@@ -84,8 +84,5 @@ def simulate_on(
         for future in as_completed(client.map(function, units, pure=False)):
             yield future.result()
 
-    values: dict[str, Any] = {}
-    for override in overrides:
-        apply_override(values, override)
-    config = load_config(SimulationConfig, values, "simulation")
-    return simulate(out, instrument, exposures, detectors, config, mapper=mapper, progress=progress)
+    ready = settled(SimulationConfig, config, {}, "simulation")
+    return simulate(out, instrument, exposures, detectors, ready, mapper=mapper, progress=progress)

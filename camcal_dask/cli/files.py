@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -28,26 +27,39 @@ def simulate(
     out: Path,
     instrument: str,
     detectors: str | None,
+    bias: int,
+    dark: tuple[str, ...],
+    flat: tuple[str, ...],
+    ptc: str,
+    contaminated_first: bool,
+    day_obs: int,
+    first_seq_num: int,
     overrides: tuple[str, ...],
     processes: int | None,
     cluster: str,
-    **sets: Any,
 ) -> None:
     """Write simulated raw FITS files, with the truth beside them, into OUT."""
-    from camcal_dask.campaign.cluster.workers import connect, load_profile
-    from camcal_dask.campaign.simulation import exposure_sets, simulate_on
-    from camcal_dask.instruments import get_instrument
+    from camcal_dask.campaign.simulation import exposure_set
+    from camcal_dask.notebook import simulate as write
 
-    camera = get_instrument(instrument)
-    chosen = [camera.detector(name).id for name in names(detectors or "")] or list(camera.science_detectors)
-    exposures = exposure_sets(**sets)
-    if not exposures:
+    if not (bias or dark or flat or ptc):
         raise click.UsageError("nothing to simulate: give --bias, --dark, --flat or --ptc")
-    profile = load_profile(cluster, processes)
-    with connect(profile) as client, bar("simulate", len(chosen) * (len(exposures) + 1)) as advance:
-        summary = simulate_on(
-            client, out, instrument, exposures, chosen, overrides, progress=lambda w: advance(Path(w.path).name)
-        )
+    summary = write(
+        out,
+        instrument,
+        overrides,
+        detectors=names(detectors or "") or None,
+        bias=bias,
+        dark=[exposure_set(text)[:2] for text in dark],
+        flat=[exposure_set(text) for text in flat],
+        ptc=[float(seconds) for seconds in ptc.split(",")] if ptc else (),
+        contaminated_first=contaminated_first,
+        day_obs=day_obs,
+        first_seq_num=first_seq_num,
+        cluster=cluster,
+        processes=processes,
+        bar=bar,
+    )
     console.print(
         f"{len(summary.files)} files, {summary.n_bytes / 1e6:.0f} MB in {summary.folder} ({summary.seconds:.0f} s)"
     )
@@ -78,30 +90,22 @@ def ingest(
     cluster: str,
 ) -> None:
     """Read raw FITS files (files, folders, globs, or those of another Butler) into the raw cubes and register them."""
-    from camcal_dask.campaign.cluster.workers import connect, load_profile
+    from camcal_dask.notebook import ingest as ingest_files
     from camcal_dask.repo.butler.foreign import raws_of
-    from camcal_dask.repo.butler.repository import open_repo
-    from camcal_dask.repo.incoming.ingest import find_files
-    from camcal_dask.repo.incoming.ingest import ingest as ingest_files
 
     if bool(paths) == bool(other):
         raise click.UsageError("give PATHS, or --from-butler with another repository")
     if other:
         paths = tuple(raws_of(other, where, instrument=instrument, collections=names(collections)))
-    files = find_files(paths)
-    with (
-        open_repo(repo, writeable=True) as opened,
-        connect(load_profile(cluster, processes)) as client,
-        bar("ingest", len(files)) as advance,
-    ):
-        summary = ingest_files(
-            opened,
-            files,
-            client=client,
-            replace=replace,
-            accept_checksum=accept_checksum,
-            progress=lambda f: advance(Path(f.path).name),
-        )
+    summary = ingest_files(
+        repo,
+        paths,
+        cluster=cluster,
+        processes=processes,
+        replace=replace,
+        accept_checksum=accept_checksum,
+        bar=bar,
+    )
     console.print(summary.text(), soft_wrap=True)
     if summary.failed:
         sys.exit(1)

@@ -68,48 +68,43 @@ def run(
     register_dataset_types: bool,
 ) -> None:
     """Run a pipeline; options as in pipetask run.  The same command again does only what is missing."""
-    from camcal_dask.campaign.cluster.workers import connect, load_profile
     from camcal_dask.campaign.past.attempts import list_attempts
     from camcal_dask.campaign.planning import dataflow
-    from camcal_dask.campaign.planning.pipelines import camera_of
-    from camcal_dask.campaign.planning.plan import without_existing
-    from camcal_dask.campaign.planning.recipe import load_recipe
-    from camcal_dask.campaign.planning.request import make_plan
-    from camcal_dask.campaign.running.run import Limits, Options, count_tasks, execute
-    from camcal_dask.errors import ConfigError
+    from camcal_dask.campaign.running.run import Limits, count_tasks
+    from camcal_dask.notebook import plan as make_plan
+    from camcal_dask.notebook import run as carry_out
     from camcal_dask.repo.butler.repository import open_repo
 
-    profile = load_profile(cluster, processes)
     with open_repo(repo, writeable=not dry_run) as opened:
-        recipe = load_recipe(pipeline, overrides, camera_of(opened, instrument, where))
-        if instrument not in (None, recipe.instrument):
-            raise ConfigError(
-                f"{pipeline}: is for {recipe.instrument}, not for {instrument}; take the one of {instrument}"
-            )
         plan = make_plan(
             opened,
-            recipe,
-            inputs=names(inputs),
+            pipeline,
+            overrides,
             output=output,
+            inputs=names(inputs),
             where=where,
-            task_memory_bytes=profile.task_memory_bytes(),
+            instrument=instrument,
+            skip_existing_in=names(skip_existing_in),
+            cluster=cluster,
+            processes=processes,
         )
-        plan = without_existing(opened, plan, names(skip_existing_in))
         console.print(grid(plan.rows(count_tasks(opened, plan))))
         if list_quanta:
             click.echo("\n".join(flow.text() for flow in dataflow.flows(plan)))
         if save_plan:
             dataflow.save(plan, save_plan)
         if not plan.detectors:
-            console.print(f"nothing is left to do: every {recipe.product} is there already")
+            console.print(f"nothing is left to do: every {plan.recipe.product} is there already")
         if dry_run or not plan.detectors:
             return
         if resume:
             list_attempts(opened.root, output)
         limits = Limits(fail_fast, max_failures, clobber, extend, quantum_timeout or None)
         asked = {"pipeline": pipeline, "overrides": list(overrides)}
-        with connect(profile) as client, watching() as watch:
-            outcome = execute(opened, plan, client, options=Options(cluster, limits, watch=watch, asked=asked))
+        with watching() as watch:
+            outcome = carry_out(
+                opened, plan, cluster=cluster, processes=processes, limits=limits, watch=watch, asked=asked
+            )
     console.print(outcome.text())
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
@@ -147,25 +142,24 @@ def chain(
 
     Without -p: bootstraps, defects, linearizer, ptc, then bias, dark and flats with these, and the defects again.
     """
-    from camcal_dask.campaign.chain import Chain, ChainSettings
-    from camcal_dask.campaign.cluster.workers import connect, load_profile
-    from camcal_dask.repo.butler.repository import open_repo
+    from camcal_dask.notebook import chain as make_all
 
-    profile = load_profile(cluster, processes)
-    settings = ChainSettings(
-        prefix,
-        tuple(names(inputs)),
-        where,
-        at_most,
-        strict,
-        tuple(names(no_verify)),
+    make_all(
+        repo,
+        names(products),
         overrides,
-        cluster,
-        profile.task_memory_bytes(),
+        output=prefix,
+        inputs=names(inputs),
+        where=where,
+        at_most=at_most,
+        strict=strict,
+        unverified=names(no_verify),
+        instrument=instrument,
+        cluster=cluster,
+        processes=processes,
+        say=console.print,
+        bar=bar,
     )
-    with open_repo(repo, writeable=True) as opened, connect(profile) as client:
-        steps = Chain(opened, client, settings, lambda line: console.print(line), bar)
-        steps.run(names(products), instrument)
 
 
 @click.command()

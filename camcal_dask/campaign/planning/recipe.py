@@ -7,7 +7,7 @@ is imported (``import: ../bias.yaml``, or a list of which the last wins) and ove
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,7 +119,13 @@ def task_of(name: str, where: str = "") -> Any:
     return known[name]
 
 
-def load_recipe(name: str, overrides: Iterable[str] = (), instrument: str | None = None) -> Any:
+def load_recipe(
+    name: str,
+    overrides: Iterable[str] = (),
+    instrument: str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> Any:
     """Read and validate a recipe.
 
     Parameters
@@ -130,6 +136,8 @@ def load_recipe(name: str, overrides: Iterable[str] = (), instrument: str | None
         ``step.key=value``; the value is read as YAML.
     instrument : str, optional
         Camera for which it is made if neither its name nor the file says: that of the repository.
+    settings : mapping, optional
+        Nested settings, which take the place of those of the file one by one.
 
     Raises
     ------
@@ -141,6 +149,7 @@ def load_recipe(name: str, overrides: Iterable[str] = (), instrument: str | None
     values = ({"instrument": camera} if camera else {}) | _read(path)
     for override in overrides:
         apply_override(values, override)
+    values = _merge(values, settings or {})
     if "instrument" not in values:
         raise ConfigError(f"{name}: is for any camera; say for which one with --instrument (instrument=...)")
     return load_config(task_of(str(values.get("task")), str(path)).recipe, values, str(path))
@@ -158,9 +167,9 @@ def _read(path: Path) -> dict[str, Any]:
     return functools.reduce(_merge, [*(_read((path.parent / parent).resolve()) for parent in parents), values])
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
