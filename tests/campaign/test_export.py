@@ -9,7 +9,7 @@ from camcal_dask.calibs.ptc.solve import solve
 from camcal_dask.campaign.export import export
 from camcal_dask.cli import main
 from camcal_dask.errors import ConfigError, RepoError
-from camcal_dask.exchange.ptc import read_ptc
+from camcal_dask.calibs.ptc.fits import read_ptc
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files
