@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -94,6 +94,25 @@ def metadata_of(header: fits.Header) -> dict[str, Any]:
         for key, value in header.items()
         if key not in _STRUCTURE and key.rstrip("0123456789") not in _STRUCTURE_STEMS
     }
+
+
+def values_of_cards(
+    headers: Mapping[int, Mapping[str, Any] | None], keywords: Sequence[str]
+) -> dict[str, dict[Any, list[int]]]:
+    """Values of each card in the headers of exposures, with the exposures that have them; cards of none are left out.
+
+    Parameters
+    ----------
+    headers : header of each exposure id; None where there is none
+    keywords : cards to look at
+    """
+    found: dict[str, dict[Any, list[int]]] = {}
+    for keyword in keywords:
+        for exposure, header in headers.items():
+            value = (header or {}).get(keyword)
+            if value is not None:
+                found.setdefault(keyword, {}).setdefault(value, []).append(exposure)
+    return found
 
 
 def select_detector(table: xr.Dataset, detector: Detector, what: str) -> xr.Dataset:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camcal_dask.errors import DataError
+from camcal_dask.exchange.header import values_of_cards
 from camcal_dask.ingest.fits import switched_off
 from camcal_dask.instruments import Instrument
 
@@ -36,15 +37,10 @@ def common_state(
         If exposures differ in a card, naming the card, its values and the exposures of each.
     """
     state: dict[str, Any] = {}
-    for keyword in keywords:
-        values: dict[Any, list[int]] = {}
-        for exposure, header in headers.items():
-            value = (header or {}).get(keyword)
-            if value is not None:
-                values.setdefault(value, []).append(exposure)
+    for keyword, values in values_of_cards(headers, keywords).items():
         if len(values) == 1:
             state[keyword] = next(iter(values))
-        elif values and strict:
+        elif strict:
             raise DataError(f"{what}: {_account(keyword, values)}")
     return state
 

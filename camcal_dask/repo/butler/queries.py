@@ -235,7 +235,8 @@ class ProductQueries:
         if None in refs:
             return cubes.open_dataset(refs[None].uri)
         chosen = [refs[d] for d in (wanted or sorted(refs))]  # type: ignore[arg-type]
-        return cubes.open_products([(ref.uri, int(ref.detector)) for ref in chosen])  # type: ignore[arg-type]
+        product = cubes.open_products([(ref.uri, int(ref.detector)) for ref in chosen])  # type: ignore[arg-type]
+        return product.assign_attrs(dataset_type=dataset_type)
 
     def stats(
         self, dataset_type: str = "verifyBias", runs: Names = "*", *, instrument: str | None = None, **labels: Any
