@@ -118,6 +118,7 @@ class CalibrationType:
     layouts : files of the LSST stack, by dataset type.
     figures : by dataset type.
     chain : pipelines that belong to a chain in which none is named.
+    pipelines : folder of pipelines that come with a room from outside, laid out as ``pipelines/`` of this package.
     choosers : ``choose(repo, recipe, raws, inputs)``, by the observation type of the exposures: which of the selected
         exposures are right, with the reasons.
     """
@@ -130,6 +131,7 @@ class CalibrationType:
     figures: Mapping[str, Figures] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
     choosers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    pipelines: str = ""
 
 
 _registered: dict[str, CalibrationType] = {}
@@ -261,6 +263,11 @@ def layouts() -> dict[str, FitsLayout]:
 def figures(dataset_type: str) -> Figures | None:
     """Figures of a dataset type; None if it has none."""
     return next((room.figures[dataset_type] for room in rooms().values() if dataset_type in room.figures), None)
+
+
+def pipelines() -> list[Path]:
+    """Folders of the pipelines that rooms from outside bring."""
+    return [Path(room.pipelines) for room in rooms().values() if room.pipelines]
 
 
 def chain() -> Sequence[str]:

@@ -365,7 +365,8 @@ class Chain:
 def _verification_files(instrument: str) -> list[Path]:
     """Shipped pipelines of verifications that a chain runs."""
     folder = shipped("pipelines", instrument)
-    return sorted(folder.glob("verify*.yaml")) if folder else []
+    folders = [*([folder] if folder else []), *(outside / instrument for outside in rooms.pipelines())]
+    return [path for one in folders for path in sorted(one.glob("verify*.yaml"))]
 
 
 def _by_pipeline(overrides: Sequence[str], names: Sequence[str], instrument: str) -> dict[str, list[str]]:

@@ -92,9 +92,10 @@ def _fitted(values: NDArray[Any], place: xr.DataArray) -> NDArray[Any]:
 def _layout(dataset_type: str, camera: Instrument, read: Sequence[Calibration], units: str) -> xr.Dataset:
     """Layout of the product: dims that only its files know are as long as the longest."""
     sizes: dict[str, int] = {}
-    for name, variable in rooms.product(dataset_type).variables.items():
+    product = rooms.product(dataset_type)
+    for name, variable in product.variables.items():
         for axis, dim in enumerate(variable.dims[1:]):
-            if dim != "amp":
+            if dim != "amp" and dim not in product.labels:
                 sizes[dim] = max(one.arrays[name].shape[axis] for one in read)
     shared = xr.Dataset(coords={dim: range(n) for dim, n in sizes.items()})
     return template(dataset_type, camera, {"units": units, "exposures": []}, shared)

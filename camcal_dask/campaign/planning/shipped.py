@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from camcal_dask import rooms
 from camcal_dask.config import expanded
 
 
 def shipped(kind: str, name: str) -> Path | None:
-    """Find ``name`` as a path, else among the files shipped with the package.
+    """Find ``name`` as a path, else among the files shipped with the package, or with rooms from outside.
 
     Parameters
     ----------
@@ -21,5 +22,7 @@ def shipped(kind: str, name: str) -> Path | None:
     package = Path(__file__).parents[2]
     inside = name.removeprefix(f"{kind}/")
     candidates = [Path(name), package / kind / inside, package.parent / kind / inside] if name else []
+    if name and kind == "pipelines":
+        candidates += [folder / inside for folder in rooms.pipelines()]
     candidates += [] if name else [package / kind, package.parent / kind]
     return next((path for path in candidates if path.exists()), None)
