@@ -25,7 +25,9 @@ from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.schema import Product
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
+    from numpy.typing import NDArray
 
 GROUP = "camcal_dask.calibrations"
 """Entry point group of rooms outside this package."""
@@ -72,21 +74,34 @@ class FitsLayout:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """One series of points (n,) and, where there is one, a line through them; used points are filled."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    used: NDArray[np.bool_]
+    line: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
 class Figures:
     """Figures of one dataset type, all of one detector.
 
     Attributes
     ----------
     needs : variables that the charts read.
-    chart : ``chart(amp of the product, those variables)`` -> the curve of one amp, or None without points;
-        `camcal_dask.report.figures.curves.Curve` is drawn on the page of the detector.
+    chart : ``chart(one amp of a Dataset of those variables)`` -> its curve, or None without points; it is drawn on the
+        page of the detector and in the dashboard.
     words : what the charts show, in a sentence.
-    write : ``write(product, detector, folder)`` -> figures for a paper, as files.
+    title, axes : of a chart; what x and y are, with units.
+    write : ``write(product, detector, folder)`` -> figures for a paper, as files; matplotlib may be imported in it.
     """
 
     needs: tuple[str, ...] = ()
-    chart: Callable[[xr.Dataset], Any] | None = None
+    chart: Callable[[xr.Dataset], Curve | None] | None = None
     words: str = ""
+    title: str = ""
+    axes: tuple[str, str] = ("", "")
     write: Callable[[xr.Dataset, int, Path], list[Path]] | None = None
 
 
@@ -103,6 +118,7 @@ class CalibrationType:
     layouts : files of the LSST stack, by dataset type.
     figures : by dataset type.
     chain : pipelines that belong to a chain in which none is named.
+    pipelines : folder of pipelines that come with a room from outside, laid out as ``pipelines/`` of this package.
     choosers : ``choose(repo, recipe, raws, inputs)``, by the observation type of the exposures: which of the selected
         exposures are right, with the reasons.
     """
@@ -115,6 +131,7 @@ class CalibrationType:
     figures: Mapping[str, Figures] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
     choosers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    pipelines: str = ""
 
 
 _registered: dict[str, CalibrationType] = {}
@@ -157,7 +174,7 @@ def rooms() -> Mapping[str, CalibrationType]:
         if room.name in found:
             raise ConfigError(f"two rooms are called {room.name!r}, the second one of {source}; rename it")
         found[room.name] = room
-    for what in ("dataset type", "task", "kind"):
+    for what in ("dataset type", "task", "kind", "OBSTYPE", "choice of exposures of type"):
         _refuse_twice(found.values(), what)
     return found
 
@@ -188,9 +205,13 @@ def _load(point: EntryPoint) -> CalibrationType:
 
 
 def _names(room: CalibrationType, what: str) -> list[str]:
-    if what == "dataset type":
-        return [product.name for product in room.products]
-    return [task.name for task in room.tasks] if what == "task" else [verdict.kind for verdict in room.verdicts]
+    names: dict[str, list[str]] = {
+        "dataset type": [product.name for product in room.products],
+        "task": [task.name for task in room.tasks],
+        "kind": [verdict.kind for verdict in room.verdicts],
+        "OBSTYPE": [layout.obstype for layout in room.layouts.values() if layout.read],
+    }
+    return names.get(what, list(room.choosers))
 
 
 def _refuse_twice(found: Any, what: str) -> None:
@@ -242,6 +263,11 @@ def layouts() -> dict[str, FitsLayout]:
 def figures(dataset_type: str) -> Figures | None:
     """Figures of a dataset type; None if it has none."""
     return next((room.figures[dataset_type] for room in rooms().values() if dataset_type in room.figures), None)
+
+
+def pipelines() -> list[Path]:
+    """Folders of the pipelines that rooms from outside bring."""
+    return [Path(room.pipelines) for room in rooms().values() if room.pipelines]
 
 
 def chain() -> Sequence[str]:

@@ -36,7 +36,7 @@ HOMES = {
     "zarrs": {"repo"},
     "dask": {"repo", "isr", "calibs", "verify", "campaign"},
     "distributed": {"repo", "campaign", "demo"},
-    "matplotlib": {"report"},
+    "matplotlib": {"report", "calibs"},
     "obstore": {"repo"},
     "dask_jobqueue": {"campaign"},
     "dask_kubernetes": {"campaign"},
@@ -45,6 +45,7 @@ HOMES = {
 }
 EXTRAS = {
     "report": ("plots",),
+    "calibs": ("plots",),
     "repo": ("s3",),
     "campaign": ("jobqueue", "kubernetes", "gateway"),
     "dashboard": ("dashboard",),

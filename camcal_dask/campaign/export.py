@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from camcal_dask import rooms
 from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.exchange.header import STATE_CARDS
-from camcal_dask.exchange.linearizer import write_linearizer
-from camcal_dask.exchange.ptc import write_ptc
 from camcal_dask.instruments.arguments import Detectors
 from camcal_dask.instruments.state import common_state
 from camcal_dask.repo.cubes import raw as cubes
 
 if TYPE_CHECKING:
     from camcal_dask.repo.butler.repository import Repo
-
-WRITERS: Mapping[str, Callable[..., None]] = MappingProxyType(
-    {"ptc": write_ptc, "linearizerPtc": write_ptc, "linearizer": write_linearizer}
-)
-"""What can be exported: dataset type to the function that writes one detector."""
 
 _MJD_ZERO = datetime(1858, 11, 17)
 
@@ -48,7 +41,7 @@ def export(
     Parameters
     ----------
     repo : Repo
-    dataset_type : key of ``WRITERS``
+    dataset_type : one whose room has a FITS layout to write (`camcal_dask.rooms.layouts`)
     out : folder, made if need be
     collections : to search; with CALIBRATION collections ``exposure`` is needed
     detectors : ids or names; default all there are
@@ -68,8 +61,9 @@ def export(
     RepoError
         If there is no such calibration.
     """
-    if dataset_type not in WRITERS:
-        raise ConfigError(f"{dataset_type} has no FITS layout here{nearest(dataset_type, WRITERS)}")
+    writers = {name: layout.write for name, layout in rooms.layouts().items() if layout.write}
+    if dataset_type not in writers:
+        raise ConfigError(f"{dataset_type} has no FITS layout here{nearest(dataset_type, writers)}")
     product = repo.open(
         dataset_type, collections=collections, exposure=exposure, detector=detectors, instrument=instrument
     )
@@ -81,7 +75,7 @@ def export(
         detector = camera.detectors[number]
         path = folder / f"{dataset_type}_{camera.name}_{detector.full_name}.fits"
         given = {**_date(product), **_state(repo, product, number), **(cards or {})}
-        WRITERS[dataset_type](path, product.sel(detector=[number]), detector, given)
+        writers[dataset_type](path, product.sel(detector=[number]), detector, given)
         written.append(path)
     return written
 

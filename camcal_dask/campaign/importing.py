@@ -33,7 +33,7 @@ def import_tables(
     repo : Repo
         Opened for writing.
     paths : sequence of path
-        Of one kind (`camcal_dask.exchange.tables.READERS`).
+        Of one kind that a room can read (`camcal_dask.rooms.layouts`).
     run : str
         RUN collection to make.
     instrument : str, optional
@@ -91,10 +91,11 @@ def _fitted(values: NDArray[Any], place: xr.DataArray) -> NDArray[Any]:
 
 def _layout(dataset_type: str, camera: Instrument, read: Sequence[Calibration], units: str) -> xr.Dataset:
     """Layout of the product: dims that only its files know are as long as the longest."""
-    sizes: dict[str, int] = {"source": len(camera.amp_names), "target": len(camera.amp_names)}
-    for name, variable in rooms.product(dataset_type).variables.items():
+    sizes: dict[str, int] = {}
+    product = rooms.product(dataset_type)
+    for name, variable in product.variables.items():
         for axis, dim in enumerate(variable.dims[1:]):
-            if dim not in ("amp", "source", "target"):
+            if dim != "amp" and dim not in product.labels:
                 sizes[dim] = max(one.arrays[name].shape[axis] for one in read)
     shared = xr.Dataset(coords={dim: range(n) for dim, n in sizes.items()})
     return template(dataset_type, camera, {"units": units, "exposures": []}, shared)

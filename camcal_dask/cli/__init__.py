@@ -25,6 +25,7 @@ for command in (
     campaign.logs,
     campaign.rerun,
     report.report,
+    report.figures,
     report.show,
     report.dashboard,
     report.approve,

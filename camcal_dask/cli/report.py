@@ -1,4 +1,4 @@
-"""Commands for people who look at calibrations and answer for them: report, show, dashboard, approve."""
+"""Commands for people who look at calibrations and answer for them: report, figures, show, dashboard, approve."""
 
 from __future__ import annotations
 
@@ -26,6 +26,27 @@ def report(repo: str, run: str, output: Path | None, dataset_type: str | None, i
         check_instrument(opened, run, instrument)
         page = write_report(opened, run, output or default_folder(run), dataset_type, instrument)
     console.print(f"report {page.resolve().as_uri()}")
+
+
+@click.command()
+@click.argument("repo", type=PLACE)
+@click.argument("run")
+@click.option("-o", "--output", type=FilePath(file_okay=False, path_type=Path), required=True, help="folder")
+@click.option("--detector", "detectors", help="ids or names, comma-separated [default: all]")
+@click.option("--dataset-type", help="if RUN holds several")
+@instrument_option
+def figures(
+    repo: str, run: str, output: Path, detectors: str | None, dataset_type: str | None, instrument: str | None
+) -> None:
+    """Write the figures of RUN for a paper, PNG files of every detector, such as those of photon transfer curves."""
+    from camcal_dask.repo.butler.repository import open_repo
+    from camcal_dask.report.figures.paper import write_figures
+
+    with open_repo(repo) as opened:
+        check_instrument(opened, run, instrument)
+        chosen = names(detectors) if detectors else None
+        written = write_figures(opened, run, output, dataset_type, detectors=chosen, instrument=instrument)
+    console.print(f"{len(written)} figures in {output}")
 
 
 @click.command()

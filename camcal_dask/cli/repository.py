@@ -105,7 +105,7 @@ def export(
     cards: tuple[str, ...],
     instrument: str | None,
 ) -> None:
-    """Write DATASET_TYPE (ptc, linearizerPtc, linearizer) into OUT as FITS files that the LSST stack reads."""
+    """Write DATASET_TYPE, such as ptc, into OUT as FITS files that the LSST stack reads."""
     from camcal_dask.campaign.export import export as write_files
     from camcal_dask.repo.butler.repository import open_repo
 
@@ -152,7 +152,7 @@ def check(repo: str, repair: bool, quick: bool, instrument: str | None) -> None:
 @click.option("-o", "--output", "run", required=True, help="RUN collection to make")
 @instrument_option
 def import_(paths: tuple[str, ...], repo: str, run: str, instrument: str | None) -> None:
-    """Read files of the LSST stack, PATHS, one a detector, into a RUN of REPO: crosstalk, cti, bfk and other tables.
+    """Read files of the LSST stack, PATHS, one a detector, into a RUN of REPO: tables such as crosstalk.
 
     Pipelines take them when RUN is in -i.
     """

@@ -49,8 +49,8 @@ class Page:
         self.detectors: list[Detector] = source.place(state.run)
         self.layout = source.layout(state.run)
         self.map = panels.make_map(self.detectors, self.layout)
-        self.histogram, self.history, self.transfer = (
-            panels.make_histogram(), panels.make_history(), panels.make_transfer(),
+        self.histogram, self.history, self.curve = (
+            panels.make_histogram(), panels.make_history(), panels.make_curve(),
         )  # fmt: skip
         self.pixels, self.image = panels.make_pixels(), np.empty((0, 0), np.float32)
         self.waiting = self.busy = False
@@ -83,7 +83,7 @@ class Page:
         return row(
             column(heading, *self.choices.values(), hint, self.address, width=_LEFT),
             column(self.title, self.tabs),
-            column(self.about, self.histogram.plot, self.history.plot, self.transfer.plot),
+            column(self.about, self.histogram.plot, self.history.plot, self.curve.plot),
             spacing=16,
         )
 
@@ -231,7 +231,7 @@ class Page:
             panels.fill_histogram(self.histogram, values, limits, float("nan"))
             self.histogram.plot.title.text = "All amplifiers"
             panels.show_points(self.history, np.empty(0), np.empty(0))
-            self._show_transfer(-1)
+            self._show_curve(-1)
             self._show_pixels()
             return
         detector = self.detectors[position]
@@ -250,27 +250,22 @@ class Page:
             f"<span style='color:#5d656f'>{vendor}, detector {detector.id}</span><br>"
             f"{html.escape(state.quantity)} = <b>{value:.5g}</b> {html.escape(unit)}{warning}"
         )
-        self._show_transfer(detector.id)
+        self._show_curve(detector.id)
         self._show_pixels()
 
-    def _show_transfer(self, detector: int) -> None:
-        runs = self.source.collections[self.state.collection]
-        found = self.source.transfer(runs, detector, self.state.amp) if self.state.amp else None
-        self.transfer.plot.visible = found is not None
-        if found is None or self.transfer.line is None:
+    def _show_curve(self, detector: int) -> None:
+        chosen, every = self.state.run, self.source.collections[self.state.collection]
+        runs = sorted(every, key=lambda run: run != chosen)
+        found = self.source.curve(runs, detector, self.state.amp) if self.state.amp else None
+        self.curve.plot.visible = found is not None
+        if found is None or self.curve.line is None:
             return
-        run, pairs = found
-        order = np.argsort(pairs["raw_mean"].values)
-        mean = pairs["raw_mean"].values[order]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio, model = (
-                pairs[n].values[order] / mean if n in pairs else np.full(mean.shape, np.nan)
-                for n in ("raw_var", "final_model_var")
-            )
-        used = pairs["used"].values[order].astype(float) if "used" in pairs else np.ones(mean.shape)
-        self.transfer.plot.title.text = f"Photon transfer curve of {run}"
-        panels.show_points(self.transfer, mean, ratio, alpha=used)
-        self.transfer.line.data = {"x": mean, "y": model}
+        run, figures, curve = found
+        self.curve.plot.title.text = f"{figures.title} of {run}"
+        self.curve.plot.xaxis.axis_label, self.curve.plot.yaxis.axis_label = figures.axes
+        panels.show_points(self.curve, curve.x, curve.y, alpha=curve.used.astype(float))
+        line = np.full(curve.x.shape, np.nan) if curve.line is None else curve.line
+        self.curve.line.data = {"x": curve.x, "y": line}
 
     # ------------------------------------------------------------------ pixels
 

@@ -1,4 +1,4 @@
-"""Figures of the dashboard: the focal plane, and histogram, history, photon transfer curve and pixels beside it."""
+"""Figures of the dashboard: the focal plane, and histogram, history, curve and pixels beside it."""
 
 from __future__ import annotations
 
@@ -130,12 +130,9 @@ def make_history() -> Chart:
     return Chart(plot, data)
 
 
-def make_transfer() -> Chart:
-    """Photon transfer curve: variance over mean against mean."""
-    plot = _figure(
-        title="Photon transfer curve", frame_width=_WIDE, frame_height=_LOW, tools="hover",
-        x_axis_label="mean [adu]", y_axis_label="variance / mean [adu]", name="transfer",
-    )  # fmt: skip
+def make_curve() -> Chart:
+    """Curve of an amp, such as photon transfer; titles and labels come with the points."""
+    plot = _figure(frame_width=_WIDE, frame_height=_LOW, tools="hover", name="curve")
     data = ColumnDataSource({"x": [], "y": [], "alpha": []})
     line = ColumnDataSource({"x": [], "y": []})
     plot.scatter("x", "y", source=data, size=5, color=ACCENT, fill_alpha="alpha")

@@ -11,13 +11,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from camcal_dask import rooms
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import Detector
 from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.report.content.layout import Layout, make_layout
 from camcal_dask.report.content.quantities import nan_median, quantities
 from camcal_dask.report.content.subject import product_of, shown_types
+from camcal_dask.report.figures.curves import curve_of
 from camcal_dask.report.figures.images import assembled
+from camcal_dask.rooms import Curve, Figures
 
 FloatArray = NDArray[np.float64]
 ALL = "all"
@@ -166,14 +169,17 @@ class Source:
         order = np.argsort(x, kind="stable")
         return x[order], y[order]
 
-    def transfer(self, runs: Sequence[str], detector: int, amp: str) -> tuple[str, xr.Dataset] | None:
-        """Photon transfer curve of an amp from the first run that has one: the run, and its pairs."""
+    def curve(self, runs: Sequence[str], detector: int, amp: str) -> tuple[str, Figures, Curve] | None:
+        """Curve of an amp from the first run that has one: the run, what is drawn, and the points."""
         for run in runs:
-            if self.runs[run] in ("ptc", "linearizerPtc"):
+            figures = rooms.figures(self.runs[run])
+            if figures is not None and figures.chart is not None:
                 product = self.repo.open(self.runs[run], run=run, instrument=self.instrument)
+                names = [n for n in figures.needs if n in product]
                 if detector in product["detector"].values:
-                    names = [n for n in ("raw_mean", "raw_var", "used", "final_model_var") if n in product]
-                    return run, product[names].sel(detector=detector, amp=amp).load()
+                    curve = curve_of(figures, product[names], detector, amp)
+                    if curve is not None:
+                        return run, figures, curve
         return None
 
     # ------------------------------------------------------------------ pixels

@@ -22,6 +22,11 @@ _OFF = {
 """Setting that switches a table off."""
 
 
+def is_known(name: str) -> bool:
+    """Whether the ISR takes a calibration of this name; one that it does not know is used by its room alone."""
+    return name in IMAGES or name in _OFF
+
+
 def applied_by(config: IsrConfig) -> tuple[str, ...]:
     """Names of the calibrations that are taken: images that are switched on, and tables."""
     return (*(name for name in IMAGES if getattr(config, name)), *needs(config))

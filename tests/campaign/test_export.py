@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from camcal_dask.calibs.ptc.fits import read_ptc
 from camcal_dask.calibs.ptc.product import arrays_of, shared
 from camcal_dask.calibs.ptc.solve import solve
 from camcal_dask.campaign.export import export
 from camcal_dask.cli import main
 from camcal_dask.errors import ConfigError, RepoError
-from camcal_dask.exchange.ptc import read_ptc
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes.layout import template
 from camcal_dask.repo.storage import files

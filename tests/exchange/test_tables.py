@@ -5,10 +5,11 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
+from camcal_dask.calibs.cti.fits import sorted_knots
 from camcal_dask.campaign.importing import import_tables
 from camcal_dask.cli import main
 from camcal_dask.errors import ConfigError, DataError, RepoError
-from camcal_dask.exchange.tables import read_table, sorted_knots
+from camcal_dask.exchange.tables import read_table
 from camcal_dask.instruments import get_instrument
 from camcal_dask.isr.config import CrosstalkConfig, IsrConfig
 from camcal_dask.isr.corrected import isr

@@ -1,10 +1,12 @@
 """Linearizers: made from photon transfer curves."""
 
+from camcal_dask.calibs.linearizer.charts import FIGURES
+from camcal_dask.calibs.linearizer.fits import write_linearizer
 from camcal_dask.calibs.linearizer.product import LINEARIZER
 from camcal_dask.calibs.linearizer.table import LINEARIZER as TESTS
 from camcal_dask.calibs.linearizer.table import linearizer_table
 from camcal_dask.calibs.linearizer.task import LINEARITY_TASK
-from camcal_dask.rooms import CalibrationType
+from camcal_dask.rooms import CalibrationType, FitsLayout
 from camcal_dask.schema import Product, statistics_product
 from camcal_dask.verify.verdict import Verdict
 
@@ -16,5 +18,7 @@ CALIBRATION = CalibrationType(
     ),
     tasks=(LINEARITY_TASK,),
     verdicts=(Verdict("linearizer", TESTS, table=linearizer_table),),
+    layouts={"linearizer": FitsLayout(write_linearizer)},
+    figures={"linearizer": FIGURES},
     chain=("linearizer",),
 )

@@ -1,11 +1,13 @@
 """Photon transfer curves: pairs of flats measured and fitted."""
 
+from camcal_dask.calibs.ptc.charts import FIGURES
 from camcal_dask.calibs.ptc.criteria import GAIN
 from camcal_dask.calibs.ptc.criteria import PTC as TESTS
+from camcal_dask.calibs.ptc.fits import write_ptc
 from camcal_dask.calibs.ptc.product import PTC
 from camcal_dask.calibs.ptc.table import gain_table, ptc_table
 from camcal_dask.calibs.ptc.task import PTC_TASK
-from camcal_dask.rooms import CalibrationType
+from camcal_dask.rooms import CalibrationType, FitsLayout
 from camcal_dask.schema import Product, statistics_product
 from camcal_dask.verify.verdict import Verdict
 
@@ -19,5 +21,7 @@ CALIBRATION = CalibrationType(
     ),
     tasks=(PTC_TASK,),
     verdicts=(Verdict("ptc", TESTS, table=ptc_table), Verdict("gain", GAIN, table=gain_table)),
+    layouts={"ptc": FitsLayout(write_ptc), "linearizerPtc": FitsLayout(write_ptc)},
+    figures={"ptc": FIGURES, "linearizerPtc": FIGURES},
     chain=("linearizerPtc", "ptc"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from camcal_dask import rooms
 from camcal_dask.campaign.planning.shipped import shipped
 from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError, RepoError, nearest
@@ -81,8 +82,9 @@ def _root() -> Path:
 
 
 def _folders(camera: str) -> tuple[Path, ...]:
-    """Where the pipelines of a camera are looked for, in this order."""
-    return (_root() / camera, _root()) if camera else (_root(),)
+    """Where the pipelines of a camera are looked for, in this order: here, then in rooms from outside."""
+    roots = (_root(), *rooms.pipelines())
+    return tuple(folder for root in roots for folder in ((root / camera, root) if camera else (root,)))
 
 
 def _valid(name: str) -> list[str]:

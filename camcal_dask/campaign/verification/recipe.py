@@ -10,11 +10,11 @@ from camcal_dask import rooms
 from camcal_dask.campaign.planning.recipe import IsrRecipe, Recipe, product_unit
 from camcal_dask.config import Config
 from camcal_dask.errors import ConfigError, nearest
-from camcal_dask.isr.applied import with_images
+from camcal_dask.isr.applied import is_known, with_images
 from camcal_dask.verify.judging.criterion import with_thresholds
 from camcal_dask.verify.measuring.readout import ReadoutConfig
 from camcal_dask.verify.measuring.statistics import MeasureConfig
-from camcal_dask.verify.verdict import criteria_of
+from camcal_dask.verify.verdict import criteria_of, verdict_of
 
 
 class JudgeConfig(Config):
@@ -56,7 +56,7 @@ class VerifyRecipe(IsrRecipe):
 
     task: Literal["verify"]
     kind: str
-    """What the candidate is: the name by which the ISR takes it, and that of its tests."""
+    """What the candidate is: the name of its tests, and that by which the ISR takes it if it does."""
     candidates: dict[str, dict[str, str] | tuple[dict[str, str], ...]]
     """Dataset types to test, with the other calibrations that are applied beside each: ``{dark: {bias: bias}}``, or
     several such sets, of which the first one is taken that the inputs hold.
@@ -88,7 +88,9 @@ class VerifyRecipe(IsrRecipe):
         for candidate in self.candidates:
             for beside in self.alternatives(candidate):
                 recipe = self.chosen(candidate, beside)
-                recipe.model_copy(update={"calibs": {**self.calibs, self.kind: candidate, **beside}}).check_calibs()
+                by_room = verdict_of(self.kind).before is not None and not is_known(self.kind)
+                tested = {} if by_room else {self.kind: candidate}
+                recipe.model_copy(update={"calibs": {**self.calibs, **tested, **beside}}).check_calibs()
         return self
 
 

@@ -69,7 +69,8 @@ def open_dataset(
     if None in refs:
         return cubes.open_dataset(refs[None].uri)
     ordered = [refs[d] for d in (wanted or sorted(refs))]  # type: ignore[arg-type]
-    return cubes.open_products([(ref.uri, int(ref.detector)) for ref in ordered])  # type: ignore[arg-type]
+    product = cubes.open_products([(ref.uri, int(ref.detector)) for ref in ordered])  # type: ignore[arg-type]
+    return product.assign_attrs(dataset_type=dataset_type)
 
 
 def _valid(

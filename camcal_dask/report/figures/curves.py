@@ -1,88 +1,51 @@
-"""Curves of one detector: photon transfer and linearity of every amp, as small SVG charts."""
+"""Curves of every amp of a detector, as the room of the product offers them (`rooms.Figures`): small SVG charts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from camcal_dask import rooms
 from camcal_dask.instruments import Detector
 from camcal_dask.report.pages.markup import Markup, join, number, tag
+from camcal_dask.rooms import Curve, Figures
 
 FloatArray = NDArray[np.float64]
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 270, 170, 44, 26
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One series of points and, where there is one, a line through them; used points are filled."""
-
-    x: FloatArray
-    y: FloatArray
-    used: NDArray[np.bool_]
-    line: FloatArray | None = None
-
-
 def load(product: xr.Dataset | None) -> xr.Dataset | None:
-    """What the curves need of a product, in memory; None if it has none."""
-    if product is None:
+    """What the charts of a product from ``Repo.open`` need of it, in memory; None if its type has no charts."""
+    figures = _figures(product)
+    if product is None or figures is None:
         return None
-    wanted = next((names for first, names in _NEEDED.items() if first in product), ())
-    names = [n for n in wanted if n in product]
+    names = [name for name in figures.needs if name in product]
     return product[names].load() if names else None
 
 
-_NEEDED = {
-    "raw_mean": ("raw_mean", "raw_var", "final_model_var", "used"),
-    "residual_unmasked": ("ordinate", "residual_unmasked", "model", "used"),
-}
-"""Variables of photon transfer curves and of linearizers, by the first of them."""
-
-
 def charts(product: xr.Dataset | None, detector: Detector) -> list[Markup]:
-    """Charts of one detector, one an amp: the photon transfer curve, or the residual of the linearizer."""
-    if product is None or detector.id not in product["detector"].values:
+    """Charts of one detector, one an amp, of what `load` returned."""
+    figures = _figures(product)
+    if product is None or figures is None or detector.id not in product["detector"].values:
         return []
-    one = product.sel(detector=detector.id)
-    linearizer = "residual_unmasked" in one
-    curve_of, words = (residual_curve, _RESIDUAL) if linearizer else (transfer_curve, _TRANSFER)
-    curves = [(curve_of(one.sel(amp=amp.name)), amp.name) for amp in detector.amps]
-    figures = [tag("figure", chart(curve, name), class_="card") for curve, name in curves if curve is not None]
-    return [join([tag("p", words, class_="small"), tag("div", *figures, class_="cards")])] if figures else []
+    curves = [(curve_of(figures, product, detector.id, amp.name), amp.name) for amp in detector.amps]
+    drawn = [tag("figure", chart(curve, name), class_="card") for curve, name in curves if curve is not None]
+    return [join([tag("p", figures.words, class_="small"), tag("div", *drawn, class_="cards")])] if drawn else []
 
 
-_TRANSFER = "Variance over mean [adu] against mean [adu]: open circles were left out of the fit, the line is the model."
-_RESIDUAL = "Residual [% of the signal] against signal [adu]: open circles were left out of the fit."
+def curve_of(figures: Figures, product: xr.Dataset, detector: int, amp: str) -> Curve | None:
+    """Curve of one amp; None without points."""
+    assert figures.chart is not None
+    return figures.chart(product.sel(detector=detector, amp=amp))
 
 
-def residual_curve(amp: xr.Dataset) -> Curve | None:
-    """Residual of the linearizer in percent against signal, of one amp; None without points."""
-    signal = amp["ordinate"].values.astype(float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        percent = 100 * amp["residual_unmasked"].values.astype(float) / amp["model"].values.astype(float)
-    known = np.isfinite(signal) & np.isfinite(percent)
-    if not known.any():
-        return None
-    return Curve(signal[known], percent[known], amp["used"].values.astype(bool)[known])
-
-
-def transfer_curve(amp: xr.Dataset) -> Curve | None:
-    """Variance over mean against mean of one amp's pairs; None without points."""
-    if "raw_mean" not in amp or "raw_var" not in amp:
-        return None
-    mean, variance = (amp[name].values.astype(float) for name in ("raw_mean", "raw_var"))
-    used = amp["used"].values.astype(bool) if "used" in amp else np.ones(mean.shape, bool)
-    model = amp["final_model_var"].values.astype(float) if "final_model_var" in amp else None
-    known = np.isfinite(mean) & np.isfinite(variance) & (mean > 0)
-    if not known.any():
-        return None
-    order = np.flatnonzero(known)[np.argsort(mean[known])]
-    line = None if model is None else (model / np.where(mean > 0, mean, np.nan))[order]
-    return Curve(mean[order], (variance / np.where(mean > 0, mean, np.nan))[order], used[order], line)
+def _figures(product: xr.Dataset | None) -> Figures | None:
+    figures = None if product is None else rooms.figures(product.attrs.get("dataset_type", ""))
+    return None if figures is None or figures.chart is None else figures
 
 
 def chart(curve: Curve, title: str) -> Markup:

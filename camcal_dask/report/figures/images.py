@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from camcal_dask import rooms
 from camcal_dask.instruments import Detector, Instrument
 from camcal_dask.instruments.focal_plane import assemble
 from camcal_dask.isr.assemble import UNFIT, bin_image
@@ -27,8 +28,8 @@ MOSAIC_PIXELS = 1600
 def product_images(product: xr.Dataset, instrument: Instrument) -> dict[int, Image]:
     """Every detector of a product, assembled and binned, by id; empty if the product has no pixels.
 
-    The mean of the good pixels of each bin, or of defects the share of bad pixels [%].  Detectors are read once, two or
-    more at a time.
+    The mean of the good pixels of each bin, or of flags the share of flagged pixels [%].  Detectors are read once, two
+    or more at a time.
     """
     name = pixel_name(product)
     if not name:
@@ -42,16 +43,31 @@ def product_images(product: xr.Dataset, instrument: Instrument) -> dict[int, Ima
 
 
 def assembled(one: xr.Dataset, detector: Detector) -> tuple[Image, str]:
-    """One detector of a product at full size: good pixels, NaN elsewhere, and the unit; defects as % bad (0 or 100)."""
+    """One detector of a product at full size: good pixels, NaN elsewhere, and the unit; flags as % bad (0 or 100)."""
     image, mask = ccd(one, pixel_name(one), detector)
     if mask is not None:
         image = np.where(mask & bits(UNFIT), np.float32(np.nan), image)
-    return image, "% bad pixels" if "image" not in one else str(one["image"].attrs.get("units", ""))
+    return image, pixel_unit(one)
 
 
 def pixel_name(product: xr.Dataset) -> str:
-    """Variable with the pixels; empty if there is none."""
-    return next((n for n in ("image", "defects") if n in product and {"y", "x"} <= set(product[n].dims)), "")
+    """Variable with the pixels, as the room of the dataset type says, or one that any has; empty if there is none."""
+    known = rooms.products()
+    kind = product.attrs.get("dataset_type")
+    names = [known[kind].pixels] if kind in known else ["image", *(p.pixels for p in known.values())]
+    return next((n for n in names if n in product and {"y", "x"} <= set(product[n].dims)), "")
+
+
+def pixel_unit(product: xr.Dataset) -> str:
+    """Unit of what a picture shows; empty if there are no pixels."""
+    name = pixel_name(product)
+    if not name:
+        return ""
+    return "% bad pixels" if _is_flags(product[name]) else str(product[name].attrs.get("units", ""))
+
+
+def _is_flags(pixels: xr.DataArray) -> bool:
+    return pixels.dtype.kind == "u"
 
 
 def ccd(one: xr.Dataset, name: str, detector: Detector) -> tuple[Image, NDArray[np.int32] | None]:
@@ -68,7 +84,7 @@ def ccd(one: xr.Dataset, name: str, detector: Detector) -> tuple[Image, NDArray[
     if name == "image" and amps.dtype.kind == "i":
         return cells(amps, detector), None
     pixels = assemble(amps, detector)
-    if name == "defects":
+    if _is_flags(one[name]):
         return np.float32(100) * (pixels != 0), None
     return pixels, assemble(one["mask"].transpose("amp", "y", "x").values, detector) if "mask" in one else None
 

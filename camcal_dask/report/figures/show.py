@@ -31,7 +31,7 @@ from camcal_dask.isr.corrected import isr
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.report.content.layout import make_layout
-from camcal_dask.report.figures.images import Image, ccd, mosaic, pixel_name
+from camcal_dask.report.figures.images import Image, ccd, mosaic, pixel_name, pixel_unit
 from camcal_dask.report.figures.png import grey, write_png, zscale
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def picture(
     Parameters
     ----------
     pixels : Dataset
-        From `open_pixels`, or any product: ``image`` or ``defects`` (detector, amp, y, x), perhaps ``mask``.
+        From `open_pixels`, or any product with pixels (detector, amp, y, x), perhaps with ``mask``.
     place : int or str
         A detector (id or name), a raft (``R22``), or ``""`` for all.
     amp : str, optional
@@ -210,7 +210,7 @@ def picture(
         raise RepoError(f"no pixels among {', '.join(map(str, pixels.data_vars))}")
     rafts = {d.raft for d in camera.detectors.values()}
     held = [camera.detectors[int(d)] for d in pixels["detector"].values]
-    unit = "% bad pixels" if name == "defects" else str(pixels[name].attrs.get("units", ""))
+    unit = pixel_unit(pixels)
     if str(place) not in rafts | {""}:
         detector = camera.detector(place)
         if detector not in held:

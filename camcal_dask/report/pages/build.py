@@ -128,7 +128,7 @@ def _draw(
     if subject.product is not None:
         product = subject.product.sel(detector=np.isin(subject.product["detector"].values, subject.detectors))
         pictures = images.product_images(product, subject.instrument)
-        unit = "% bad pixels" if "image" not in product else product["image"].attrs.get("units", "")
+        unit = images.pixel_unit(product)
         kind = str(product.attrs.get("description", "calibration"))
         _write(folder, "product", f"{kind} [{unit}]", pictures, (detectors, layout), mosaics, single)
     for key, caption, binned in _residuals(subject.verdict, found):

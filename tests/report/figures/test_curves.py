@@ -3,8 +3,10 @@ import re
 import numpy as np
 import xarray as xr
 
+from camcal_dask.calibs.linearizer.charts import residual_curve
+from camcal_dask.calibs.ptc.charts import transfer_curve
 from camcal_dask.instruments import get_instrument
-from camcal_dask.report.figures.curves import chart, charts, load, residual_curve, transfer_curve
+from camcal_dask.report.figures.curves import chart, charts, load
 
 CAMERA = get_instrument("TinyCam")
 AMPS = list(CAMERA.amp_names)
@@ -18,7 +20,9 @@ def ptc(n=6):
     used = np.ones(mean.shape, bool)
     used[..., 0] = False
     variables = {"raw_mean": mean, "raw_var": mean / 2, "final_model_var": mean / 2, "used": used}
-    return xr.Dataset({k: (dims, v) for k, v in variables.items()}, {"detector": [1], "amp": AMPS})
+    return xr.Dataset(
+        {k: (dims, v) for k, v in variables.items()}, {"detector": [1], "amp": AMPS}, {"dataset_type": "ptc"}
+    )
 
 
 def test_transfer_curve_is_variance_over_mean_in_order():

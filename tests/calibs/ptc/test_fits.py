@@ -8,9 +8,9 @@ import xarray as xr
 from astropy.io import fits
 from scipy.stats import norm
 
+from camcal_dask.calibs.ptc.fits import COLUMNS, read_ptc, write_ptc
 from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.errors import DataError
-from camcal_dask.exchange.ptc import COLUMNS, read_ptc, write_ptc
 from camcal_dask.instruments import get_instrument
 from tests.calibs.ptc.ptc_curves import PAIR, means, partial, truth
 

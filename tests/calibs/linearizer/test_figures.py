@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from camcal_dask.calibs.linearizer.config import LinearityConfig
+from camcal_dask.calibs.linearizer.figures import FIGURES, plot_correction, plot_curve, plot_residuals, save_linearity
 from camcal_dask.calibs.linearizer.fit import fit
-from camcal_dask.report.linearity import FIGURES, plot_correction, plot_curve, plot_residuals, save_linearity
 from tests.calibs.linearizer.linearity_tables import Camera, ramp
 
 

@@ -8,9 +8,9 @@ from astropy.io import fits
 
 from camcal_dask.calibs.linearizer.config import LinearityConfig, PolynomialConfig
 from camcal_dask.calibs.linearizer.fit import fit
+from camcal_dask.calibs.linearizer.fits import COLUMNS, read_linearizer, write_linearizer
 from camcal_dask.calibs.linearizer.table import linearizer_table
 from camcal_dask.errors import DataError
-from camcal_dask.exchange.linearizer import COLUMNS, read_linearizer, write_linearizer
 from camcal_dask.instruments import get_instrument
 from camcal_dask.instruments.focal_plane import amp_boxes
 from camcal_dask.kernels.linearity.correct import linearize, make_linearity

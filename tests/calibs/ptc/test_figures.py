@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from camcal_dask.report import ptc as figures
+from camcal_dask.calibs.ptc import figures
 from tests.ptc_data import A, solved
 
 

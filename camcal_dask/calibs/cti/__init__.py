@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from camcal_dask.rooms import CalibrationType
+from camcal_dask.calibs.cti.fits import read
+from camcal_dask.rooms import CalibrationType, FitsLayout
 from camcal_dask.schema import AMP_DIMS, Product, Variable, variables
 
 CTI = variables(
@@ -15,4 +16,8 @@ CTI = variables(
     Variable("trap_coefficients", (*AMP_DIMS, "coefficient"), "f8", "1", "of its filling", nan="padding"),
     Variable("input_gain", AMP_DIMS, "f8", "electron/adu", "gains that it was measured with", nan="unknown"),
 )
-CALIBRATION = CalibrationType("cti", products=(Product("cti", "electron", "serial deferred charge", CTI),))
+CALIBRATION = CalibrationType(
+    "cti",
+    products=(Product("cti", "electron", "serial deferred charge", CTI),),
+    layouts={"cti": FitsLayout(obstype="CTI", read=read)},
+)

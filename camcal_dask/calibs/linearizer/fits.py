@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError, nearest
 from camcal_dask.exchange.header import calibration_header, metadata_of, native, opened, select_detector
+from camcal_dask.exchange.tables import write_tables
 from camcal_dask.instruments.focal_plane import amp_boxes
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.kernels.linearity.correct import TYPES
@@ -99,10 +99,8 @@ def write_linearizer(
     header = calibration_header("LINEARIZER", SCHEMA, VERSION, CALIBCLS, detector, cards)
     columns = {"AMPLIFIER_NAME": data["amp"].values.astype("S")}
     columns |= {c.name: _values(data, c, detector) for c in COLUMNS}
-    hdus = [fits.PrimaryHDU(), fits.BinTableHDU(_table(columns), header)]
-    if has_table:
-        hdus.append(fits.BinTableHDU(_table({"LOOKUP_VALUES": data["table"].values})))
-    fits.HDUList(hdus).writeto(path, overwrite=True)
+    lookup = [{"LOOKUP_VALUES": data["table"].values}] if has_table else []
+    write_tables(path, header, columns, *lookup)
 
 
 def read_linearizer(path: str | Path) -> xr.Dataset:
@@ -150,14 +148,6 @@ def _values(data: xr.Dataset, column: Column, detector: Detector) -> NDArray[Any
     if "amp" not in data[column.variable].dims:
         values = np.broadcast_to(values, (len(names), *values.shape))
     return values
-
-
-def _table(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    n_row = len(next(iter(columns.values())))
-    table = np.empty(n_row, [(name, v.dtype, v.shape[1:]) for name, v in columns.items()])
-    for name, values in columns.items():
-        table[name] = values
-    return table
 
 
 def _assembled(

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
 from camcal_dask.exchange.header import calibration_header, metadata_of, native, opened, select_detector
+from camcal_dask.exchange.tables import write_tables
 from camcal_dask.instruments.geometry import Detector
 
 SCHEMA = "Gen3 Photon Transfer Curve"
@@ -132,10 +132,7 @@ def write_ptc(path: str | Path, ptc: xr.Dataset, detector: Detector, metadata: M
             values = data[name].values
             text = values.dtype.kind not in "iufb"
             columns[_AUX_COLUMN + str(name).removeprefix(_AUX)] = _rows(data, values.astype("S") if text else values)
-    table = np.empty(data.sizes["amp"], [(name, v.dtype, v.shape[1:]) for name, v in columns.items()])
-    for name, values in columns.items():
-        table[name] = values
-    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(table, header)]).writeto(path, overwrite=True)
+    write_tables(path, header, columns)
 
 
 def read_ptc(path: str | Path) -> xr.Dataset:
