@@ -108,7 +108,7 @@ def n_products(shape: tuple[int, int], lags: int) -> int:
 def fft_covariance(
     image: NDArray[np.float32], good: NDArray[np.bool_], lags: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Covariances and pair counts as the LSST stack has them (reference 4): Fourier transforms of w D and w."""
+    """Covariances and pair counts as in the LSST stack (reference/ptc_linearity.md 4): transforms of w D and w."""
     size = tuple(1 << int(np.ceil(np.log2(n + lags))) for n in image.shape)
     weight = good.astype(np.float64)
     values, weights = np.fft.rfft2(image * weight, size), np.fft.rfft2(weight, size)

@@ -110,7 +110,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"-c {override!r}: {parent!r} is a value, not a step with keys")
+            raise ConfigError(f"-c {override!r}: {parent!r} is a single value and has no keys")
     values[leaf] = yaml.safe_load(text)
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 
 class CamcalError(Exception):
-    """A fault the user can understand and mend; base of all others."""
+    """An error that the user can understand and correct; base of all others."""
 
 
 class ConfigError(CamcalError):
@@ -82,13 +82,13 @@ def explain(error: BaseException) -> str:
     if library == "lsst":
         return f"butler: {text}"
     if isinstance(error, OverflowError):
-        return f"a number that was given is too large ({text}); check exposure, day and time"
+        return f"one of the given numbers is too large ({text}); check exposure, day and time"
     if isinstance(error, MemoryError):
         return f"out of memory: {text}; use fewer workers (-j) or smaller blocks"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return (
-        f"unexpected {type(error).__name__}{place}: {text}; this is a fault of the program: please report it with the "
+        f"unexpected {type(error).__name__}{place}: {text}; this is a bug in camcal_dask: please report it with the "
         "traceback that CAMCAL_TRACEBACK=1 shows"
     )
 

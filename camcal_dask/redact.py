@@ -1,4 +1,4 @@
-"""Take secrets out of what is recorded or printed: passwords in addresses, tokens in options."""
+"""Remove secrets from what is recorded or printed: passwords in addresses, tokens in options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether what is about to be read is a file: a pipe would be waited for, a device read until the memory is full."""
+"""Whether what is about to be read is a file: a pipe would block, a device would fill the memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse pipes, sockets and devices; of folders, and of what is not there, reading says it itself.
+    """Refuse pipes, sockets and devices; reading itself reports folders and missing files.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""One module a calibration type: what it needs, its graph, its product."""
+"""One module per calibration type: what it needs, its graph, its product."""

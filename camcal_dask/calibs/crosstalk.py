@@ -1,6 +1,6 @@
 """Crosstalk between the amps: a table that the ISR applies and nothing here makes yet.
 
-Layout of its files: reference/raw_format.md 5.3 and crosstalk_details.md 4.
+Layout of its files: reference/raw_format.md 5.3 and reference/crosstalk_details.md 4.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CROSSTALK = variables(
 def read(tables: Sequence[Rows], cards: Mapping[str, Any], amps: Sequence[str]) -> tuple[str, Arrays]:
     """Read the matrices and gains of a detector (`FitsLayout.read`)."""
     if not cards.get("HAS_CROSSTALK", False):
-        raise DataError("HAS_CROSSTALK is not set; it holds nothing")
+        raise DataError("HAS_CROSSTALK is not set, so the file holds no crosstalk")
     table, n = tables[0], int(cards["NAMP"])
     if n != len(amps):
         raise DataError(f"crosstalk of {n} amps, the detector has {len(amps)}")

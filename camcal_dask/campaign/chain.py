@@ -1,4 +1,4 @@
-"""A list of calibrations in the order of what they need, each visible to the next (reference/construction.md 15)."""
+"""A list of calibrations in the order of their needs, each visible to the next (reference/construction.md 15)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def in_order(steps: Sequence[Step]) -> list[Step]:
     try:
         return [named[name] for name in TopologicalSorter(graph).static_order()]
     except CycleError as error:
-        raise PlanError(f"chain: {' needs '.join(reversed(error.args[1]))}: none can be first") from None
+        raise PlanError(f"chain: {' needs '.join(reversed(error.args[1]))}: none of them can be first") from None
 
 
 def _first_makers(steps: Sequence[Step]) -> dict[str, Step]:
@@ -133,7 +133,7 @@ class Chain:
         self.overrides: dict[str, list[str]] = {}
 
     def run(self, names: Iterable[str] = (), instrument: str | None = None) -> list[Outcome]:
-        """Make all, in the order of their needs.
+        """Make all of them, in the order of their needs.
 
         Parameters
         ----------
@@ -169,7 +169,7 @@ class Chain:
                 done = ", ".join(self.made) or "nothing"
                 raise RunError(f"chain stopped at {step.name}: {error}\n  done: {done}\n  not tried: {rest}") from error
         if self.incomplete:
-            raise RunError("the chain ended, but not for every detector:\n  " + "\n  ".join(self.incomplete))
+            raise RunError("the chain finished, but not for every detector:\n  " + "\n  ".join(self.incomplete))
         return outcomes
 
     def _check_names(self, steps: Sequence[Step]) -> None:
@@ -190,14 +190,16 @@ class Chain:
         if recipe.instrument != instrument:
             raise PlanError(f"chain: {name} is for {recipe.instrument}, the repository's camera is {instrument}")
         if task_of(recipe.task).chained == "never":
-            raise PlanError(f"chain: {name} is a verification; these run by themselves after the product they verify")
+            raise PlanError(
+                f"chain: {name} is a verification; verifications run automatically after the product that they verify"
+            )
         return Step(stem, recipe)
 
     def _check_needs(self, steps: Sequence[Step]) -> None:
         names, made = {step.name for step in steps}, {step.recipe.product for step in steps}
         if unknown := sorted(set(self.settings.unverified) - names):
             raise PlanError(
-                f"chain: {unknown[0]} is to be left unverified, but is not made{nearest(unknown[0], names)}"
+                f"chain: {unknown[0]} is not to be verified, but is not made either{nearest(unknown[0], names)}"
             )
         for step in steps:
             for need in step.recipe.needs:

@@ -1,4 +1,4 @@
-"""Calibrations of a repository as files of the LSST stack, one a detector."""
+"""Calibrations of a repository as files of the LSST stack, one per detector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrations of others, as files of the LSST stack, into a repository: tables that the ISR applies."""
+"""Import of calibrations from files of the LSST stack: tables that the ISR applies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def import_tables(
     repo: Repo, paths: Sequence[str | Path], run: str, *, instrument: str | None = None
 ) -> tuple[str, list[str]]:
-    """Read files, one a detector, and register them as one product in a RUN; may be repeated.
+    """Read files, one per detector, and register them as one product in a RUN; may be repeated.
 
     Parameters
     ----------

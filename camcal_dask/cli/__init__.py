@@ -1,4 +1,4 @@
-"""The ``camcal`` command: parse, call one function, print.  One module a group of commands, in the order of use."""
+"""The ``camcal`` command: parse, call one function, print.  One module per group of commands, in the order of use."""
 
 from __future__ import annotations
 

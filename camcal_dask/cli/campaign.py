@@ -28,7 +28,7 @@ from camcal_dask.repo.cubes import usable
 @click.option("--watch", is_flag=True, help="repeat until the run has ended")
 @instrument_option
 def status(repo: str, run: str | None, watch: bool, instrument: str | None) -> None:
-    """Say how far RUN is (default: all runs of REPO): while it goes, and afterwards."""
+    """Show how far RUN is (default: all runs of REPO), while it runs and afterwards."""
     from camcal_dask.campaign.past.history import damage, recorded_runs, snapshots
     from camcal_dask.repo.butler.repository import open_repo
 
@@ -148,7 +148,7 @@ def logs(repo: str, run: str, detector: str | None, failed: bool, text: str, ins
 @click.argument("repo", type=PLACE)
 @click.argument("run")
 @click.option("-o", "--output", "--output-run", required=True, help="RUN collection to write")
-@click.option("--product", help="needed if RUN holds several")
+@click.option("--product", help="product, if RUN holds several")
 @instrument_option
 @with_options(cluster_options)
 def rerun(

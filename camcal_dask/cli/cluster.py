@@ -14,7 +14,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 @click.group()
 def cluster() -> None:
-    """Cluster profiles: what there is, what they start, whether they work."""
+    """Cluster profiles: list them, show what they start, check whether they work."""
 
 
 @cluster.command("list")
@@ -40,9 +40,11 @@ def render(profile: str) -> None:
 @click.argument("profile", type=PLACE)
 @click.argument("repo", type=PLACE, required=False)
 @click.option("-j", "--processes", type=click.IntRange(min=1), help="number of workers")
-@click.option("--instrument", help="camera whose detectors must fit into the workers' memory (default: full-size ones)")
+@click.option(
+    "--instrument", help="camera whose detectors must fit into the workers' memory (default: full-size detectors)"
+)
 def check(profile: str, repo: str | None, processes: int | None, instrument: str | None) -> None:
-    """Start PROFILE, run a small job on every worker, measure its way to REPO, say what would go wrong."""
+    """Start PROFILE, run a small job on every worker, time its access to REPO, and say what would go wrong."""
     from camcal_dask.campaign.cluster import check as checks
     from camcal_dask.campaign.cluster.workers import connect, load_profile
     from camcal_dask.instruments import get_instrument

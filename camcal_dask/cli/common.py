@@ -1,4 +1,4 @@
-"""What the commands share: the group that prints mistakes as messages, options, progress bars, tables."""
+"""What the commands share: a group that prints errors as messages, options, progress bars, tables."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def terminable() -> Iterator[None]:
 
 
 class FilePath(click.Path):
-    """Path of a file or folder, as a person writes it (`expanded`); where names and URIs are taken too, these."""
+    """Path of a file or folder as a person writes it (`expanded`), or a name or URI where these are accepted."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Expand ``~``, then check as click does."""

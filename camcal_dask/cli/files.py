@@ -15,10 +15,17 @@ from camcal_dask.cli.common import PLACE, FilePath, bar, cluster_options, consol
 @click.option("--instrument", default="LSSTCam")
 @click.option("--detectors", help="ids or names, comma-separated (default: all science detectors)")
 @click.option("--bias", type=int, default=0, help="number of biases")
-@click.option("--dark", multiple=True, metavar="N:SECONDS", help="darks of one exposure time; may be repeated")
-@click.option("--flat", multiple=True, metavar="N:SECONDS[:FILTER]", help="equal flats; may be repeated")
+@click.option(
+    "--dark", multiple=True, metavar="N:SECONDS", help="number of darks and their exposure time; may be repeated"
+)
+@click.option(
+    "--flat",
+    multiple=True,
+    metavar="N:SECONDS[:FILTER]",
+    help="number of equal flats and their exposure time; may be repeated",
+)
 @click.option("--ptc", metavar="SECONDS,...", default="", help="two flats of each exposure time")
-@click.option("--contaminated-first/--clean-first", default=True, help="is the first bias the one after idle?")
+@click.option("--contaminated-first/--clean-first", default=True, help="whether the first bias is the one after idling")
 @click.option("--day-obs", type=int, default=20260812)
 @click.option("--first-seq-num", type=int, default=1)
 @click.option("-c", "--config", "overrides", multiple=True, metavar="EFFECT.KEY=VALUE", help="strength or switch")
@@ -68,13 +75,13 @@ def simulate(
 @click.command()
 @click.argument("repo", type=PLACE)
 @click.argument("paths", nargs=-1, type=PLACE)
-@click.option("--from-butler", "other", type=PLACE, help="another Butler repository, whose raws are ingested")
+@click.option("--from-butler", "other", type=PLACE, help="another Butler repository whose raws are to be ingested")
 @click.option("-d", "--where", default="", help="Butler expression that selects raws of the other repository")
 @click.option("-i", "--collections", default="", help="its collections, comma-separated (default: INSTRUMENT/raw/all)")
 @click.option("--instrument", help="camera, if the other repository has several")
 @click.option("--replace", is_flag=True, help="overwrite exposures that were ingested with other content")
 @click.option(
-    "--accept-checksum", is_flag=True, help="take files whose pixels do not match their checksums, with a remark"
+    "--accept-checksum", is_flag=True, help="accept files whose pixels do not match their checksums, with a remark"
 )
 @with_options(cluster_options)
 def ingest(

@@ -1,4 +1,4 @@
-"""How a run is shown while it goes: a live table in a terminal, plain lines in a log."""
+"""How a run is shown while it is going on: a live table in a terminal, plain lines in a log."""
 
 from __future__ import annotations
 

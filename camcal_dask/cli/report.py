@@ -15,7 +15,7 @@ from camcal_dask.cli.common import PLACE, FilePath, check_instrument, console, i
 @click.option(
     "-o", "--output", type=FilePath(file_okay=False, path_type=Path), help="folder [default: camcal-report/RUN]"
 )
-@click.option("--dataset-type", help="if RUN holds several")
+@click.option("--dataset-type", help="product, if RUN holds several")
 @instrument_option
 def report(repo: str, run: str, output: Path | None, dataset_type: str | None, instrument: str | None) -> None:
     """Write a static HTML report of RUN, a calibration or a verification."""
@@ -33,7 +33,7 @@ def report(repo: str, run: str, output: Path | None, dataset_type: str | None, i
 @click.argument("run")
 @click.option("-o", "--output", type=FilePath(file_okay=False, path_type=Path), required=True, help="folder")
 @click.option("--detector", "detectors", help="ids or names, comma-separated [default: all]")
-@click.option("--dataset-type", help="if RUN holds several")
+@click.option("--dataset-type", help="product, if RUN holds several")
 @instrument_option
 def figures(
     repo: str, run: str, output: Path, detectors: str | None, dataset_type: str | None, instrument: str | None
@@ -53,13 +53,19 @@ def figures(
 @click.argument("repo", type=PLACE)
 @click.argument("what")
 @click.option("-i", "--input", "inputs", default="", help="collections to search, comma-separated")
-@click.option("--exposure", type=int, help="of a raw or corrected image, or that a calibration must be valid for")
-@click.option("--detector", help="id or name; without it and --raft, the focal plane")
+@click.option(
+    "--exposure", type=int, help="exposure of a raw or corrected image, or for which a calibration must be valid"
+)
+@click.option("--detector", help="id or name; without this and --raft, the whole focal plane")
 @click.option("--raft", help="such as R22")
-@click.option("--amp", help="of the detector, such as C10")
-@click.option("--bin", "binning", type=click.IntRange(min=1), help="pixels a side of a bin [default: 1, or what fits]")
-@click.option("-p", "--pipeline", type=PLACE, help="whose ISR corrects the raw (default: overscan only)")
-@click.option("--mask", default="BAD,SAT,CR,SUSPECT,NO_DATA", help="planes drawn over the image, comma-separated")
+@click.option("--amp", help="amp of the detector, such as C10")
+@click.option(
+    "--bin", "binning", type=click.IntRange(min=1), help="pixels per side of a bin [default: 1, or what fits]"
+)
+@click.option("-p", "--pipeline", type=PLACE, help="pipeline whose ISR corrects the raw (default: overscan only)")
+@click.option(
+    "--mask", default="BAD,SAT,CR,SUSPECT,NO_DATA", help="mask planes to draw over the image, comma-separated"
+)
 @click.option("-o", "--output", type=FilePath(dir_okay=False, path_type=Path), required=True, help=".png or .fits")
 @instrument_option
 def show(
@@ -76,7 +82,7 @@ def show(
     output: Path,
     instrument: str | None,
 ) -> None:
-    """Make a picture of WHAT: raw, corrected (after the ISR), or a dataset type such as bias."""
+    """Draw a picture of WHAT: raw, corrected (after the ISR), or a dataset type such as bias."""
     from camcal_dask.repo.butler.repository import open_repo
     from camcal_dask.report.figures.show import open_pixels, picture
 
@@ -99,13 +105,13 @@ def show(
 
 @click.command()
 @click.argument("repo", type=PLACE)
-@click.option("--port", type=click.IntRange(min=0), default=5006, help="0 takes a free one")
+@click.option("--port", type=click.IntRange(min=0), default=5006, help="0 for any free port")
 @click.option(
-    "--address", default="127.0.0.1", help="interface to listen on; the default is reached from this machine only"
+    "--address", default="127.0.0.1", help="address to listen on; the default can be reached from this machine only"
 )
 @instrument_option
 def dashboard(repo: str, port: int, address: str, instrument: str | None) -> None:
-    """Look at the runs of REPO, of all cameras or of one, in a browser.  Reads only; ends with Ctrl-C."""
+    """Look at the runs of REPO, of all cameras or of one, in a browser.  Read-only; end it with Ctrl-C."""
     from camcal_dask.errors import ConfigError
     from camcal_dask.repo.butler.repository import open_repo
 
@@ -120,9 +126,11 @@ def dashboard(repo: str, port: int, address: str, instrument: str | None) -> Non
 @click.command()
 @click.argument("repo", type=PLACE)
 @click.argument("run")
-@click.option("--by", required=True, help="who accepts it")
-@click.option("--note", default="", help="what was looked at, a ticket ...")
-@click.option("--override", default="", metavar="REASON", help="accept although blocking tests failed, or unverified")
+@click.option("--by", required=True, help="name of the person who accepts it")
+@click.option("--note", default="", help="what was looked at, a ticket, ...")
+@click.option(
+    "--override", default="", metavar="REASON", help="accept although required tests failed or detectors are unverified"
+)
 @instrument_option
 def approve(repo: str, run: str, by: str, note: str, override: str, instrument: str | None) -> None:
     """Record that a person accepts the calibrations of RUN."""

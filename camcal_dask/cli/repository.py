@@ -14,7 +14,7 @@ from camcal_dask.cli.common import PLACE, FilePath, console, instrument_option, 
 @click.option("--instrument", default="LSSTCam", help="camera to register")
 @click.option("--registry", help="postgresql://user@host/database (default: SQLite)")
 def create(repo: str, instrument: str, registry: str | None) -> None:
-    """Make the repository REPO, or add an instrument to it."""
+    """Create the repository REPO, or add an instrument to it."""
     from camcal_dask.repo.butler.repository import create_repo
 
     with create_repo(repo, instrument, registry) as made:
@@ -33,7 +33,12 @@ def create(repo: str, instrument: str, registry: str | None) -> None:
 @click.option("--begin-date", help="first moment of validity, ISO TAI or YYYYMMDD (default: unbounded)")
 @click.option("--end-date", help="end of validity, not included (default: unbounded)")
 @click.option("--by", default="", help="who certifies it, for the record (default: your user name)")
-@click.option("--override", default="", metavar="REASON", help="certify although RUN is not approved, or failed since")
+@click.option(
+    "--override",
+    default="",
+    metavar="REASON",
+    help="certify although RUN was not approved, or has failed a verification since",
+)
 @instrument_option
 def certify(
     repo: str,
@@ -46,7 +51,7 @@ def certify(
     override: str,
     instrument: str | None,
 ) -> None:
-    """Certify DATASET_TYPE of RUN into the CALIBRATION COLLECTION; arguments as butler certify-calibrations.
+    """Certify DATASET_TYPE of RUN into the CALIBRATION collection COLLECTION, as butler certify-calibrations does.
 
     RUN must have been approved (camcal approve); of a CHAINED collection of RUNs the first dataset of each data id is
     taken.  Who, when and on which verification it rests is recorded beside the calibration.
@@ -91,8 +96,8 @@ def which(repo: str, dataset_type: str, exposure: int, detector: str, inputs: st
 @click.argument("dataset_type")
 @click.argument("out", type=FilePath(file_okay=False))
 @click.option("-i", "--input", "inputs", required=True, help="collections to search, comma-separated")
-@click.option("--detectors", default="", help="ids or names, comma-separated (default: all there are)")
-@click.option("--exposure", type=int, help="that it must be valid for; needed with CALIBRATION collections")
+@click.option("--detectors", default="", help="ids or names, comma-separated (default: all)")
+@click.option("--exposure", type=int, help="exposure for which it must be valid; needed with CALIBRATION collections")
 @click.option("--card", "cards", multiple=True, metavar="KEY=VALUE", help="further header card; may be repeated")
 @instrument_option
 def export(
@@ -126,7 +131,7 @@ def export(
 
 @click.command()
 @click.argument("repo", type=PLACE)
-@click.option("--repair", is_flag=True, help="mend what can be mended")
+@click.option("--repair", is_flag=True, help="repair what can be repaired")
 @click.option("--quick", is_flag=True, help="do not read the pixels")
 @instrument_option
 def check(repo: str, repair: bool, quick: bool, instrument: str | None) -> None:

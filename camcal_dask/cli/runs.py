@@ -31,16 +31,22 @@ from camcal_dask.cli.live import watching
 @with_options(cluster_options)
 @click.option("--dry-run", is_flag=True, help="print the plan and stop")
 @click.option("--list-quanta", is_flag=True, help="print what each quantum reads and writes")
-@click.option("--save-plan", type=FilePath(dir_okay=False), metavar="FILE", help="the same into FILE.json or FILE.csv")
-@click.option("--skip-existing-in", metavar="COLLS", default="", help="leave out what one of these collections has")
-@click.option("--strict", is_flag=True, help="exit non-zero if a required test of a verification fails")
+@click.option(
+    "--save-plan", type=FilePath(dir_okay=False), metavar="FILE", help="write the same to FILE.json or FILE.csv"
+)
+@click.option(
+    "--skip-existing-in", metavar="COLLS", default="", help="leave out the detectors that one of these collections has"
+)
+@click.option("--strict", is_flag=True, help="exit with an error if a required test of a verification fails")
 @click.option("--fail-fast", is_flag=True, help="stop at the first quantum that fails")
 @click.option("--max-failures", type=click.IntRange(min=0), help="stop when more quanta than this failed")
-@click.option("--quantum-timeout", type=Duration(), default="2 h", help="patience with one quantum; 0: endless")
-@click.option("--clobber", "--clobber-outputs", is_flag=True, help="make again what is there, also with other settings")
+@click.option(
+    "--quantum-timeout", type=Duration(), default="2 h", help="how long to wait for a quantum; 0 for no limit"
+)
+@click.option("--clobber", "--clobber-outputs", is_flag=True, help="make again what is there, even with other settings")
 @click.option("--extend", "--extend-run", is_flag=True, help="add other detectors to what is there")
-@click.option("--instrument", help="camera that the pipeline must be for")
-@click.option("--resume", is_flag=True, help="insist that an earlier run is there to be continued")
+@click.option("--instrument", help="camera, which the pipeline must be for")
+@click.option("--resume", is_flag=True, help="fail unless there is an earlier run to continue")
 @click.option("--skip-existing", is_flag=True, hidden=True, help="accepted for users of pipetask; always done")
 @click.option("--register-dataset-types", is_flag=True, hidden=True, help="accepted for users of pipetask; always done")
 def run(
@@ -120,9 +126,11 @@ def run(
 @click.option("-d", "--data-query", "where", default="", help="Butler expression that selects exposures and detectors")
 @click.option("-c", "--config", "overrides", multiple=True, metavar="PRODUCT:STEP.KEY=VALUE", help="override a setting")
 @click.option("--instrument", help="camera, if the repository has several")
-@click.option("--at-most", type=click.IntRange(min=2), default=20, help="exposures combined for each product")
+@click.option(
+    "--at-most", type=click.IntRange(min=2), default=20, help="number of exposures to combine for each product"
+)
 @click.option("--strict", is_flag=True, help="stop if a required test of a verification fails")
-@click.option("--no-verify", default="", help="products whose verification is left out, comma-separated")
+@click.option("--no-verify", default="", help="products that are not verified, comma-separated")
 @with_options(cluster_options)
 def chain(
     repo: str,
@@ -164,9 +172,14 @@ def chain(
 
 @click.command()
 @click.argument("folder", type=FilePath(file_okay=False, path_type=Path), default="camcal-demo")
-@click.option("--exposures", type=click.IntRange(min=5), default=10, help="good biases, after the contaminated first")
-@click.option("--fresh", is_flag=True, help="remove an earlier demo in FOLDER first")
-@click.option("--instrument", default="LSSTCam", help="camera; the demo knows this one")
+@click.option(
+    "--exposures",
+    type=click.IntRange(min=5),
+    default=10,
+    help="number of good biases, after the contaminated first one",
+)
+@click.option("--fresh", is_flag=True, help="first remove an earlier demo in FOLDER")
+@click.option("--instrument", default="LSSTCam", help="camera; the demo is made for this one")
 @with_options(cluster_options)
 def demo(folder: Path, exposures: int, fresh: bool, instrument: str, processes: int | None, cluster: str) -> None:
     """Simulate, ingest, build, verify and certify bias, dark, flat and defects in FOLDER; compare with the truth."""

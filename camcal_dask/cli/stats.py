@@ -29,14 +29,16 @@ _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operato
 @click.option("-i", "--input", "runs", default="*", help="RUNs or chains, comma-separated, with * and ?")
 @click.option("--instrument", help="camera, if the repository has several")
 @click.option("-q", "--quantity", "quantities", default="noise", help="statistics, comma-separated; ? lists them")
-@click.option("-w", "--where", "conditions", multiple=True, metavar="NAME=VALUE", help="of a coordinate: =, !=, <, >=")
+@click.option(
+    "-w", "--where", "conditions", multiple=True, metavar="NAME=VALUE", help="condition on a coordinate: =, !=, <, >="
+)
 @click.option(
     "--by", default="detector,amp", help="one row for each: exposure, detector, amp, vendor, day_obs, run ..."
 )
 @click.option("--how", default="median", type=click.Choice(["median", "mean", "std", "min", "max"]), help="of the rest")
-@click.option("--failed", "test", metavar="TEST", help="list what failed a test instead ('all' for every one)")
+@click.option("--failed", "test", metavar="TEST", help="list the failures of this test instead ('all' for every test)")
 @click.option("--sort", metavar="COLUMN", help="largest first; -COLUMN for smallest first")
-@click.option("-n", "--rows", type=click.IntRange(min=1), help="print so many")
+@click.option("-n", "--rows", type=click.IntRange(min=1), help="number of rows to print")
 @click.option("--format", "kind", default="table", type=click.Choice(FORMATS))
 @click.option("-o", "--output", type=FilePath(dir_okay=False), help="file to write (needed for parquet)")
 def stats(
@@ -105,7 +107,7 @@ def keep(statistics: xr.Dataset, condition: str) -> xr.Dataset:
     wanted = _values(statistics, name, text)
     kept = ~np.isin(known, wanted) if sign == "!=" else _COMPARE[sign](known, wanted[0])
     if not kept.any():
-        raise ConfigError(f"--where {condition!r}: nothing is left; {name} is from {known.min()} to {known.max()}")
+        raise ConfigError(f"--where {condition!r}: nothing is left; {name} ranges from {known.min()} to {known.max()}")
     return statistics.isel({statistics[name].dims[0]: np.flatnonzero(kept)})
 
 
@@ -140,7 +142,7 @@ def show(answer: pd.DataFrame, kind: str, output: str | None, rows: int | None) 
     """
     if kind == "parquet":
         if output is None:
-            raise ConfigError("parquet is not for the terminal: name a file, -o stats.parquet")
+            raise ConfigError("parquet cannot be printed: name a file, -o stats.parquet")
         try:
             answer.to_parquet(output, index=False)
         except ImportError:

@@ -101,7 +101,7 @@ class Page:
     # ------------------------------------------------------------------ changing
 
     def change(self, **choices: str) -> None:
-        """Make choices and show them; what contradicts them becomes its default."""
+        """Set choices and show them; what contradicts them is reset to its default."""
         if self.busy:
             return
         state = settle(replace(self.state, **choices), self.source)

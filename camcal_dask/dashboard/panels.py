@@ -145,7 +145,7 @@ def make_curve() -> Chart:
 
 @dataclass(frozen=True)
 class Pixels:
-    """An image that is binned anew whenever its ranges change."""
+    """An image that is binned again whenever its ranges change."""
 
     plot: Any
     data: ColumnDataSource

@@ -19,7 +19,7 @@ from camcal_dask.repo.butler.repository import Repo
 
 
 def make_server(repo: Repo, port: int = 0, address: str = "127.0.0.1", instrument: str | None = None) -> Server:
-    """Make the server of a repository, or of one camera in it, not started yet; port 0 takes a free one.
+    """Make the server of a repository, or of one camera in it, not started yet; port 0 for any free port.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def make_server(repo: Repo, port: int = 0, address: str = "127.0.0.1", instrumen
 
 
 def host_of(address: str) -> str:
-    """Host to type into a browser for an address that is listened on."""
+    """Host to type into a browser for a given listening address."""
     if address in ("0.0.0.0", "::"):
         return socket.gethostname()
     return f"[{address}]" if ":" in address else address

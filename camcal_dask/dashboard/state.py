@@ -62,7 +62,7 @@ def settle(state: State, source: Source) -> State:
     run = _one(state.run, runs)
     names = source.names(run)
     if not names:
-        raise RepoError(f"{run}: has no numbers of amps")
+        raise RepoError(f"{run}: has no statistics of amps")
     quantity = _one(state.quantity, names, next((n for n in _FIRST if n in names), names[0]))
     numbers = source.numbers(run, quantity)
     places = {d.full_name: d for d in source.place(run)}

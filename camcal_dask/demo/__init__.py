@@ -120,7 +120,7 @@ def _plain(console: Console, line: str) -> None:
 
 def _prepare(folder: Path, fresh: bool) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
-        raise ConfigError(f"{folder} is not empty and holds no demo; name another folder: camcal demo FOLDER")
+        raise ConfigError(f"{folder} is not empty, and not a demo; name another folder: camcal demo FOLDER")
     if fresh and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the demo made, against what was simulated."""
+"""What the demo made, compared with what was simulated."""
 
 from __future__ import annotations
 

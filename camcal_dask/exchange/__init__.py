@@ -1,1 +1,1 @@
-"""Calibrations in the FITS layouts that the LSST stack reads and writes (reference/raw_format.md section 5)."""
+"""Calibrations in the FITS layouts that the LSST stack reads and writes (reference/raw_format.md 5)."""

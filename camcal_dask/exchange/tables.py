@@ -46,7 +46,7 @@ def read_table(path: str | Path, camera: Instrument) -> Calibration:
     known = {layout.obstype: (name, layout.read) for name, layout in rooms.layouts().items() if layout.read}
     obstype = str(cards.get("OBSTYPE", ""))
     if obstype not in known:
-        raise DataError(f"{path}: OBSTYPE = {obstype!r} is no table that can be read here{nearest(obstype, known)}")
+        raise DataError(f"{path}: OBSTYPE = {obstype!r} is not a table that can be read here{nearest(obstype, known)}")
     dataset_type, read = known[obstype]
     try:
         detector = _detector(cards, camera)
@@ -68,7 +68,7 @@ def _detector(cards: Mapping[str, Any], camera: Instrument) -> Detector:
         raise DataError(f"{camera.name} has no detector {number}")
     detector = camera.detectors[number]
     if name and name != detector.full_name:
-        raise DataError(f"it calls detector {number} {name}, {camera.name} calls it {detector.full_name}")
+        raise DataError(f"it calls detector {number} {name}, but {camera.name} calls it {detector.full_name}")
     return detector
 
 

@@ -1,4 +1,4 @@
-"""Numbers and names that people pass: a value or several, from Python, numpy, xarray or pandas."""
+"""Numbers and names as people pass them: one or several values from Python, numpy, xarray or pandas."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def elements(values: Any, what: str) -> list[Any]:
         return [values]
     if hasattr(values, "__array__"):
         if np.ma.is_masked(values):  # the numbers below a mask are nobody's
-            raise ConfigError(f"{what}: some are masked; pass .compressed(), which leaves them out")
+            raise ConfigError(f"{what}: some values are masked; pass .compressed(), which drops them")
         array = np.asarray(values)
         if array.ndim > 1:
-            raise ConfigError(f"{what}: expected values in a row, got an array of shape {array.shape}")
+            raise ConfigError(f"{what}: expected a one-dimensional sequence, got an array of shape {array.shape}")
         found = array.reshape(-1).tolist()
     else:
         found = [e.item() if hasattr(e, "__array__") and np.ndim(e) == 0 else e for e in values]
         if any(isinstance(e, Iterable) and not isinstance(e, str | bytes) for e in found):
-            raise ConfigError(f"{what}: expected values in a row, got lists in a list")
+            raise ConfigError(f"{what}: expected a one-dimensional sequence, got nested lists")
     if not found:
-        raise ConfigError(f"{what}: none is named; leave it out for all, or name some")
+        raise ConfigError(f"{what}: none is given; leave it out for all, or name some")
     return found
 
 
@@ -61,7 +61,7 @@ def integers(values: Integers, what: str) -> list[int]:
     Raises
     ------
     ConfigError
-        If one of them is no integer of 64 bits (``94.0`` and ``True`` are none), or there is none.
+        If one of them does not fit into a 64-bit integer (``94.0`` and ``True`` are none), or there is none.
     """
     return [_integer(value, what) for value in elements(values, what)]
 
@@ -86,7 +86,7 @@ def _integer(value: Any, what: str) -> int:
             raise TypeError
         found = operator.index(value)
     except TypeError:
-        raise ConfigError(f"{what}: {value!r} is no integer") from None
+        raise ConfigError(f"{what}: {value!r} is not an integer") from None
     if not _SMALLEST <= found <= _LARGEST:
-        raise ConfigError(f"{what}: {found} is no integer of 64 bits")
+        raise ConfigError(f"{what}: {found} does not fit into a 64-bit integer")
     return found

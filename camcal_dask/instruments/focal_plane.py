@@ -1,4 +1,4 @@
-"""Pixels, amps and CCDs in the focal plane (reference/raw_format.md 2.5, 3.3; construction.md 3.3).
+"""Pixels, amps and CCDs in the focal plane (reference/raw_format.md 2.5, 3.3; reference/construction.md 3.3).
 
 Three frames: *readout* pixels (x, y) of one trimmed amp, as cubes hold them; *CCD* pixels of the
 assembled, trimmed detector; and the focal plane [mm], x along the serial direction of the unrotated
@@ -86,7 +86,7 @@ def amp_layout(amps: Sequence[Amp], n_amp: int) -> NDArray[np.int64]:
 
 
 def assemble(amps: NDArray[Any], detector: Detector) -> NDArray[Any]:
-    """Put trimmed amps in readout orientation together.
+    """Assemble trimmed amps in readout orientation.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Geometry of detectors and amps in readout coordinates (reference/raw_format.md sections 2.3-3.5).
+"""Geometry of detectors and amps in readout coordinates (reference/raw_format.md 2.3-2.5, 3.1-3.5).
 
 Readout coordinates: pixel [0, 0] is read first, x is the serial and y the parallel
 transfer order, as on disk.  Amps are in HDU order: C10..C17, C07..C00.
@@ -92,7 +92,7 @@ class Amp:
     parallel_overscan: Box
 
     def fitted(self, width: int, height: int) -> Amp:
-        """Return the amp as an image of another size on disk has it (raw_format.md 2.3, size adaptation).
+        """Return the amp as an image of another size on disk has it (reference/raw_format.md 2.3).
 
         Data, prescan and the starts of the overscans stay; the serial overscan reaches to the right
         edge and the parallel overscan to the top edge of the image.  ``BIASSEC`` is not trusted.
@@ -168,9 +168,9 @@ class InstrumentSettings(Config):
     exposure_max: int
     detector_max: int
     state_keywords: tuple[str, ...]
-    """Header cards that must agree between exposures combined (raw_format.md 1.12)."""
+    """Header cards that must agree between exposures combined (reference/raw_format.md 1.12)."""
     known_bad_amps: dict[str, str] = {}
-    """Amps that are shown but not judged (``R42_S21_C07``), and why (verification.md 1.14 and 7.16)."""
+    """Amps that are shown but not judged (``R42_S21_C07``), and why (reference/verification.md 1.14 and 7.16)."""
     back_biased: bool = False
     """Whether the headers of sensors that are on tell of a back-side bias (``HVBIAS``, ``BSSVBS``)."""
 
@@ -181,7 +181,7 @@ class Instrument:
 
     ``raw_shape`` is (n_detectors, n_amps, y, x) of a raw cube, ``trimmed_shape`` (y, x) of a
     product amp (the largest data box; smaller ones are padded and flagged NO_DATA).
-    A camera from :func:`get_instrument` exists once a process and travels to workers as its name.
+    A camera from :func:`get_instrument` exists once per process and travels to workers as its name.
     """
 
     name: str
@@ -270,7 +270,7 @@ def folders() -> dict[str, Traversable]:
 
 
 def instrument_names() -> tuple[str, ...]:
-    """Names of the cameras that there are tables for, in the package or in a folder of ``CAMCAL_INSTRUMENTS``."""
+    """Names of the cameras for which there are tables, in the package or in a folder of ``CAMCAL_INSTRUMENTS``."""
     return tuple(sorted(folders()))
 
 
@@ -317,7 +317,7 @@ def load_instrument(folder: Traversable) -> Instrument:
 
 
 def table_faults(instrument: Instrument) -> list[str]:
-    """Say what contradicts itself in a camera's tables; empty if nothing does."""
+    """Return the contradictions in the tables of a camera; empty if there are none."""
     names = [d.full_name for d in instrument.detectors.values()]
     faults = [f"detectors.csv: {name} occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
     faults += [f"filters.csv: {name!r} is longer than 32 characters" for name in instrument.filters if len(name) > 32]

@@ -1,6 +1,6 @@
 """Camera state as headers tell it: exposures that are combined must have been read out in the same way.
 
-reference/raw_format.md 1.12 and construction.md 19.  Upstream only warns; a mixed input is an
+reference/raw_format.md 1.12 and reference/construction.md 19.  Upstream only warns; a mixed input is an
 error here, because a product of two readout states fits neither.
 """
 
@@ -13,7 +13,7 @@ from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import Instrument
 
 MIN_BACK_BIAS_V = 5.0
-"""Back-side voltage `BSSVBS` [V] below which a sensor is off (raw_format.md 1.12)."""
+"""Back-side voltage `BSSVBS` [V] below which a sensor is off (reference/raw_format.md 1.12)."""
 
 
 def common_state(
@@ -52,7 +52,7 @@ def common_state(
 
 
 def check_powered(headers: Mapping[int, Mapping[str, Any] | None], instrument: Instrument, *, what: str) -> None:
-    """Refuse exposures of a sensor without back-side bias (reference/isr.md step 0b); missing cards say nothing.
+    """Refuse exposures of a sensor without back-side bias (reference/isr.md 1 step 0b); missing cards say nothing.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def check_powered(headers: Mapping[int, Mapping[str, Any] | None], instrument: I
 
 
 def switched_off(header: Mapping[str, object], instrument: Instrument) -> list[str]:
-    """Remark on a sensor that was switched off: its file looks valid (raw_format.md hazard 21); else nothing."""
+    """Remark on a sensor that was switched off: its file looks valid (reference/raw_format.md 6.21); else nothing."""
     if not instrument.settings.back_biased:
         return []
     state, volts = header.get("HVBIAS"), header.get("BSSVBS")

@@ -28,13 +28,13 @@ UNFIT = ("BAD", "SAT", "NO_DATA", "UNMASKEDNAN")
 
 
 def assemble(amps: CorrectedExposures | xr.Dataset) -> xr.Dataset:
-    """Put the amps of every detector together.
+    """Assemble the amps of every detector.
 
     Parameters
     ----------
     amps : CorrectedExposures or Dataset
         From ``isr``, or of a product: variables (.., detector, amp, y, x), trimmed, readout coordinates;
-        ``attrs["instrument"]``.  Lazy stays lazy: one task a block and variable.
+        ``attrs["instrument"]``.  What is lazy stays lazy: one task per block and variable.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def mosaic(amps: CorrectedExposures | xr.Dataset, *, binning: int = 32, reject: 
     """Image of the focal plane in bins of pixels, lazily.
 
     Every detector is read, assembled and binned by itself in one or two tasks; only bins are brought together.
-    In memory are one detector a worker, and the mosaic (LSSTCam in bins of 32: 16 MB).
+    In memory there are one detector per worker and the mosaic (LSSTCam in bins of 32: 16 MB).
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def _extent(detectors: Sequence[Detector]) -> tuple[tuple[float, float], tuple[f
 
 
 def _tiles(amps: CorrectedExposures | xr.Dataset, binning: int, reject: int) -> da.Array:
-    """Binned CCDs, one object a block at (exposure, detector) or (detector,)."""
+    """Binned CCDs, one object per block at (exposure, detector) or (detector,)."""
     if isinstance(amps, CorrectedExposures):
         ids, arrays, positions = amps.labels, [amps.by_exposure()], amps.amps
         lead: tuple[Any, ...] = ("exposure", "detector")

@@ -1,4 +1,4 @@
-"""Settings of the instrument signature removal (defaults: reference/isr.md sections 2.1, 2.2 and 4)."""
+"""Settings of the instrument signature removal (defaults: reference/isr.md 2.1, 2.2 and 4)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ParallelOverscanConfig(OverscanConfig):
 
 
 class SaturationConfig(Config):
-    """From which level on pixels are saturated, or suspect (isr.md 2.3)."""
+    """From which level on pixels are saturated, or suspect (reference/isr.md 2.3)."""
 
     saturated: Literal["none", "turnoff", "camera"] = "none"
     """Level of SAT: turnoff of the gains' calibration (ptc or linearizer), the camera model's, or nothing."""
@@ -95,7 +95,7 @@ class SaturationConfig(Config):
 
 
 class CrosstalkConfig(Config):
-    """Crosstalk between the amps of a detector (isr.md 2.5), by ``calibs["crosstalk"]``."""
+    """Crosstalk between the amps of a detector (reference/isr.md 2.5), by ``calibs["crosstalk"]``."""
 
     terms: Literal["none", "linear", "quadratic"] = "none"
     """``quadratic`` takes the linear terms too, and these alone of a calibration that has no others."""
@@ -108,7 +108,7 @@ class CrosstalkConfig(Config):
 
 
 class MorphologyConfig(Config):
-    """Shapes that saturation leaves on E2V and ITL sensors (isr.md 2.9); whole CCDs, in electron."""
+    """Shapes that saturation leaves on E2V and ITL sensors (reference/isr.md 2.9); whole CCDs, in electron."""
 
     e2v_edge_bleed: bool = False
     """SAT on the rows nearest the readout of E2V amps whose bleed reaches it."""

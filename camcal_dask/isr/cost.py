@@ -19,7 +19,7 @@ def exposure_bytes(rows: int, instrument: Instrument) -> int:
 def peak_bytes(
     rows: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0, *, halves: bool = False
 ) -> int:
-    """Most memory that one task of a stack takes, on top of an idle worker [byte].
+    """Peak memory of one task of a stack, beyond that of an idle worker [byte].
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def peak_bytes(
 def slab_rows_for(
     memory_bytes: int, n_exposures: int, instrument: Instrument, calib_planes: int = 0, *, halves: bool = False
 ) -> int:
-    """Largest slab height whose tasks fit into ``memory_bytes`` on top of an idle worker [pixel].
+    """Largest slab height whose tasks fit into ``memory_bytes`` beyond an idle worker [pixel].
 
     Heights are powers of two up to 256, the rows of a chunk of the raw cube: smaller slabs decode
     each chunk 256 / height times.
@@ -63,7 +63,8 @@ def slab_rows_for(
         largest = _largest(height, n_exposures, instrument, calib_planes, halves)
         parts = ", ".join(f"{k} {v / 2**20:.0f}" for k, v in largest.items())
         raise PlanError(
-            f"combining {n_exposures} exposures of {instrument.name} takes {peak / 2**20:.0f} MiB a task even in slabs "
+            f"combining {n_exposures} exposures of {instrument.name} takes {peak / 2**20:.0f} MiB per task even in "
+            f"slabs "
             f"of {height} rows ({parts}), but {memory_bytes / 2**20:.0f} MiB are allowed; "
             "give the workers more memory, start fewer of them (-j), or combine fewer exposures"
         )

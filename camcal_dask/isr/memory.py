@@ -1,4 +1,4 @@
-"""Keep freed memory of moderate blocks in the process instead of giving every one back to the system."""
+"""Keep the freed memory of medium-sized blocks in the process instead of returning each to the system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MIB = 2**20
 
 @functools.cache
 def reuse_freed_memory() -> None:
-    """Let glibc reuse blocks up to 32 MiB, as it does by default after a while; once a process.
+    """Let glibc reuse blocks up to 32 MiB, as it does by default after a while; once per process.
 
     dask's nanny sets ``MALLOC_TRIM_THRESHOLD_=65536``, which also switches off the adaptation of
     the threshold for ``mmap``: every buffer above 128 kB, such as a decoded chunk, is then mapped,

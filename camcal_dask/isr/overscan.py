@@ -33,7 +33,7 @@ class Overscan(NamedTuple):
 
 
 class AmpLevels(NamedTuple):
-    """What is taken off an amp: serial level per row [adu], then times gain, then parallel level per column."""
+    """What is subtracted from an amp: serial level per row [adu], then times gain, then parallel level per column."""
 
     serial: FloatArray
     gain: float = 1.0
@@ -176,7 +176,7 @@ def _fit(
 
 
 def _too_bright(strip: FloatArray, settings: OverscanConfig, data_median: Callable[[], float]) -> bool:
-    """Whether the strip holds light (isr.md 2.2 step 1).
+    """Whether the strip holds light (reference/isr.md 2.2 step 1.
 
     The median of the data is a whole amp's work and matters only if the strip is bright itself.
     """

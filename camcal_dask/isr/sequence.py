@@ -1,4 +1,4 @@
-"""The order of the instrument signature removal: this page (reference/isr.md section 1; the numbers are its steps).
+"""The order of the instrument signature removal: this page (reference/isr.md 1; the numbers are its steps).
 
 `measure_overscan` takes what is needed first from a whole detector, a few numbers a row and column; `correct` then
 makes any rows of it, or all.  Until the trim the rows are taken in stripes that stay in the cache.  The steps marked
@@ -122,7 +122,7 @@ def correct(
 
 
 def measure_overscan(raw: RawRows, config: IsrConfig, tables: Prepared, *, width: int) -> Overscan:
-    """Measure the overscan vectors of a whole detector (pass P0 of isr.md section 5).
+    """Measure the overscan vectors of a whole detector (pass P0 of reference/isr.md 5).
 
     Parameters
     ----------

@@ -78,7 +78,9 @@ def check_raw(raw: xr.DataArray) -> None:
     if raw.dims != DIMS:
         raise PlanError(f"isr: raw has dims {raw.dims}, expected {DIMS}")
     if raw.chunks is not None:
-        raise PlanError("isr: raw is chunked already; pass it as Repo.raws returns it, isr chooses the blocks itself")
+        raise PlanError(
+            "isr: raw is already chunked; pass it as Repo.raws returns it, because isr chooses the blocks itself"
+        )
     if "instrument" not in raw.attrs:
         raise PlanError("isr: raw has no attribute 'instrument'")
     room = get_instrument(raw.attrs["instrument"]).raw_shape[1:]
@@ -142,7 +144,9 @@ def _checked_image(name: str, calibs: Mapping[str, xr.Dataset], config: IsrConfi
         return calibration.rename(defects="mask") if "mask" not in calibration else calibration
     units = calibration["image"].attrs.get("units", calibration.attrs.get("units"))
     if name == "flat" and units != "1":
-        raise ConfigError(f"the flat is in {units}, expected a normalised one in units of 1; rebuild it normalised")
+        raise ConfigError(
+            f"the flat is in {units}, expected a normalised flat in units of 1; make it again, normalised"
+        )
     wanted = f"{config.units}/s" if name == "dark" else config.units
     if name != "flat" and units not in (wanted, config.units):
         raise ConfigError(
@@ -158,7 +162,9 @@ def dark_scales(raw: xr.DataArray, calibs: Mapping[str, xr.Dataset], config: Isr
         return ()
     master = _checked_image("dark", calibs, config).attrs.get("dark_time_s")
     if master is None or not master > 0:
-        raise ConfigError(f"the dark has attrs['dark_time_s'] = {master}, expected a time in seconds > 0; rebuild it")
+        raise ConfigError(
+            f"the dark has attrs['dark_time_s'] = {master}, expected a time in seconds > 0; make it again"
+        )
     if "dark_time" not in raw.coords:
         raise PlanError("isr: raw has no coordinate 'dark_time', which isr.dark needs")
     times = dict(zip(raw["exposure"].values.tolist(), raw["dark_time"].values.tolist(), strict=True))

@@ -1,7 +1,7 @@
 """Calibrations that are small tables (gains, crosstalk, linearity, deferred charge): read, checked, prepared.
 
 `select_tables` runs while the graph is built and refuses what does not fit; `prepare` turns the tables
-of one detector into what the kernels want, once a worker.  Their variables are (detector, amp) unless said otherwise:
+of one detector into what the kernels need, once per worker.  Their variables are (detector, amp) unless said otherwise:
 
 - ``ptc``: gain [electron / adu], noise [electron], turnoff [adu]; overscan_median_level, overscan_median_sigma [adu].
 - ``gain_correction``: adjustment [1].
@@ -84,7 +84,7 @@ class Prepared:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing but overscans and gains acts on the pixels."""
+        """Whether only overscans and gains act on the pixels."""
         steps = (self.couplings, self.linearity, self.deferred_charge)
         levels = np.isfinite(self.saturated).any() or np.isfinite(self.suspect).any()
         return all(step is None for step in steps) and not (levels or self.bad.any())

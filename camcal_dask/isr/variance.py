@@ -19,7 +19,7 @@ from camcal_dask.kernels.readout import calibrate
 def noise_variance(
     detector: Detector, statistics: NDArray[np.float64], config: IsrConfig, tables: Prepared | None = None
 ) -> FloatArray:
-    """Return the read-noise term of the variance of every amp (isr.md 2.12).
+    """Return the read-noise term of the variance of every amp (reference/isr.md 2.12).
 
     In bootstrap (adu) the gain is taken as 1 and the noise is the scatter of the corrected serial
     overscan [adu].  In electron it is that scatter times the gain: the noise of this exposure as
@@ -52,7 +52,7 @@ def variance_plane(
     dark: tuple[Plane, float] | None = None,
     flat: tuple[Plane, float] | None = None,
 ) -> FloatArray:
-    """Return ``V = I + V_bias + s^2 V_dark + RN^2`` (isr.md 2.12 with G = 1, as in electron and in bootstrap).
+    """Return ``V = I + V_bias + s^2 V_dark + RN^2`` (reference/isr.md 2.12; G = 1, as in electron and in bootstrap).
 
     I is the image before the flat; with one, V' = (I'^2 V_F + V / c^2) / F^2 for I' = I / cF (0.3), and
     1e10 where it says NO_DATA.  All of it follows from the final image.

@@ -1,4 +1,4 @@
-"""How kernels are compiled: one decorator, and a cache of machine code that can only help."""
+"""How kernels are compiled: one decorator, and a cache of machine code that never makes a kernel fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SETTING = "NUMBA_CACHE_DIR"
 
 
 class _Cache(FunctionCache):
-    """Numba's cache, except that a file that cannot be read or written costs a compilation, never a result."""
+    """Numba's cache, but with files that cannot be read or written it compiles again instead of failing."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Which camera wrote a header, and how its headers are read (raw_format.md 1.4, 1.6).
+"""Which camera wrote a header, and how its headers are read (reference/raw_format.md 1.4, 1.6).
 
 What differs between cameras is a row of ``CAMERAS``; the rules themselves are in ``fields``,
 ``pointing`` and ``repairs``.

@@ -1,4 +1,4 @@
-"""The cards of one raw header, read as the type that is wanted, or refused by name.
+"""The cards of one raw header, read as the wanted type, or refused by name.
 
 Cards that only describe an exposure never stop it: what cannot be read of them becomes unknown, with a remark.
 """
@@ -14,7 +14,7 @@ from camcal_dask.errors import DataError
 class Cards:
     """A private copy of a header: typed look-up, and repairs that never reach the caller's header.
 
-    A card without value (None) counts as absent everywhere (raw_format.md 1.6).
+    A card without value (None) counts as absent everywhere (reference/raw_format.md 1.6).
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Cards:
             self._values.pop(name, None)
 
     def text(self, *names: str) -> str | None:
-        """First of the cards that holds something but blanks, as stripped text."""
+        """First of the cards that holds more than blanks, as stripped text."""
         for name in names:
             value = self._values.get(name)
             if value is not None and (stripped := str(value).strip()):
@@ -112,7 +112,7 @@ class Cards:
         return value
 
     def forget(self, name: str, expected: str) -> None:
-        """Make a card undefined that only describes, with a remark that says what it held."""
+        """Make a descriptive card undefined, with a remark that says what it held."""
         held = repr(self._values[name])
         self.remarks.append(f"card {name} is {held[:70]}{'...' * (len(held) > 70)}, expected {expected}: unknown")
         self.drop(name)

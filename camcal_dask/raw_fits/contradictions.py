@@ -1,8 +1,8 @@
-"""Whether a raw file agrees with itself on which exposure it is.
+"""Whether everything in a raw file agrees on which exposure it is.
 
 The observation id, the cards it is made of, the date and the name of the file say the same thing in four ways.  Where
 they differ, pixels would be stored under another exposure than they belong to, or found with calibrations of another
-time.  Headers of simulations (phosim, imSim: raw_format.md 1.2) have dates of the sky they show, so there it is a
+time.  Headers of simulations (reference/raw_format.md 1.2) have dates of the sky they show, so there it is a
 remark.
 """
 
@@ -28,7 +28,7 @@ _SLACK_NSEC = 3600 * SECOND_NSEC
 _SAME_BEGIN_S = 1.0
 """Both cards of the begin are written from one clock reading; a float holds an MJD to a microsecond [s]."""
 _LATISS_CLOCK = iso_to_nsec("2020-02-01")
-"""Before, LATISS wrote dates of 1970, repaired from the time of writing (raw_format.md hazard 3)."""
+"""Before, LATISS wrote dates of 1970, repaired from the time of writing (reference/raw_format.md 6.3)."""
 
 
 def check(header: Mapping[str, object], record: ExposureRecord, *, file: str) -> list[str]:
@@ -60,7 +60,7 @@ def check(header: Mapping[str, object], record: ExposureRecord, *, file: str) ->
     ]
     if record.begin_tai_nsec is None:
         raise DataError(
-            f"{file}: has no begin time (MJD-BEG, DATE-BEG, MJD-OBS, DATE-OBS): no calibration is valid for it; "
+            f"{file}: has no begin time (MJD-BEG, DATE-BEG, MJD-OBS, DATE-OBS), so no calibration can be valid for it; "
             "correct the card (header_corrections.csv of the instrument) or leave the file out"
         )
     if found and not _is_simulated(header, record):
@@ -110,9 +110,9 @@ def _doubts(header: Mapping[str, object], record: ExposureRecord) -> list[str]:
     if match and code and not record.obs_id.startswith(f"{code}_"):
         found.append(f"OBSID is {record.obs_id}, CAMCODE {code}")
     if record.observation_type == "unknown":
-        found.append("no IMGTYPE: no calibration will use it")
+        found.append("no IMGTYPE, so no calibration will use it")
     if record.physical_filter == "unknown" and record.observation_type not in ("bias", "dark"):
-        found.append("no FILTER: its filter is unknown")
+        found.append("no FILTER, so its filter is unknown")
     days, date = header.get("MJD-BEG"), header.get("DATE-BEG")
     if isinstance(days, float) and isinstance(date, str) and date.strip():
         try:

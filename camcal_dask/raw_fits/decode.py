@@ -1,4 +1,4 @@
-"""Pixels of one image HDU as int32, by the fastest decoder that is right for it.
+"""Pixels of one image HDU as int32, by the fastest suitable decoder.
 
 The decoder was chosen by measurement: a full-size E2V bias, 16 amps of 2048 x 576 int32 (75.5 MB) as RICE_1 row
 tiles (12.9 MB), file in the page cache, one Xeon 2.5 GHz core, best of five; MB/s of raw int32, opening included:
@@ -6,10 +6,10 @@ tiles (12.9 MB), file in the page cache, one Xeon 2.5 GHz core, best of five; MB
 ===========================================================  ====
 astropy ``CompImageHDU.data`` (public API)                     70
 fitsio                                                        128
-astropy table + its ``Rice1`` codec, a call a row             176
-astropy table + imagecodecs ``rcomp_decode``, a call a row    177
-astropy table + astropy's C function, a call a row            215
-:func:`camcal_dask.kernels.compression.rice.decode_rows`, a call an amp   500
+astropy table + its ``Rice1`` codec, a call per row           176
+astropy table + imagecodecs ``rcomp_decode``, a call per row  177
+astropy table + astropy's C function, a call per row          215
+:func:`camcal_dask.kernels.compression.rice.decode_rows`, a call per amp  500
 ===========================================================  ====
 
 (The kernel alone does 950 MB/s.)  imagecodecs would be 26 MB of dependency for a third of the speed and fitsio is
@@ -132,7 +132,7 @@ def decode_tiles(data: bytes, hdu: Any, out: Int32Array) -> bool:
 
 
 def check_descriptors(data: bytes, hdu: Any) -> None:
-    """Check where a compressed image says that its tiles lie, whatever they are coded in.
+    """Check where a compressed image says that its tiles are, however they are coded.
 
     Without this a damaged descriptor can hand the bytes of one tile to another, and they decode.
 

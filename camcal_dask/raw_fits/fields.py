@@ -1,4 +1,4 @@
-"""Fields of the Butler's exposure record, each from its cards (raw_format.md 1.4 to 1.11).
+"""Fields of the Butler's exposure record, each from its cards (reference/raw_format.md 1.4-1.11).
 
 Every function takes repaired cards and returns a plain value; a wrong card is a ``DataError``
 that names it.
@@ -177,7 +177,7 @@ def _duration(cards: Cards, card: str) -> float | None:
 def end_nsec(cards: Cards, begin: int | None, open_s: float) -> int | None:
     """End of the exposure [TAI ns since 1970], at least 1 ns after the begin; None without a begin.
 
-    ``DATE-END`` is read in the scale of ``TIMESYS``, UTC if that is missing (raw_format.md 1.5).
+    ``DATE-END`` is read in the scale of ``TIMESYS``, UTC if that is missing (reference/raw_format.md 1.5).
     """
     if begin is None:
         return None
@@ -194,7 +194,7 @@ def end_nsec(cards: Cards, begin: int | None, open_s: float) -> int | None:
 
 
 def observation_type(cards: Cards, camera: Camera, begin: int | None) -> str:
-    """``IMGTYPE`` in lower case; ``object`` and ``skyexp`` become ``science`` (raw_format.md 1.9)."""
+    """``IMGTYPE`` in lower case; ``object`` and ``skyexp`` become ``science`` (reference/raw_format.md 1.9)."""
     names = ("OBSTYPE", "IMGTYPE") if camera.latiss else ("IMGTYPE",)
     kind = (cards.text(*names) or "").lower()
     if not kind:
@@ -227,7 +227,7 @@ def science_program(cards: Cards, camera: Camera) -> str:
 
 
 def physical_filter(cards: Cards, camera: Camera, kind: str) -> str:
-    """Glass in the beam, joined by ``~`` (raw_format.md 1.10); a name too long for the Butler is refused for light."""
+    """Glass in the beam, joined by ``~`` (reference/raw_format.md 1.10); refused for light where it is too long."""
     joined = _latiss_filter(cards) if camera.latiss else _filter(cards)
     if len(joined) <= 32:
         return joined
@@ -296,7 +296,7 @@ def pointing_of(cards: Cards, camera: Camera, kind: str, begin: int | None) -> P
 def detector(cards: Cards, camera: Camera) -> tuple[int, str]:
     """Detector id of the slot, and serial of the sensor in it.
 
-    The slot is the identity; the serial may differ from the tables in laboratory data (raw_format.md 1.11).
+    The slot is the identity; the serial may differ from the tables in laboratory data (reference/raw_format.md 1.11).
     """
     if camera.latiss:
         return 0, cards.text("LSST_NUM", "DETSER") or "unknown"

@@ -1,4 +1,4 @@
-"""Raw FITS files: container, header, pixels (reference/raw_format.md sections 1.6 and 2).
+"""Raw FITS files: container, header, pixels (reference/raw_format.md 1.6 and 2).
 
 A file is read from storage once, as bytes: its hash, header and pixels all come from them.
 What is wrong with a file is said by name, as a :class:`~camcal_dask.errors.DataError`.
@@ -149,7 +149,7 @@ def content_hash(path: str | os.PathLike[str]) -> str:
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, object]:
-    """Read the header of a raw file: primary merged with ``REB_COND`` (raw_format.md 1.6).
+    """Read the header of a raw file: primary merged with ``REB_COND`` (reference/raw_format.md 1.6).
 
     Parameters
     ----------
@@ -268,16 +268,16 @@ def _check_names(container: Container, detector: Detector) -> list[str]:
         if missing:
             raise DataError(
                 f"{where}: {', '.join(missing)} missing: {len(expected) - len(missing)} of {len(expected)} amps "
-                "are there; the file is truncated or was not completely read out"
+                "are there; the file is truncated, or the detector was not read out completely"
             )
         at = wrong[0]
         raise DataError(f"{where}: HDU {at + 1} is {names[at]!r}, expected {expected[at]!r}: amps are out of order")
     behind = enumerate(container.hdus[len(expected) + 1 :], len(expected) + 1)
     if again := next((f"HDU {i} is {hdu.name!r} again" for i, hdu in behind if hdu.name.upper() in upper), None):
-        raise DataError(f"{where}: {again}: which of them is the amp is not known")
+        raise DataError(f"{where}: {again}: it is not known which of them is the amp")
     remarks = [f"HDU {i + 1} is named {names[i]!r}, expected {expected[i]!r}" for i in wrong]
     if not all(names):
-        remarks.append(f"{names.count('')} amp HDUs have no name; taken by position")
+        remarks.append(f"{names.count('')} amp HDUs have no name; identified by their position")
     return remarks
 
 
@@ -317,7 +317,9 @@ def _check_others(container: Container, detector: Detector) -> list[str]:
         remarks.append(f"no CHECKSUM in HDU {', '.join(lacking)}, although the others have one: damaged header?")
     end = container.hdus[-1].fileinfo()["datLoc"] + container.hdus[-1].fileinfo()["datSpan"]
     if end < len(container.data):
-        remarks.append(f"{len(container.data) - end} bytes behind HDU {index} are no FITS, or its header is damaged")
+        remarks.append(
+            f"{len(container.data) - end} bytes behind HDU {index} are not FITS, or the header of that HDU is damaged"
+        )
     return remarks
 
 
@@ -380,7 +382,7 @@ def _refuse(container: Container, where: str, fault: str | None) -> None:
 def _amp_shape(container: Container, detector: Detector, room: tuple[int, ...]) -> tuple[int, int]:
     """(ny, nx) that all amps share; data and prescan boxes stay as in the tables, overscans reach to the edges.
 
-    An image that does not hold the data box, or is larger than the cube, cannot be placed (raw_format.md 2.3).
+    An image that lacks the data box, or is larger than the cube, cannot be placed (reference/raw_format.md 2.3).
     """
     hdus = container.hdus[1 : len(detector.amps) + 1]
     shapes = [decode.image_shape(hdu) for hdu in hdus]

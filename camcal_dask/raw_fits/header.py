@@ -1,4 +1,4 @@
-"""What a raw header says, as the Butler wants it (reference/raw_format.md section 1).
+"""What a raw header says, as the Butler wants it (reference/raw_format.md 1).
 
 ``translate`` picks the camera, applies the corrections of the observation and the repairs of the
 camera to a private copy, and reads every field of the Butler's ``exposure`` record.
@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ExposureRecord:
-    """Every field of the Butler's ``exposure`` record as plain Python values (raw_format.md 1.8).
+    """Every field of the Butler's ``exposure`` record as plain Python values (reference/raw_format.md 1.8).
 
     Times are TAI nanoseconds since 1970-01-01T00:00:00 TAI, half-open; ``end_tai_nsec`` is at
     least ``begin_tai_nsec + 1``, as the Butler stores an instant.  Both are None when the header
@@ -87,7 +87,7 @@ def translate(header: Mapping[str, object], *, file: str = "") -> RawIdentity:
     Parameters
     ----------
     header : Mapping[str, object]
-        Keyword to value: the primary header merged with ``REB_COND`` (raw_format.md 1.6).  Cards
+        Keyword to value: the primary header merged with ``REB_COND`` (reference/raw_format.md 1.6).  Cards
         without value are None or left out.  It is not changed.
     file : str
         Name of the file, for messages.

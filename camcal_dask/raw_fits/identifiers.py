@@ -1,4 +1,4 @@
-"""Numbers that name exposures, groups and detectors of exposures (raw_format.md 1.2, 1.3, 1.8)."""
+"""Numbers that name exposures, groups and detectors of exposures (reference/raw_format.md 1.2, 1.3, 1.8)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GROUP_DATE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})(?:[#+](\d+)
 
 
 def exposure_id(day_obs: int, seq_num: int, controller: str | None) -> int:
-    """Identify an exposure: ``(day_obs + 10000000 k) * 100000 + seq_num`` (raw_format.md 1.2).
+    """Identify an exposure: ``(day_obs + 10000000 k) * 100000 + seq_num`` (reference/raw_format.md 1.2).
 
     ``k`` is the controller's place in ``OCHPQS``, 0 without a controller and for the controllers
     whose counter was joined to O's (C after 2023-10-04; P, Q, S after 2025-04-17).
@@ -66,7 +66,7 @@ def unpack_exposure_id(exposure: int) -> tuple[int, int, str]:
 
 
 def detector_exposure_id(exposure: int, detector: int) -> int:
-    """Pack an exposure and a detector into at most 41 bits (raw_format.md 1.3).
+    """Pack an exposure and a detector into at most 41 bits (reference/raw_format.md 1.3).
 
     Raises
     ------
@@ -86,7 +86,7 @@ def detector_exposure_id(exposure: int, detector: int) -> int:
 
 
 def group_id(name: str) -> int:
-    """Return the number of an exposure group (raw_format.md 1.8).
+    """Return the number of an exposure group (reference/raw_format.md 1.8).
 
     A whole number is itself; a date with milliseconds (and ``#N`` or ``+N``) becomes seconds since
     2015, milliseconds and N in four digits; anything else a BLAKE2b hash and the name's length.

@@ -1,4 +1,4 @@
-"""Files of photodiode readings: FITS of an electrometer, ECSV, or two columns of text (raw_format.md 1.13)."""
+"""Files of photodiode readings: electrometer FITS, ECSV, or two columns of text (reference/raw_format.md 1.13)."""
 
 from __future__ import annotations
 

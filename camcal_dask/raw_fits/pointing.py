@@ -1,4 +1,4 @@
-"""Where the telescope pointed: tracked position, altitude and azimuth, sky angle (raw_format.md 1.8)."""
+"""Where the telescope pointed: tracked position, altitude and azimuth, sky angle (reference/raw_format.md 1.8)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def tracking(cards: Cards, kind: str, begin: int | None, *, tracked_systems: tup
 
 
 def azel(cards: Cards) -> tuple[float, float]:
-    """Azimuth in [0, 360) and elevation at the begin [deg], NaN if the header has them not."""
+    """Azimuth in [0, 360) and elevation at the begin [deg], NaN if the header does not have them."""
     azimuth, elevation = cards.described("AZSTART"), cards.described("ELSTART")
     if azimuth is None or elevation is None:
         return math.nan, math.nan

@@ -1,4 +1,4 @@
-"""Wrong headers and what the observatory says they should hold (raw_format.md 1.7).
+"""Wrong headers and what the observatory says they should hold (reference/raw_format.md 1.7).
 
 First the corrections of single observations (``header_corrections.csv`` of the instrument), then
 the rules of each camera below.  Every rule changes a private copy, never the caller's header.
@@ -49,7 +49,7 @@ _CASTS: dict[str, Callable[[str], object]] = {
 
 @functools.cache
 def corrections(tables: str) -> dict[str, dict[str, object]]:
-    """Return corrections of a camera: observation id -> cards to overwrite.  Read once a process."""
+    """Return corrections of a camera: observation id -> cards to overwrite.  Read once per process."""
     found: dict[str, dict[str, object]] = {}
     for row in read_table(files("camcal_dask.instruments").joinpath(tables), "header_corrections.csv"):
         found.setdefault(row["obs_id"], {})[row["keyword"]] = _CASTS[row["type"]](row["value"])
@@ -64,9 +64,9 @@ def correct(cards: Cards, tables: str) -> None:
 
 
 def begin_nsec(cards: Cards) -> int | None:
-    """Begin of the exposure [TAI ns since 1970], None without a date.
+    """Beginning of the exposure [TAI ns since 1970], None without a date.
 
-    Always read as TAI, whatever ``TIMESYS`` says, and the MJD form wins (raw_format.md 1.5).  A card that is no
+    Read as TAI, whatever ``TIMESYS`` says, and the MJD form wins (reference/raw_format.md 1.5).  A card that is no
     date becomes undefined, with a remark, if another one is.
 
     Raises
@@ -161,7 +161,7 @@ def repair_comcamsim(cards: Cards) -> None:
 
 
 def repair_latiss(cards: Cards) -> None:
-    """Repair LATISS headers, in the order in which the rules build on each other."""
+    """Repair LATISS headers, in an order in which later rules can rely on earlier ones."""
     _latiss_names(cards)
     if (cards.text("DATE-OBS") or "").startswith("1970"):
         date, mjd = cards.value("DATE"), cards.value("MJD")

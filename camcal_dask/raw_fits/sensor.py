@@ -1,4 +1,4 @@
-"""Does the sensor that wrote a file match the detector table? (raw_format.md hazard 16)."""
+"""Whether the sensor that wrote a file matches the detector table (reference/raw_format.md 6.16)."""
 
 from __future__ import annotations
 

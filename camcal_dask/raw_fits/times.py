@@ -1,4 +1,4 @@
-"""Times of raw headers in integer TAI nanoseconds since 1970-01-01T00:00:00 TAI (raw_format.md 1.4, 1.5).
+"""Times of raw headers in integer TAI nanoseconds since 1970-01-01T00:00:00 TAI (reference/raw_format.md 1.4, 1.5).
 
 Integers, because a float holds no nanoseconds, and because the Butler stores integers.  TAI
 needs no tables, so the common path is arithmetic; other time scales go through astropy.

@@ -81,7 +81,7 @@ class RecordFormatter(FormatterV2):
         """
         path = cube_uri(self.file_descriptor.location.uri, record_suffix(self.data_id.mapping))
         if (record := files.read_json(path)) is None:
-            raise RepoError(f"{path}: the record is registered, but gone; repeat the step that wrote it")
+            raise RepoError(f"{path}: the record is registered, but its file is missing; repeat the step that wrote it")
         return record
 
 

@@ -153,7 +153,7 @@ class FullWell(Effect):
 
 
 class SerialCti(Effect):
-    """Deferred charge of the serial register (isr.md 2.7): global loss, one trap, drift of the output node."""
+    """Deferred charge of the serial register (reference/isr.md 2.7): global loss, a trap, drift of the output node."""
 
     global_cti: float = 2.0e-7
     trap_size_e: float = 5.0

@@ -152,6 +152,6 @@ def schedule(specs: Iterable[ExposureSpec], day_obs: int, first_seq_num: int = 1
     begin_s = FIRST_BEGIN_S + 40.0 * (first_seq_num - 1)
     for seq_num, spec in enumerate(specs, first_seq_num):
         if not 1 <= seq_num <= LAST_SEQ_NUM:
-            raise ConfigError(f"seq_num {seq_num} of {day_obs}: a day has the numbers 1 to {LAST_SEQ_NUM}")
+            raise ConfigError(f"seq_num {seq_num} of {day_obs}: sequence numbers run from 1 to {LAST_SEQ_NUM}")
         yield spec.model_copy(update={"day_obs": day_obs, "seq_num": seq_num, "begin_s": begin_s})
         begin_s = round(begin_s + spec.dark_time_s + SET_UP_S, 3)

@@ -1,4 +1,4 @@
-"""Headers of a simulated raw as the summit's camera writes them (reference/raw_format.md sections 1 and 2).
+"""Headers of a simulated raw as the summit's camera writes them (reference/raw_format.md 1, 2).
 
 Everything follows from (camera, detector, exposure, configuration), the file's date included: the same
 exposure simulated twice gives the same bytes.
@@ -110,7 +110,7 @@ def primary_header(
 
 
 def amp_cards(detector: Detector, amp: Amp) -> list[Card]:
-    """Per-amp keywords (raw_format.md 2.4); DETSEC and DTV are mirrored in y, as in camera files."""
+    """Per-amp keywords (reference/raw_format.md 2.4); DETSEC and DTV are mirrored in y, as in camera files."""
     box, n = amp.data, int(amp.name[-1])
     top = amp.name.startswith("C1")
     x = (n * box.width + 1, (n + 1) * box.width)

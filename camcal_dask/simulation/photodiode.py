@@ -1,4 +1,4 @@
-"""Photodiode readings of lit exposures, in the camera's two-column text form (raw_format.md 1.13)."""
+"""Photodiode readings of lit exposures, in the camera's two-column text form (reference/raw_format.md 1.13)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def photodiode_trace(config: SimulationConfig, exposure: ExposureSpec) -> tuple[
 
 
 def photodiode_text(config: SimulationConfig, exposure: ExposureSpec) -> str:
-    """Contents of a ``Photodiode_Readings`` file: time [s] and current [A], a sample a line."""
+    """Contents of a ``Photodiode_Readings`` file: time [s] and current [A], one sample per line."""
     time, current = photodiode_trace(config, exposure)
     return "".join(f"{t:.4f} {a:.6E}\n" for t, a in zip(time, current, strict=True))
 

@@ -1,4 +1,4 @@
-"""One exposure of one detector, effect by effect in the order of reference/isr.md section 2.22."""
+"""One exposure of one detector, effect by effect in the order of reference/isr.md 2.22."""
 
 from __future__ import annotations
 

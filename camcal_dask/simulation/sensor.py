@@ -27,7 +27,7 @@ class Defects:
     """Pixels of the data area that answer wrongly; coordinates are readout pixels of the raw amp.
 
     ``hot`` and ``cold`` are (n, 3) float64 rows (amp index, y, x) and ``hot_rate`` [electron/s] their dark
-    current; ``columns`` (n, 2) rows (amp index, x) and ``column_rate`` [electron/s a pixel].
+    current; ``columns`` (n, 2) rows (amp index, x) and ``column_rate`` [electron/s per pixel].
     """
 
     hot: npt.NDArray[np.int64]

@@ -62,7 +62,10 @@ class Truth:
         """Tables and images of one detector."""
         stem = self.folder / "truth" / f"detector_{detector_id:03d}"
         if not stem.with_suffix(".npz").exists():
-            raise DataError(f"{self.folder}: no truth of detector {detector_id}; simulated were {list(self.detectors)}")
+            raise DataError(
+                f"{self.folder}: no truth for detector {detector_id}; the simulated detectors are "
+                f"{list(self.detectors)}"
+            )
         with np.load(stem.with_suffix(".npz")) as file:
             tables = dict(file)
         names = [f.name for f in dataclasses.fields(Defects)]

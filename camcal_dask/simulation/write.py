@@ -49,7 +49,7 @@ def write_raw_fits(
 
 
 def compressed_hdu(image: npt.NDArray[np.int32], cards: Iterable[Card]) -> bytes:
-    """One tile-compressed image HDU: RICE_1, a row a tile, 32 pixels a block (raw_format.md 2.2).
+    """One tile-compressed image HDU: RICE_1, one row per tile, 32 pixels per block (reference/raw_format.md 2.2).
 
     Parameters
     ----------

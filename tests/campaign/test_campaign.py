@@ -46,7 +46,7 @@ def test_status_from_outside(repo, threads):
     (snapshot,) = snapshots(repo.root, "u/status")
     assert (snapshot.state, snapshot.total, snapshot.done, snapshot.pending) == ("done", 4, 4, 0)
     assert "u/status: bias done: 4/4 done" in camcal("status", repo.root)
-    assert "no run was recorded under this name" in camcal("status", repo.root, "u/nothing", code=1)
+    assert "no run with this name is recorded" in camcal("status", repo.root, "u/nothing", code=1)
 
 
 def test_a_killed_client_is_recognised(repo, threads):
@@ -86,13 +86,13 @@ def test_a_rerun_takes_the_recorded_calibrations(repo, threads):
     assert one.drop_attrs().equals(two.drop_attrs())
     assert "1 skipped" in camcal(*verify, "-i", "u/clean,TinyCam/raw/all", "-o", "u/v", "-d", "detector = 1")
     repo.forget_product("u/newer", "bias")
-    with pytest.raises(RepoError, match="no run was recorded"):
+    with pytest.raises(RepoError, match="no run with this name is recorded"):
         replan(repo, "u/unknown", "u/x")
 
 
 def test_more_detectors_join_a_run_and_other_settings_do_not(repo, threads):
     make_bias(repo, "u/extend", threads, where="detector IN (0, 1)")
-    with pytest.raises(RepoError, match="begun with other settings"):
+    with pytest.raises(RepoError, match="started with other settings"):
         make_bias(repo, "u/extend", threads, where="detector IN (1, 2, 3)", overrides=["isr.dither=none"])
     assert "2 done, 1 skipped" in make_bias(repo, "u/extend", threads, where="detector IN (1, 2, 3)").text()
     assert_same(repo, "u/extend")

@@ -44,7 +44,7 @@ def test_a_run_stops_and_is_repeated(filled, mount_point):
     with connect(Profile(kind="threads", workers=1)) as client:
         with open_repo(str(root), writeable=True) as repo:
             plan = make_plan(repo, load_recipe("TinyCam/bias.yaml"), inputs=["TinyCam/raw/all"], output=run)
-            with pytest.raises(RunError, match="not there any more"):
+            with pytest.raises(RunError, match="no longer there"):
                 execute(repo, plan, client, options=Options(progress=unmount))
         if mount_point:
             assert not list(root.iterdir())
@@ -63,10 +63,10 @@ def test_nothing_is_ingested_in_the_place_of_a_repository(filled, tmp_path):
     with open_repo(str(root), writeable=True) as repo:
         shutil.move(root, away)
         root.mkdir()
-        with pytest.raises(OSError, match="not there any more") as caught:
+        with pytest.raises(OSError, match="no longer there") as caught:
             repo.register_run("u/never")
         assert caught.value.errno == errno.ENODEV
-        with pytest.raises(OSError, match="not there any more"):
+        with pytest.raises(OSError, match="no longer there"):
             files.write_json(files.join(repo.root, "cubes", "x", "y.json"), {})
         assert not list(root.iterdir())
     root.rmdir()

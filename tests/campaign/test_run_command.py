@@ -62,7 +62,7 @@ def two_damaged(biases):
 def test_a_chain_goes_on_without_the_detectors_that_failed(biases, repo, two_damaged):
     text = camcal("chain", biases, "-p", "biasBootstrap", "-o", "u/partly", "--cluster", "threads", code=1)
     run = "u/partly/biasBootstrap"
-    assert f"ended, but not for every detector: {run} without detector 0, 1" in text
+    assert f"finished, but not for every detector: {run} without detector 0, 1" in text
     assert f"verifyBias in {run}.verify: " in text
     assert sorted(ref.detector for ref in repo.datasets("biasBootstrap", run)) == [2, 3]
 
@@ -181,7 +181,7 @@ def test_detectors_are_added_to_a_run_that_applies_calibrations(darks):
         assert [ref.detector for ref in repo.datasets("darkBootstrap", "u/grown")] == [0, 2]
     assert "2 done" in dark("u/grown", "-d", "detector IN (1, 3)", "--extend-run")
     text = dark("u/grown", "--extend-run", "-c", "combine.sigma_clip=4", code=1)
-    assert "begun with other settings" in text
+    assert "started with other settings" in text
     assert "4 skipped" in dark("u/grown", "--extend-run")
     with open_repo(darks) as repo:
         assert_same(repo, "u/grown", clean="u/all", product="darkBootstrap")

@@ -183,7 +183,7 @@ LIGHT = bits(["NO_DATA", "VIGNETTED", "PARTLY_VIGNETTED"])
     ],
 )
 def test_masks_of_products_hold_only_what_they_may(repo, product, place, planes):
-    """isr.md 7.10: BAD, and in final flats what says where no light falls; padding is NO_DATA."""
+    """reference/isr.md 7.10: BAD, and in final flats what says where no light falls; padding is NO_DATA."""
     for detector in range(4):
         found = image(repo, product, place, detector)
         padding, mask = np.isnan(found["image"].values), found["mask"].values

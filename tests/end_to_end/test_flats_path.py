@@ -172,7 +172,7 @@ def test_the_pipeline_alone_chooses_too_and_takes_others_only_when_asked(root, f
     assert "flats of reason ptc, " in text
     only = ("-d", f"detector = {DETECTOR} AND exposure.seq_num IN (12, 13)")
     refused = run("--dry-run", *only, code=1)
-    assert "none of 2 flats of r_57 will do: 2 left out: no light" in refused
+    assert "none of 2 flats of r_57 can be used: 2 left out: no light" in refused
     one_off = ("-d", f"detector = {DETECTOR} AND exposure.seq_num IN (6, 7, 8, 12)")
     assert f"exposures [{ids(LAMP_OFF)[0]}] have no l" in run("-c", "select.illumination=any", *one_off, code=1)
 

@@ -195,4 +195,4 @@ def test_the_notebook_flow(folder, truth):
 
 def test_without_pairs_the_plan_says_why(folder):
     text = run_ptc(folder / "repo", "-d", "exposure.seq_num IN (1, 3, 5)", "-o", "u/none", code=1)
-    assert "3 flats and no pair among them (pairing.mode=time)" in text
+    assert "3 flats and not a single pair among them (pairing.mode=time)" in text

@@ -67,7 +67,7 @@ def test_a_genuine_crosstalk_file(shared_data):
     (path,) = (shared_data / "raw/curated/lsstCam/crosstalk/r22_s11").glob("*.ecsv")
     one = read_table(path, get_instrument("LSSTCam"))
     assert (one.dataset_type, one.detector.full_name, one.units) == ("crosstalk", "R22_S11", "electron")
-    # raw_format.md 4.2
+    # reference/raw_format.md 4.2
     assert one.arrays["linear"][0, 1] == pytest.approx(2.346e-4, abs=5e-8)
     assert one.arrays["linear"][1, 0] == pytest.approx(2.031e-4, abs=5e-8)
 

@@ -12,7 +12,7 @@ from camcal_dask.instruments import Detector, get_instrument
 
 
 def assemble(amps: list[np.ndarray], detector: Detector) -> np.ndarray:
-    """Trimmed CCD image by the rule of raw_format.md 2.5: cut, flip, place."""
+    """Trimmed CCD image by the rule of reference/raw_format.md 2.5: cut, flip, place."""
     ccd = np.full((detector.height_pix, detector.width_pix), -1, dtype=np.float32)
     for amp, raw in zip(detector.amps, amps, strict=True):
         cut = raw[amp.data.y, amp.data.x]

@@ -1,4 +1,4 @@
-"""Facts of sensors and vendors against numbers copied by hand from verification.md 1.8, 1.14 and isr.md 2.21."""
+"""Facts of sensors and vendors, copied by hand from reference/verification.md 1.8, 1.14 and reference/isr.md 2.21."""
 
 import pytest
 

@@ -45,7 +45,7 @@ def test_centres_are_those_of_the_tables(name):
     ],
 )
 def test_gaps_between_ccds_in_pixels(left, right, axis, gap):
-    """raw_format.md 3.3 lists the gaps between the active areas."""
+    """reference/raw_format.md 3.3 lists the gaps between the active areas."""
     camera = get_instrument("LSSTCam")
     a, b = camera.detector(left), camera.detector(right)
     last = transform(ccd_to_focal_plane(a), a.width_pix - 1, a.height_pix - 1)[axis]

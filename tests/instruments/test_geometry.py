@@ -1,4 +1,4 @@
-"""Camera tables against facts copied by hand from raw_format.md sections 2.1, 2.3, 2.5 and 3."""
+"""Camera tables against facts copied by hand from reference/raw_format.md 2.1, 2.3, 2.5 and 3."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def bias_like(raw, units="adu"):
 @pytest.mark.parametrize("rows", [8, 16, 64])
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 def test_blocks_do_not_change_a_bit(raw, whole, rows, scheduler):
-    """isr.md section 7, check 8."""
+    """reference/isr.md 7.8."""
     slabs = isr(raw).dataset(slab_rows=rows).compute(scheduler=scheduler)
     xr.testing.assert_identical(slabs, whole)
 
@@ -113,7 +113,7 @@ def test_graphs_are_lean_and_lazy(raw):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.chunk(exposure=1), "chunked already"),
+        (lambda r: r.chunk(exposure=1), "already chunked"),
         (lambda r: r.transpose("detector", ...), "dims"),
         (lambda r: r.isel(y=slice(10)), "select exposures and detectors only"),
         (lambda r: r.isel(exposure=[]), "0 exposures"),

@@ -1,4 +1,4 @@
-"""The whole slab-local ISR against an obvious float64 calculation in the documented order (isr.md 1, 2, 7)."""
+"""The whole slab-local ISR against a plain float64 calculation in the documented order (reference/isr.md 1, 2, 7)."""
 
 import dask
 import numpy as np
@@ -47,7 +47,7 @@ def whole(frames, calibs):
 
 
 def deferred(rows, c, amp):
-    """isr.md 2.7, column by column; rows (y, x) float64 from the prescan on."""
+    """reference/isr.md 2.7, column by column; rows (y, x) float64 from the prescan on."""
     a, tau = c["drift_scale"][amp], c["decay_time"][amp]
     shift = [a * np.maximum(rows[:, max(n - 14, 0) : n + 1], 0)[:, ::-1] for n in range(rows.shape[1])]
     s1 = rows - np.stack([(v * np.exp(-np.arange(v.shape[1]) / tau)).max(axis=1) for v in shift], 1)
@@ -97,7 +97,7 @@ def expected_variance(image, c, d, dark_time=3.0):
 
 @pytest.mark.parametrize("d", range(4))
 def test_image_and_variance_in_documented_order(frames, calibs, whole, d):
-    """E2V and ITL; checks 3 (crosstalk [source, target]) and 7 (variance to 1e-6) of isr.md section 7."""
+    """E2V and ITL; checks 3 (crosstalk [source, target]) and 7 (variance to 1e-6) of reference/isr.md 7."""
     for e in range(2):
         image, _, _, c = expected(frames[0].values[e, d], calibs, d)
         area = np.s_[e, d, :, : BOX[d].height, : BOX[d].width]
@@ -130,7 +130,7 @@ def test_masks(frames, calibs, whole):
 
 @pytest.mark.parametrize("rows", [1, 7, 16, 64])
 def test_slabs_do_not_change_a_bit(calibs, rows):
-    """isr.md section 7, check 8, with noise and dither and everything on."""
+    """reference/isr.md 7.8, with noise and dither and everything on."""
     raw, _ = tiny_raw(2, pattern=200)
     config = FULL.model_copy(update={"dither": "symmetric", "read_noise": "empirical"})
     expect = isr(raw, calibs, config).dataset().compute(scheduler="sync")
@@ -146,7 +146,7 @@ def test_calibrations_in_any_blocks_and_order(frames, calibs, whole):
 @pytest.mark.parametrize("d", [0, 2])
 @pytest.mark.parametrize("pair", [("C02", "C15"), ("C15", "C02"), ("C00", "C07")])
 def test_one_bright_pixel_reaches_one_target(d, pair):
-    """isr.md section 7, check 3: same readout position, sources and targets of either half."""
+    """reference/isr.md 7.3: same readout position, sources and targets of either half."""
     source, target = (CAMERA.amp_names.index(name) for name in pair)
     pixels = np.full((1, 1, 16, 64, 56), PEDESTAL, "i4")
     dirty = pixels.copy()
@@ -185,7 +185,7 @@ def spline(v, strength=1.0):
 
 @pytest.mark.parametrize("gain", [1.0, 2.0])
 def test_double_spline_undoes_what_was_injected(gain):
-    """isr.md section 7, check 4: residual below 0.01 of the spline; the gain changes nothing in adu."""
+    """reference/isr.md 7.4: residual below 0.01 of the spline; the gain changes nothing in adu."""
     level = np.linspace(500, 30000, 16)
     nodes = np.linspace(0, 40000, 60)
     pixels = np.full((1, 1, 16, 64, 56), PEDESTAL, "i4")

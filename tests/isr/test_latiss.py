@@ -1,4 +1,4 @@
-"""The ISR settings of LATISS on pixels whose answer is known (isr.md 2.21)."""
+"""The ISR settings of LATISS on pixels whose answer is known (reference/isr.md 2.21)."""
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def test_a_low_column_of_the_parallel_overscan_is_an_outlier():
 
 
 def test_a_column_a_little_above_its_neighbours_is_believed():
-    """60 adu: below the cut, so it is subtracted; the smoothing of the other cameras leaves it out (isr.md, case 2)."""
+    """60 adu, below the cut: subtracted; the smoothing of the other cameras leaves it out (reference/isr.md 7.2)."""
     pixels = frame(strip={7: 60})
     assert corrected(pixels, LATISS)[7] == -60
     np.testing.assert_allclose(corrected(pixels, LSSTCAM), 0, atol=1e-3)

@@ -113,7 +113,7 @@ def lit(strip_level, data_level):
     ("strip", "data", "skipped"), [(6000, 11000, True), (5000, 11000, False), (6000, 13000, False), (4800, 9000, False)]
 )
 def test_bright_parallel_strip_is_not_subtracted(strip, data, skipped):
-    """isr.md 2.2 step 1: more than half of the data, and the data above 10000."""
+    """reference/isr.md 2.2 step 1: more than half of the data, and the data above 10000."""
     overscan, image, _ = corrected(lit(strip, data))
     assert np.median(image) == pytest.approx(data if skipped else data - strip, abs=5)
     assert (overscan.statistics[:, 7:] == 0).all() == skipped
@@ -144,7 +144,7 @@ def test_nominal_gain_scales_image_noise_and_thresholds():
 
 
 def test_variance():
-    """V = I + V_bias + RN^2 with the empirical, or the nominal read noise (isr.md 2.12)."""
+    """V = I + V_bias + RN^2 with the empirical, or the nominal read noise (reference/isr.md 2.12)."""
     rng = np.random.default_rng(3)
     statistics = rng.uniform(3, 6, (16, len(STATISTICS)))
     image = rng.normal(0, 5, (16, 50, 36)).astype("f4")
@@ -255,7 +255,7 @@ ORDER = {
     "interpolation.interpolate": "29, whole CCD",
     "amp_offsets.correct": "30, whole CCD",
 }
-"""Steps of isr.md section 1 in their order; amps that are BAD as a whole are known before, flagged after the trim."""
+"""Steps of reference/isr.md 1 in their order; amps that are BAD as a whole are known before, flagged after the trim."""
 
 
 def test_the_page_has_the_documented_order():

@@ -58,7 +58,7 @@ def test_astier_before_variance_and_flat(raw, calibs, d):
     pixels, flags = ccd(before, "image", d), ccd(before, "mask", d)
     total = pixels.sum(dtype="f8")
     brighter_fatter.astier23(pixels, flags, brighter_fatter.BoundaryShifts(*(v[d] for v in shifts().values())))
-    assert pixels.sum(dtype="f8") == pytest.approx(total, rel=1e-9)  # isr.md section 7, check 6
+    assert pixels.sum(dtype="f8") == pytest.approx(total, rel=1e-9)  # reference/isr.md 7.6
     flat = assemble(calibs["flat"]["image"].values[d], CAMERA.detectors[d])
     np.testing.assert_allclose(ccd(after, "image", d), pixels / flat, rtol=1e-6)
     np.testing.assert_array_equal(ccd(after, "mask", d), flags)

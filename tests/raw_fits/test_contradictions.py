@@ -52,7 +52,7 @@ def test_other_names_say_nothing(tmp_path, name):
 
 
 def test_simulations_contradict_themselves_with_a_remark(tmp_path):
-    """Their dates are of the sky that they show (raw_format.md 1.2)."""
+    """Their dates are of the sky that they show (reference/raw_format.md 1.2)."""
     cards = {"CONTRLLR": "H", "OBSID": "TC_H_20260812_000001", "DATE-BEG": "2000-02-17T00:00:00"}
     (remark,) = read_raw(written(tmp_path, "a.fits", **cards)).warnings
     assert "days from the start of its DAYOBS 20260812" in remark
@@ -66,8 +66,8 @@ def test_simulations_contradict_themselves_with_a_remark(tmp_path):
         ({"OBJECT": "o" * 70}, "card OBJECT"),
         ({"CCD_MANU": ...}, "no CCD_MANU, DATASEC or DETSIZE card says what sensor it is"),
         ({"CAMCODE": "AT"}, "OBSID is TC_O_20260812_000001, CAMCODE AT"),
-        ({"IMGTYPE": ...}, "no IMGTYPE: no calibration will use it"),
-        ({"IMGTYPE": "FLAT", "FILTER": ...}, "no FILTER: its filter is unknown"),
+        ({"IMGTYPE": ...}, "no IMGTYPE, so no calibration will use it"),
+        ({"IMGTYPE": "FLAT", "FILTER": ...}, "no FILTER, so its filter is unknown"),
         ({"DATE-BEG": "2026-08-12T20:00:37", "MJD-BEG": 61264.0 + 20 / 24}, "are 37 s apart; MJD-BEG is used"),
         ({"DATE-BEG": "soon", "MJD-BEG": 61264.0 + 20 / 24}, "card DATE-BEG is 'soon'"),
         ({"IMGTYPE": "DARK", "EXPTIME": 30.0, "DARKTIME": 30.0, "DATE-END": "2026-08-11T00:00:00"}, "is not after its"),

@@ -102,7 +102,7 @@ def test_swapped_segments_are_refused(tmp_path):
 def test_unnamed_amps_are_taken_by_position_with_a_remark(tmp_path):
     raw = read_raw(write_raw_file(tmp_path / "a.fits", pixels(), names=[""] * 16))
     np.testing.assert_array_equal(raw.amps, pixels())
-    assert raw.warnings == ("16 amp HDUs have no name; taken by position",)
+    assert raw.warnings == ("16 amp HDUs have no name; identified by their position",)
 
 
 @pytest.mark.parametrize(

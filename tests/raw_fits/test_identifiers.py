@@ -1,4 +1,4 @@
-"""Ids against the values printed in raw_format.md sections 1.2, 1.3 and 1.8."""
+"""Ids against the values printed in reference/raw_format.md 1.2, 1.3 and 1.8."""
 
 from __future__ import annotations
 

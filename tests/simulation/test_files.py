@@ -89,7 +89,7 @@ def test_compression_is_that_of_the_camera(folder):
     ],
 )
 def test_amp_keywords_are_those_of_real_files(detector, amp, datasec, detsec, detsize, dtv):
-    """Values of raw_format.md section 2.4, taken from real LSSTCam files."""
+    """Values of reference/raw_format.md 2.4, taken from real LSSTCam files."""
     camera = get_instrument("LSSTCam").detector(detector)
     chosen = next(a for a in camera.amps if a.name == amp)
     cards = {key: value for key, value, _ in amp_cards(camera, chosen)}
@@ -208,7 +208,7 @@ def test_more_exposures_join_the_folder_others_are_refused(tmp_path):
         simulate(tmp_path, "TinyCam", SPECS[:1], [0], SimulationConfig(seed=9))
     with pytest.raises(DataError, match="another exposure 2026081200001"):
         simulate(tmp_path, "TinyCam", dark_set(1, 5.0, DAY), [0])
-    with pytest.raises(DataError, match="no truth of detector 3"):
+    with pytest.raises(DataError, match="no truth for detector 3"):
         truth.detector(3)
 
 

@@ -131,5 +131,5 @@ def test_gains_need_a_pair_in_range(ptc):
 
 
 def test_a_table_needs_its_pixels():
-    with pytest.raises(DataError, match="needs n_pixel, it has gain"):
+    with pytest.raises(DataError, match="needs n_pixel, but has gain"):
         judge_table(xr.Dataset({"gain": ("amp", [1.0])}), "ptc")

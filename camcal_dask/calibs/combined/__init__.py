@@ -1,4 +1,4 @@
-"""Bias and dark: exposures combined into one image a detector."""
+"""Bias and dark: exposures combined into one image per detector."""
 
 from camcal_dask.calibs.combined.criteria import BIAS, DARK, PERSISTENCE
 from camcal_dask.calibs.combined.numbers import measure_dark, with_hot_pixels

@@ -1,4 +1,4 @@
-"""The combine engine: exposures of one kind to one image per detector (reference/construction.md 0.2).
+"""The combine engine: exposures of one type become one image per detector (reference/construction.md 0.2).
 
 Per pixel: clipped mean over the accepted exposures, its variance, the OR of their masks.  A block of the stack is one
 task that reads, corrects and combines, and holds a single float32 stack: `camcal_dask.isr.cost` counts
@@ -97,7 +97,7 @@ def combine(
     Returns
     -------
     Dataset
-        The variables of `camcal_dask.calibs.combined.product.COMBINED`, one block a detector, and
+        The variables of `camcal_dask.calibs.combined.product.COMBINED`, one block per detector, and
         ``attrs`` instrument, units, exposure_time_s and dark_time_s (0, or 1 after division by a time).
 
     Raises
@@ -126,7 +126,7 @@ def combined_blocks(
 ) -> da.Array:
     """Combine as `combine` does, to one object `Finished` of all amps a detector; standing at (detector,).
 
-    A writer that takes these costs one task a detector, where the separate variables cost two each.
+    A writer that takes these costs one task per detector, where separate variables would cost two each.
     """
     corrected, config = as_corrected(exposures), config or CombineConfig()
     scale = _scales(corrected, config, levels)

@@ -59,7 +59,7 @@ def find_hits(exposures: CorrectedExposures | xr.Dataset, config: CosmicRayConfi
     Returns
     -------
     dask array
-        Standing at (exposure, detector); one block a detector, a list of `Hits`, one an exposure.
+        Standing at (exposure, detector); one block per detector, a list of `Hits`, one per exposure.
     """
     corrected, config = as_corrected(exposures), config or CosmicRayConfig()
     blocks = corrected.by_exposure()

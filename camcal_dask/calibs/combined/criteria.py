@@ -1,6 +1,6 @@
 """The tests of biases and darks (reference/verification.md 1.3, 1.4, 1.14, 1.16): a new test is a row.
 
-Upstream's tests keep their numbers; where physics or statistics make one of them fail clean data it is advice here
+Upstream's tests keep their numbers; where physics or statistics make one of them fail clean data it is advisory here
 and a row of ``ours`` is required in its place.
 """
 

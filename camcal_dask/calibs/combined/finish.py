@@ -74,7 +74,7 @@ def finish_detector(slabs: list[Combined], detector: Detector) -> Finished:
 
 
 def unusable_amps(product: Finished, detector: Detector, *, divides: bool) -> dict[str, str]:
-    """Amps of a combined image that nothing can be corrected with, and why.
+    """Amps of a combined image that are of no use for corrections, and why.
 
     Parameters
     ----------

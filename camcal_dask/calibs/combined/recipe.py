@@ -34,5 +34,7 @@ class StackRecipe(IsrRecipe):
                 f"combine.scale={self.combine.scale} make {made}; change one of them"
             )
         if self.find_cosmic_rays and "CR" not in self.combine.reject_mask:
-            raise ValueError("find_cosmic_rays is on, but combine.reject_mask has no CR: they would enter")
+            raise ValueError(
+                "find_cosmic_rays is on, but combine.reject_mask lacks CR, so the cosmic rays would not be rejected"
+            )
         return self

@@ -16,7 +16,7 @@ from camcal_dask.kernels.charge.cti import TRAP_KINDS
 def read(tables: Sequence[Rows], cards: Mapping[str, Any], amps: Sequence[str]) -> tuple[str, Arrays]:
     """Read offsets, traps and gains of a detector (`FitsLayout.read`)."""
     if float(cards["CTI_VERSION"]) < 1.1:
-        raise DataError(f"CTI_VERSION {cards['CTI_VERSION']} is too old, 1.1 is the least")
+        raise DataError(f"CTI_VERSION {cards['CTI_VERSION']} is too old; at least 1.1 is needed")
     if len(tables) < 2:
         raise DataError("it has no table of traps")
     one, traps = tables[:2]
@@ -58,7 +58,7 @@ def sorted_knots(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Bring the table of a trap (all x, then all y) into rising order, with the constants of the file outside.
 
     The stack orders knots by the mean of the image, so that x need not rise; beyond its range it takes the values
-    of the first and the last knot *of the file* (cti_details.md 3).
+    of the first and the last knot *of the file* (reference/cti_details.md 3).
 
     Raises
     ------

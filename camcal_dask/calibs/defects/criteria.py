@@ -92,4 +92,4 @@ DEFECTS = (
     ),
     *common("defects"),
 )
-"""Tests of defects, one row an amp of an exposure, but for those that all types have."""
+"""Tests of defects, one row per amp of an exposure, except for those that all types have."""

@@ -77,7 +77,7 @@ def choose_flats(repo: Repo, recipe: Recipe, raws: xr.DataArray, inputs: Sequenc
     picked = pick(flats, config, of)
     if not picked.exposures:
         raise PlanError(
-            f"{recipe.product}: none of {len(ids)} flats of {raws['physical_filter'].values[0]} will do: "
+            f"{recipe.product}: none of {len(ids)} flats of {raws['physical_filter'].values[0]} can be used: "
             f"{'; '.join(picked.reasons)}; change select.* with -c, or select.illumination=any to take what -d selects"
         )
     return picked

@@ -1,6 +1,6 @@
 """The tests of flats (reference/verification.md 1.5, 1.14, 1.16): a new test is a row.
 
-Upstream's tests keep their numbers; where physics or statistics make one of them fail clean data it is advice here
+Upstream's tests keep their numbers; where physics or statistics make one of them fail clean data it is advisory here
 and a row of ``ours`` is required in its place.
 """
 

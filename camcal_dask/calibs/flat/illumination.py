@@ -70,7 +70,7 @@ class Flats(NamedTuple):
 
 
 class Picked(NamedTuple):
-    """Exposures of one illumination, and the account of the choice, a line each."""
+    """Exposures of one illumination, and what was left out and why, one line each."""
 
     exposures: tuple[int, ...]
     reasons: tuple[str, ...]

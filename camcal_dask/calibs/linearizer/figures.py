@@ -116,7 +116,7 @@ def _title(linearizer: xr.Dataset, detector: int) -> str:
 
 
 def _amp_panels(one: xr.Dataset, draw: Callable[[Axes, int], str], title: str, limits: tuple[float, float]) -> Figure:
-    """A panel an amp with common axes; ``draw`` fills one and returns a note for its corner."""
+    """One panel per amp with common axes; ``draw`` fills one and returns a note for its corner."""
     n_amp = one.sizes["amp"]
     rows = -(-n_amp // _COLUMNS)
     figure = Figure(figsize=(13, 2.4 * rows + 0.9), layout="constrained")

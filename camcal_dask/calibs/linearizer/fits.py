@@ -1,4 +1,4 @@
-"""Linearizers in the FITS layout of the LSST stack, schema 1.8 (reference/ptc_linearity.md section 10).
+"""Linearizers in the FITS layout of the LSST stack, schema 1.8 (reference/ptc_linearity.md 10).
 
 An empty primary HDU, a table with a row per amp, and for lookup tables a second one with a row per table row.  The
 layout has no exposure ids: flats are known by their position.
@@ -122,7 +122,7 @@ def read_linearizer(path: str | Path) -> xr.Dataset:
         if header.get("OBSTYPE") != "LINEARIZER":
             raise DataError(f"{path}: no linearizer (OBSTYPE = {header.get('OBSTYPE')!r})")
         if not header.get("HAS_LINEARITY", False):
-            raise DataError(f"{path}: HAS_LINEARITY is not set; its amps hold nothing")
+            raise DataError(f"{path}: HAS_LINEARITY is not set, so the file holds no linearity")
         table = {name: native(hdus[1].data[name]) for name in hdus[1].columns.names}
         lookup = native(hdus[2].data["LOOKUP_VALUES"]) if len(hdus) > 2 else None
         cards = metadata_of(header)

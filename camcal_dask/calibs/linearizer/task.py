@@ -83,7 +83,7 @@ def _bytes_written(request: Request, n_exposure: int) -> int:
 
 
 def run_linearity(job: Job) -> Outcome:
-    """Make the linearizer of all detectors; as the normalisation couples them, it waits for those that may yet come."""
+    """Make the linearizer of all detectors; the normalisation couples them, so it waits for those still to come."""
     recipe = job.plan.recipe
     if not job.todo():
         job.tracker.expect(q for q in job.plan.quanta if q.task == FIT)
@@ -113,7 +113,7 @@ def run_linearity(job: Job) -> Outcome:
 
 
 def ratio_quantum(place: Place, quantum: Quantum) -> Any:
-    """Graph of the amp ratios of all exposures of one detector: a task an exposure."""
+    """Graph of the amp ratios of all exposures of one detector: one task per exposure."""
     plan, recipe, detector = place.plan, place.plan.recipe, quantum.detector
     calibs = {name: c for name, c in open_calibs(plan, detector).items() if name != CURVES}
     corrected = isr(plan.pixels.sel(detector=[detector]), calibs, recipe.isr)

@@ -118,7 +118,7 @@ PTC = (
         op="<",
     ),
 )
-"""Tests of a photon transfer curve, one row an amp."""
+"""Tests of a photon transfer curve, one row per amp."""
 
 GAIN = (
     Criterion(
@@ -155,4 +155,4 @@ GAIN = (
         error="pair_error",
     ),
 )
-"""Tests of the gains of single pairs, one row a pair and amp."""
+"""Tests of the gains of single pairs, one row per pair and amp."""

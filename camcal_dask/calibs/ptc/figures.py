@@ -28,7 +28,7 @@ _SIZE = (15.0, 14.0)
 
 
 def variance(ptc: xr.Dataset, detector: int) -> Figure:
-    """Variance against mean with the fit, and residuals in percent below: a panel an amp."""
+    """Variance against mean with the fit, and residuals in percent below: one panel per amp."""
     figure, panels = _grid(ptc, detector, "variance [adu²]", "variance against mean", residuals=True)
     for amp, upper, lower in panels:
         mean, measured, used = (amp[n].values for n in ("raw_mean", "raw_var", "used"))
@@ -62,7 +62,7 @@ def variance_over_mean(ptc: xr.Dataset, detector: int) -> Figure:
 
 
 def covariance(ptc: xr.Dataset, detector: int, lag: tuple[int, int] = (0, 1)) -> Figure:
-    """One covariance against mean with its model: a panel an amp; ``lag`` is (serial, parallel)."""
+    """One covariance against mean with its model: one panel per amp; ``lag`` is (serial, parallel)."""
     name = f"C{lag[0]}{lag[1]}"
     figure, panels = _grid(ptc, detector, f"{name} [adu²]", f"covariance {name} (serial, parallel lag) against mean")
     for amp, axes, _ in panels:

@@ -1,4 +1,4 @@
-"""Photon transfer curves in the FITS layout of the LSST stack, schema 2.6 (reference/ptc_linearity.md section 9).
+"""Photon transfer curves in the FITS layout of the LSST stack, schema 2.6 (reference/ptc_linearity.md 9).
 
 An empty primary HDU and one table, a row per amp, fixed-length arrays.  Extracted pairs that are not solved yet are
 written as type ``PARTIAL``.

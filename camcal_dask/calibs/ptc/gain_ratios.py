@@ -1,4 +1,4 @@
-"""Adjustment of the gains of a detector's amps to each other by flats (reference/ptc_linearity.md section 8).
+"""Adjustment of the gains of a detector's amps to each other by flats (reference/ptc_linearity.md 8).
 
 Gains of photon transfer curves scatter by 0.1 to 0.5 % from amp to amp, steps in a flat show a tenth of that.  The
 ratios come from the flats, the median gain from the curves: either from binned images (`adjust_gain_ratios`), or

@@ -53,7 +53,8 @@ def find_pairs(repo: Repo, recipe: PtcRecipe, raws: xr.DataArray) -> Paired:
     )
     if not found.pairs:
         raise PlanError(
-            f"{recipe.product}: {len(ids)} flats and no pair among them (pairing.mode={rule.mode}): {found.text()}"
+            f"{recipe.product}: {len(ids)} flats and not a single pair among them (pairing.mode={rule.mode}): "
+            f"{found.text()}"
         )
     return Paired(found.every(recipe.stride), charge, {name: values[name] for name in recipe.aux})
 

@@ -1,4 +1,4 @@
-"""Gains, noise and area coefficients from the measured pairs (reference/ptc_linearity.md sections 6 to 8).
+"""Gains, noise and area coefficients from the measured pairs (reference/ptc_linearity.md 6-8).
 
 `solve` fits every amp of a Dataset of pairs on its own; one detector of 340 pairs and 100 lags takes about a second.
 """

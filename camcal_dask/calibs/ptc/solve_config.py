@@ -1,4 +1,4 @@
-"""Settings of the photon-transfer solver (reference/ptc_linearity.md sections 6 to 8); the defaults are upstream's.
+"""Settings of the photon-transfer solver (reference/ptc_linearity.md 6-8); the defaults are upstream's.
 
 LSSTCam's dome flats take ``fit_type: FULLCOVARIANCE``, ``max_signal: 20000``, ``max_gap: 1000``,
 ``levels_in_electron: false``, ``model_rolloff: true`` and ``max_rolloff_deviation: 0.005`` (pipelines/LSSTCam).

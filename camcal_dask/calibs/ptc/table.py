@@ -1,4 +1,4 @@
-"""What is judged of a photon transfer curve: a few numbers an amp (reference/verification.md 1.7, 1.8)."""
+"""What is judged of a photon transfer curve: a few numbers per amp (reference/verification.md 1.7, 1.8)."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _solve(place: Place, detector: int) -> None:
     waiting = pairs_uri(place, detector)
     bound = files.read_bytes(waiting)
     if bound is None:
-        raise RepoError(f"{waiting}: gone since the pairs were measured; run the pipeline again")
+        raise RepoError(f"{waiting}: no longer there, although the pairs were measured; run the pipeline again")
     measured = {(int(first), int(second)): unpack(part) for (first, second), part in unbind(bound, waiting)}
     pairs = join_pairs(measured, paired(place.plan)).assign_attrs(extract_config=recipe.extract.model_dump_json())
     camera = place.plan.instrument

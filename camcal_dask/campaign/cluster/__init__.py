@@ -1,1 +1,1 @@
-"""Where it runs: profiles, back ends, workers."""
+"""Where a run is carried out: profiles, back ends, workers."""

@@ -1,4 +1,4 @@
-"""Clusters that run elsewhere: batch systems, Kubernetes, Dask Gateway; each as its library makes it."""
+"""Clusters that run elsewhere: batch systems, Kubernetes, Dask Gateway, each started by its library."""
 
 from __future__ import annotations
 

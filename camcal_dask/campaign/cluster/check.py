@@ -38,7 +38,7 @@ SLOW_START_S = 60.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the account."""
+    """One line of the report."""
 
     level: Level
     what: str

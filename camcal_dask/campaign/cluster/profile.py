@@ -209,7 +209,7 @@ class Profile(Config):
         return seconds(self.jobs.walltime) - seconds(self.jobs.retire_before)
 
     def worker_environment(self) -> dict[str, str]:
-        """Variables that every worker gets: one thread a library, memory, compiled kernels kept, the profile's own."""
+        """Variables that every worker gets: one thread per library, memory, compiled kernels, the profile's own."""
         variables = dict.fromkeys(_ONE_THREAD, "1") | _MEMORY
         if self.kernel_cache_directory:
             variables["NUMBA_CACHE_DIR"] = self.kernel_cache_directory

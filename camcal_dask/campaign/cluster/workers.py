@@ -1,4 +1,4 @@
-"""The dask client that a profile (`camcal_dask.campaign.cluster.profile`) makes."""
+"""The dask client of a profile (`camcal_dask.campaign.cluster.profile`)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _local(profile: Profile) -> Iterator[Client]:
         Path(profile.scratch_directory).mkdir(parents=True, exist_ok=True)
     if profile.kind == "local" and profile.worker_memory_bytes() < LEAST_WORKER_BYTES:
         raise ConfigError(
-            f"{profile.worker_memory_bytes() / 2**20:.0f} MiB for each of {profile.n_workers()} workers are too little "
+            f"{profile.worker_memory_bytes() / 2**20:.0f} MiB for each of {profile.n_workers()} workers are not enough "
             f"to start one: {LEAST_WORKER_BYTES / 2**20:.0f} MiB are needed; use fewer workers (-j) or set "
             "memory_per_worker"
         )
@@ -100,8 +100,9 @@ def _cluster(profile: Profile, held: Held) -> LocalCluster:
         except (RuntimeError, OSError, TimeoutError) as error:
             if attempt == START_TRIES or held.waiting:
                 raise RunError(
-                    f"no workers: one died at each of {attempt} starts ({faults.reason(error)}); is there memory for "
-                    f"{n_workers} workers, and may they write their scratch folder (scratch_directory)? fewer: -j"
+                    f"no workers: one died at each of {attempt} attempts to start them ({faults.reason(error)}); is "
+                    f"there enough memory for "
+                    f"{n_workers} workers, and can they write to their scratch folder (scratch_directory)? fewer: -j"
                 ) from error
     raise AssertionError("unreachable")
 
@@ -118,8 +119,8 @@ def _started(profile: Profile) -> Iterator[Client]:
         except TimeoutError:
             raise RunError(
                 f"no worker of the {profile.kind} cluster came within {profile.startup_timeout}: is the queue full, or "
-                "does a worker die at its start?  camcal cluster render shows the job; the job's log says why; "
-                "startup_timeout in the profile is the patience"
+                "does a worker die when it starts?  camcal cluster render shows the job; the job's log says why; "
+                "startup_timeout in the profile says how long to wait"
             ) from None
         yield client
 

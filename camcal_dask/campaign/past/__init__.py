@@ -1,1 +1,1 @@
-"""What was run: records, attempts, history, running again."""
+"""Past runs: records, attempts, history, repeating a run."""

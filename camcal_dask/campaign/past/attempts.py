@@ -1,8 +1,8 @@
-"""Attempts of a run on disk: what was asked, how far it is, how every quantum ended.
+"""Attempts of a run on disk: what was asked for, how far it got, how every quantum ended.
 
     cubes/<run>/attempts/0001-<product>-<id>/record.json      who, what, from which inputs, with which software
                                             /progress.json    the latest `Snapshot`
-                                            /quanta-0001.jsonl  one line a quantum: outcome, cost, log, traceback
+                                            /quanta-0001.jsonl  one line per quantum: outcome, cost, log, traceback
 
 Nothing is overwritten by a later attempt; all files appear whole.
 """
@@ -48,7 +48,7 @@ def list_attempts(root: str, run: str) -> list[str]:
     folder = attempts_uri(root, run)
     found = [files.join(folder, name) for name in files.names(folder) if name[:4].isdigit()]
     if not found:
-        raise RepoError(f"{run}: no run was recorded under this name in {root}; camcal status {root} lists them")
+        raise RepoError(f"{run}: no run with this name is recorded in {root}; camcal status {root} lists the runs")
     return found
 
 
@@ -83,7 +83,7 @@ def _whole(uri: str, needed: Collection[str]) -> dict[str, Any] | None:
 
 
 def damage(attempt: str) -> list[str]:
-    """Say which files of an attempt cannot be read.  They only describe it: no product rests on them."""
+    """Say which files of an attempt cannot be read.  They only describe it: no product depends on them."""
     found = [
         f"{uri}: damaged"
         for uri, needed in ((record_uri(attempt), _RECORD), (progress_uri(attempt), _PROGRESS))

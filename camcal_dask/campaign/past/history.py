@@ -31,7 +31,7 @@ def recorded_runs(repo: Repo, instrument: str | None = None) -> list[str]:
 
 
 def snapshots(root: str, run: str) -> list[Snapshot]:
-    """Latest snapshot of each product of a RUN; ``killed`` if its client died without a word.
+    """Latest snapshot of each product of a RUN; ``killed`` if its client died without a trace.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def reference_record(root: str, run: str, product: str | None = None) -> dict[st
     """
     records = [r for r in map(attempts.read_record, attempts.list_attempts(root, run)) if r]
     if not records:
-        raise RepoError(f"{run}: no record of an attempt can be read there; camcal history says what is damaged")
+        raise RepoError(f"{run}: none of its records can be read; camcal history says what is damaged")
     made = sorted({r["product"] for r in records})
     if product is None and len(made) > 1:
         raise RepoError(f"{run} holds {', '.join(made)}: say which with --product")
@@ -108,7 +108,7 @@ def reference_record(root: str, run: str, product: str | None = None) -> dict[st
 def reference_instrument(root: str, run: str) -> str:
     """Name of the camera that a RUN was made for."""
     if not (found := _cameras(root, run)):
-        raise RepoError(f"{run}: no record of an attempt can be read there; camcal history says what is damaged")
+        raise RepoError(f"{run}: none of its records can be read; camcal history says what is damaged")
     return found[-1]
 
 

@@ -1,4 +1,4 @@
-"""Repeat a run exactly: the recorded recipe, exposures, detectors and calibrations, whatever is newer by now."""
+"""Repeat a run exactly: with the recorded recipe, exposures, detectors and calibrations, newer ones or not."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def replan(
     except KeyError as error:
         raise RepoError(f"{run} was made from exposures that the repository no longer has: {error}") from None
     if lacking := sorted(set(record["detectors"]) - set(plan.detectors)):
-        raise RepoError(f"{run} was made from detectors {lacking}, of which the repository no longer has the raws")
+        raise RepoError(f"{run} was made from detectors {lacking}, whose raws the repository no longer has")
     return replace(plan, calibs=calibs)
 
 
 def differences(repo: Repo, run: str, product: str | None = None) -> list[str]:
-    """Software that is not the one of the recorded run: ``"numpy 2.1 -> 2.2"``."""
+    """Software that differs from that of the recorded run: ``"numpy 2.1 -> 2.2"``."""
     then: Mapping[str, Any] = reference_record(repo.root, run, product)["versions"]
     return [f"{name} {then.get(name)} -> {here}" for name, here in versions().items() if then.get(name) != here]
 

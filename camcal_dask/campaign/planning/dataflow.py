@@ -90,7 +90,7 @@ def save(plan: Plan, path: str) -> None:
         From :func:`camcal_dask.campaign.planning.request.make_plan`.
     path : str
         ``.json``: the recipe, the calibrations by id (dataset type, RUN, detector) and the quanta;
-        ``.csv``: a row a quantum, each calibration as ``name=type@RUN#id``.
+        ``.csv``: one row per quantum, each calibration as ``name=type@RUN#id``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A run before it starts: its inputs, quanta, tasks, bytes and memory.  Nothing is read from the pixels."""
+"""A run before it starts: its inputs, quanta, tasks, bytes and memory.  No pixels are read."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Plan:
             ("raw pixels", f"{self.bytes_read / 1e9:.2f} GB int32"),
             ("product", f"{self.bytes_written / 1e9:.2f} GB before compression"),
             ("block", f"{self.slab_rows} rows" if self.slab_rows else "one exposure or detector"),
-            ("peak memory a task", f"{self.task_bytes / 2**20:.0f} MiB"),
+            ("peak memory per task", f"{self.task_bytes / 2**20:.0f} MiB"),
         ]
         lines += [("pairs", self.found.text)] if self.found.text else []
         lines += [("filter", self.physical_filter)] if self.physical_filter else []
@@ -196,7 +196,7 @@ def span(ids: Sequence[int]) -> str:
 
 
 def without_existing(repo: Repo, plan: Plan, collections: Sequence[str]) -> Plan:
-    """Leave out the detectors whose product one of some collections has; the plan is then as if they were not selected.
+    """Leave out detectors whose product is in one of some collections, as if they had not been selected.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Quanta: the units that a run is planned, carried out, recorded and resumed in; and how a run of them ended."""
+"""Quanta: the units in which a run is planned, carried out, recorded and resumed; and how a run ended."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Outcome:
         return self.complete and (self.verdict is None or bool(self.verdict["run_success"]))
 
     def text(self) -> str:
-        """Return the account of the run for the terminal."""
+        """Return the summary of the run for the terminal."""
         count = count_by_status(self.quanta.values())
         count["not tried"] = max(self.total - len(self.quanta), 0)
         lines = [f"{self.product} in {self.run}: " + ", ".join(f"{n} {s}" for s, n in count.items() if n)]
@@ -141,7 +141,7 @@ class Outcome:
             lines.append(f"  {usable.counted(usable.count(self.unusable))} cannot be used:")
             lines += [f"    {line}" for line in usable.told(self.unusable, SHOWN_FAILURES)]
         if self.stopped:
-            lines.append(f"  stopped: {self.stopped}; what is done is registered, the same command does the rest")
+            lines.append(f"  stopped: {self.stopped}; what is done is registered, and the same command does the rest")
         if self.verdict is not None:
             from camcal_dask.verify.judging.account import summary
 

@@ -41,7 +41,7 @@ class Recipe(Config):
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """Dataset types that are applied where they are there."""
+        """Dataset types that are applied where the inputs hold them."""
         return ()
 
 
@@ -61,7 +61,7 @@ class IsrRecipe(Recipe):
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """Dataset types that are applied where they are there."""
+        """Dataset types that are applied where the inputs hold them."""
         return tuple(self.if_there[name] for name in self.applied if name in self.if_there)
 
     @property
@@ -70,7 +70,7 @@ class IsrRecipe(Recipe):
         return applied_by(self.isr)
 
     def resolved(self, there: Collection[str]) -> Self:
-        """Return the recipe that applies those of ``if_there`` that are; without a ptc, nominal gains."""
+        """Return the recipe that applies those of ``if_there`` that were found; without a ptc, nominal gains."""
         isr = without(self.isr, set(self.if_there) & set(self.applied) - set(there))
         calibs = self.calibs | {n: self.if_there[n] for n in self.applied if n in self.if_there and n in there}
         return type(self).model_validate(self.model_dump() | {"isr": isr, "calibs": calibs, "if_there": {}})
@@ -78,9 +78,9 @@ class IsrRecipe(Recipe):
     def check_calibs(self) -> None:
         """Refuse calibrations that are not applied, applied ones without a type, and mixed units; ValueError."""
         for name in sorted(set(self.applied) - set(self.calibs) - set(self.if_there)):
-            raise ValueError(f"isr.{name} is on: say which dataset type it is, calibs: {{{name}: ...}}")
+            raise ValueError(f"isr.{name} is on: name its dataset type, calibs: {{{name}: ...}}")
         if both := sorted(set(self.if_there) & set(self.calibs)):
-            raise ValueError(f"{both[0]} is in calibs and in if_there; name it once")
+            raise ValueError(f"{both[0]} is in both calibs and if_there; name it in one of them")
         for name in sorted(set(self.calibs) - set(self.applied)):
             raise ValueError(f"calibs.{name} is given, but isr.{name} is off{nearest(name, self.applied)}")
         products = rooms.products()

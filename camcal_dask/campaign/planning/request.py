@@ -87,7 +87,7 @@ def make_plan(
     choice: Sequence[str] = (),
     task_memory_bytes: int = TASK_BUDGET_BYTES,
 ) -> Plan:
-    """Resolve a recipe's inputs in one pass over the registry and cost the run.
+    """Resolve the inputs of a recipe in one pass over the registry, and estimate the cost of the run.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which exposures a calibration is made from when the user does not say (reference/construction.md 19)."""
+"""Which exposures a calibration is made from if the user does not say (reference/construction.md 19)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def choose(raws: xr.DataArray, states: Mapping[int, State], keywords: Sequence[s
     left = [e for e in left if states[e] == common]
     surplus, chosen = left[: max(len(left) - at_most, 0)], left[max(len(left) - at_most, 0) :]
     if surplus:
-        reasons.append(f"{len(surplus)} left out: the latest {at_most} are enough ({_list(surplus)})")
+        reasons.append(f"{len(surplus)} left out: the latest {at_most} are taken ({_list(surplus)})")
     reasons.append(f"{len(chosen)} chosen: {_list(chosen)}")
     kept_out = [e for e in ids if e in firsts and states[e] == common] + surplus
     return Chosen(tuple(chosen), tuple(kept_out), tuple(reasons))
@@ -70,7 +70,7 @@ def camera_states(repo: Repo, raws: xr.DataArray, instrument: Instrument) -> dic
 
 
 def first_in_set(raws: xr.DataArray) -> list[int]:
-    """First exposures of sets, of which others are there too; a single exposure is no set."""
+    """First exposures of sets of which other exposures are present too; a single exposure is not a set."""
     day, seq, start = (raws[name].values for name in ("day_obs", "seq_num", "seq_start"))
     _, inverse, size = np.unique(np.stack([day, start]), axis=1, return_inverse=True, return_counts=True)
     first = (seq == start) & (size[inverse.ravel()] > 1)

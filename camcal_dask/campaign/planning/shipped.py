@@ -8,7 +8,7 @@ from camcal_dask.config import expanded
 
 
 def shipped(kind: str, name: str) -> Path | None:
-    """Find ``name`` as a path, else among the files shipped with the package.
+    """Find ``name`` as a path, or else among the files that are shipped with the package.
 
     Parameters
     ----------

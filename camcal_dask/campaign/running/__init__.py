@@ -1,1 +1,1 @@
-"""A run: quanta on a cluster, whatever happens to some of them."""
+"""A run: quanta on a cluster, even if some of them fail."""

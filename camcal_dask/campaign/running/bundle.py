@@ -1,4 +1,4 @@
-"""The worker's side of a run: quanta one after the other, each with its log, its cost and its own failure.
+"""The worker's side of a run: one quantum after the other, each with its own log, cost and outcome.
 
 A bundle is one task of dask, so that the scheduler's work does not grow with the number of quanta.
 A quantum's graph is made and computed inside the task: no pixel travels between workers, and
@@ -75,7 +75,7 @@ class Shipped(WorkerPlugin):
 
 
 def run_bundle(name: str, quanta: Sequence[Quantum], threads: int, timeout_s: float | None = None) -> list[Result]:
-    """Carry out quanta on this worker, up to the first that hangs: what holds it up may hold up the next.
+    """Carry out quanta on this worker, up to the first that hangs, as the next may hang for the same reason.
 
     Parameters
     ----------

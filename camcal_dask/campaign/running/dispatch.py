@@ -1,4 +1,4 @@
-"""Keep a cluster busy with quanta: a bounded number at once, in bundles, lost ones again.
+"""Keep a cluster busy with quanta: a bounded number at a time, in bundles, resubmitting lost ones.
 
 Measured (``python -m benchmarks campaign``): a task costs client and scheduler some 8 ms together,
 so short quanta travel in bundles; the time of the quanta so far decides how many.
@@ -123,7 +123,7 @@ class _Flights:
 
     @property
     def n_running(self) -> int:
-        """Quanta that run now: one a thread."""
+        """Quanta that are running: one per thread."""
         return min(sum(map(len, self.flying.values())), self.threads)
 
     def fill(self) -> None:
@@ -156,7 +156,7 @@ class _Flights:
         future.add_done_callback(self.ended.put)
 
     def landed(self, patience_s: float) -> list[Result]:
-        """Results of the bundles that ended, waiting a little for the first."""
+        """Results of the bundles that have ended, after a short wait for the first."""
         futures = self._some_ended(patience_s)
         good = [f for f in futures if f.status == "finished"]
         results: list[Result] = []

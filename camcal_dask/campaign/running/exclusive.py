@@ -1,4 +1,4 @@
-"""One client at a time on a run: who is there, whether it still lives, and taking over from the dead.
+"""One client at a time on a run: who it is, whether it is still alive, and taking over from a dead one.
 
 Two clients would do no harm (shards are written whole and alike by both), only the work twice.  Whether
 a client lives is seen on its own host by its process (`process`), elsewhere by its progress file growing: no
@@ -45,7 +45,7 @@ def alone(attempt: str, product: str) -> Iterator[None]:
         if holder is not None and lives(files.join(files.parent(attempt), other), holder):
             raise RunError(
                 f"another client works on this run: {holder} (attempt {other}); wait for it (camcal status), or end it "
-                f"and repeat the command; if that is no process of camcal, remove {uri}"
+                f"and repeat the command; if that is not a camcal process, remove {uri}"
             )
         claim.seize(mine)
     _held.add(mine)
@@ -57,7 +57,7 @@ def alone(attempt: str, product: str) -> Iterator[None]:
 
 
 def lives(attempt: str, client: process.Process) -> bool:
-    """Whether the client of an attempt still works."""
+    """Whether the client of an attempt is still working."""
     if (seen := client.lives()) is not None:
         return seen
     before = _beat(attempt)

@@ -1,4 +1,4 @@
-"""What kind of failure it is: one that may pass, one that stops everything, or one of the data."""
+"""The kind of a failure: one that may pass, one that stops everything, or one of the data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def can_pass(error: BaseException) -> bool:
 
 
 def storage_full(error: BaseException) -> bool:
-    """Whether the storage takes no more: full, over quota, read-only or gone."""
+    """Whether nothing more can be stored: full, over quota, read-only or gone."""
     return any(not FULL.isdisjoint(_codes(e)) for e in _chain(error))
 
 

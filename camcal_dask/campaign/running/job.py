@@ -1,4 +1,4 @@
-"""What all tasks share: begin or resume a product, run its quanta, keep what they return, register what is whole."""
+"""What all tasks share: begin or resume a product, run its quanta, keep their results, register what is complete."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Job:
         Raises
         ------
         RepoError
-            If it was begun with other settings, exposures, calibrations or software.
+            If it was started with other settings, exposures, calibrations or software.
         """
         if not cube_exists(self.uri):
             return None
@@ -85,14 +85,14 @@ class Job:
         there = attrs.get("provenance_id")
         if there != self.provenance and not (self.tracker.limits.extend and not self.differences(attrs)):
             raise RepoError(
-                f"{self.uri} was begun with other {', '.join(self.differences(attrs)) or 'detectors'} "
+                f"{self.uri} was started with other {', '.join(self.differences(attrs)) or 'detectors'} "
                 f"(provenance {there}, this run is {self.provenance}); choose another output collection with -o"
                 + ("" if self.differences(attrs) else ", or add to this one with --extend-run")
             )
         return attrs
 
     def differences(self, attrs: Mapping[str, Any]) -> list[str]:
-        """Say what of an existing product is not as this run would make it; other detectors are no difference."""
+        """Say how an existing product differs from that of this run; other detectors do not count as a difference."""
         mine = self.attributes()
         names = {"recipe": "settings", "exposures": "exposures", "software": "software"}
         found = [word for key, word in names.items() if attrs.get(key) != mine[key]]
@@ -106,7 +106,7 @@ class Job:
         return found
 
     def attributes(self) -> dict[str, Any]:
-        """What the product says of itself."""
+        """What the product says about itself."""
         plan = self.plan
         attrs = {
             "provenance_id": self.provenance,
@@ -119,7 +119,7 @@ class Job:
         return attrs | ({"physical_filter": plan.physical_filter} if plan.physical_filter else {})
 
     def begin(self, extra: Mapping[str, Any] | None = None, shared: xr.Dataset | None = None) -> None:
-        """Lay the product out, or check that the one there is of the same run.
+        """Lay out the product, or check that the existing one belongs to the same run.
 
         Parameters
         ----------
@@ -141,7 +141,7 @@ class Job:
         self.existing()
 
     def finished(self) -> set[int]:
-        """Ids of the detectors that are whole: written, and not damaged since."""
+        """Ids of the detectors that are complete: written, and not damaged since."""
         if not cube_exists(self.uri):
             return set()
         written = products.finished(self.uri)
@@ -154,14 +154,14 @@ class Job:
         return [d for d in self.plan.detectors if d not in there and d not in self.plan.lacking]
 
     def lack(self, task: str) -> set[Quantum]:
-        """Note the quanta that cannot be done; return them."""
+        """Record the quanta that cannot be done, and return them."""
         lacking = {Quantum(task, d): reason for d, reason in self.plan.lacking.items()}
         for quantum, reason in lacking.items():
             self.tracker.note(missing(quantum, reason))
         return set(lacking)
 
     def carry_out(self, work: Callable[[Quantum], Any], task: str, failed: Sequence[int] = ()) -> Outcome:
-        """Make every detector of the product that is not there, and register what is whole.
+        """Make every missing detector of the product, and register what is complete.
 
         Parameters
         ----------
@@ -201,7 +201,7 @@ class Job:
         return [q.detector for q in found]
 
     def register(self, detectors: Sequence[int]) -> None:
-        """Tell the registry of detectors that are whole."""
+        """Register detectors that are complete."""
         if detectors:
             data_ids = [self.plan.data_id(d) for d in detectors]
             self.repo.register_product(self.plan.output, self.plan.recipe.product, self.uri, data_ids)
@@ -224,7 +224,7 @@ class Job:
     def collect_packed(
         self, work: Callable[[Quantum], Any], quanta: Sequence[Quantum]
     ) -> Iterator[tuple[Quantum, bytes]]:
-        """The same, for somebody else to `unpack`."""
+        """The same, packed, for others to `unpack`."""
         parts = self.parts()
         wanted, there = set(quanta), set()
         for key, value in parts.read():

@@ -1,4 +1,4 @@
-"""Whether the process of a client still lives: by more than its number, which other processes get in time.
+"""Whether the process of a client is alive; its number alone does not tell, because numbers are reused.
 
 A process is named by host, number and *mark*: boot, namespace of process numbers (of a container) and the moment of
 its start.  In the same boot and namespace the mark decides; seen from anywhere else nothing can be said, and the

@@ -1,4 +1,4 @@
-"""Carry out a plan: quanta on a cluster, whatever happens to some of them.
+"""Carry out a plan: quanta on a cluster, even if some of them fail.
 
 A quantum that makes a product writes one shard; others return the statistics of their detector.
 Pixels stay in the tasks; the registry hears of a detector when its shard is whole.
@@ -96,7 +96,8 @@ def execute(
     except OSError as error:
         if faults.storage_full(error):
             raise RunError(
-                f"{plan.output}: the storage takes no more ({error}); make room or mount it again, and repeat the run"
+                f"{plan.output}: nothing more can be stored ({error}); make room or mount the storage again, and "
+                f"repeat the run"
             ) from error
         raise
 

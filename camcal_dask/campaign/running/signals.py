@@ -1,4 +1,4 @@
-"""Signals that wait: a cluster that is interrupted while it starts or ends cannot be ended in order."""
+"""Deferred signals: a cluster that is interrupted while it starts or ends cannot be shut down in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Follow a run while it goes: count, decide when it must stop, write progress and outcomes where others see them."""
+"""Follow a run: count, decide when it must stop, write progress and outcomes where others can see them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CENSUS_S = 2.0
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run gives up, and what it does with what is there."""
+    """When a run gives up, and what it does with existing products."""
 
     fail_fast: bool = False
     max_failures: int | None = None
@@ -146,7 +146,7 @@ class Tracker:
 
     def _consider(self, outcome: QuantumOutcome) -> None:
         if outcome.storage_full:
-            self.stop(f"the storage takes no more ({outcome.reason}); make room or mount it again first")
+            self.stop(f"nothing more can be stored ({outcome.reason}); make room or mount the storage again first")
         elif self.limits.fail_fast:
             self.stop(f"{outcome.quantum} failed, and the run is to stop at the first failure")
         elif self.limits.max_failures is not None and self.snapshot.failed > self.limits.max_failures:
@@ -157,7 +157,7 @@ class Tracker:
         self.stopped = self.stopped or why
 
     def unusable(self, found: Mapping[int, Mapping[str, str]]) -> None:
-        """Take the amps that the product is no use for, by detector, and why."""
+        """Take note of the amps for which the product is of no use, by detector, and why."""
         told = tuple(usable.told(found, SHOWN_FAILURES))
         self.snapshot = replace(self.snapshot, n_unusable=usable.count(found), unusable=told)
 
@@ -202,7 +202,7 @@ class Tracker:
                 files.write_json(attempts.progress_uri(self.folder), asdict(self.snapshot))
 
     def flush(self) -> None:
-        """Write the outcomes that wait; what cannot be written waits on."""
+        """Write the pending outcomes; what cannot be written stays pending."""
         self._flushed = time.monotonic()
         if not self._pending:
             return

@@ -180,7 +180,7 @@ def _raft(plan: Plan, detector: int) -> xr.DataArray:
 
 
 def _roles(plan: Plan) -> dict[int, str]:
-    """Say which exposures made the calibrations applied and which are independent of them (verification.md 1.1)."""
+    """Say which exposures made the applied calibrations and which are independent (reference/verification.md 1.1)."""
     made = made_from(ref for refs in plan.calibs.values() for ref in refs.values())
     return {e: "construction" if e in made else "verification" for e in plan.exposures}
 

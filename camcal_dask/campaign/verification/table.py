@@ -1,4 +1,4 @@
-"""Verification of a calibration that is a table: its own numbers are judged, no exposure is read."""
+"""Verification of a calibration that is a table: its own statistics are judged, and no exposure is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brighter-fatter corrections: Astier et al. 2023, Coulton et al. 2018 and its flux-conserving form (isr.md 2.11).
+"""Brighter-fatter corrections: Astier+ 2023, Coulton+ 2018 and its flux-conserving form (reference/isr.md 2.11).
 
 All act on a trimmed CCD image in detector coordinates and in **electrons** (scale by the gains before
 and back afterwards if it is in adu).  The light is read from a working copy X, in which saturated, bad,
@@ -97,7 +97,7 @@ def astier_kernels(shifts: BoundaryShifts) -> tuple[FloatArray, FloatArray]:
     if len(shapes) != 1 or tables[0].ndim != 2 or len(set(tables[0].shape)) != 1:
         raise DataError(f"boundary shifts aN, aS, aE, aW must be squares of one size, not {[t.shape for t in tables]}")
     if not all(np.isfinite(table).all() for table in tables):
-        raise DataError("boundary shifts aN, aS, aE, aW contain non-finite values; build the calibration again")
+        raise DataError("boundary shifts aN, aS, aE, aW contain non-finite values; make the calibration again")
     north, south, east, west = tables
     lags = np.arange(1 - len(north), len(north))
     i, j = np.abs(lags)[:, None], np.abs(lags)[None, :]
@@ -282,7 +282,7 @@ def _checked_kernel(kernel: FloatArray) -> FloatArray:
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
         raise DataError(f"the brighter-fatter kernel must be an odd square, not {kernel.shape}")
     if not np.isfinite(kernel).all():
-        raise DataError("the brighter-fatter kernel contains non-finite values; build the calibration again")
+        raise DataError("the brighter-fatter kernel contains non-finite values; make the calibration again")
     return kernel
 
 

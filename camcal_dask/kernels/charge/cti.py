@@ -153,7 +153,9 @@ def _table(index: int, trap: Trap) -> Pieces:
     good = np.isfinite(x) & np.isfinite(y)
     x, y = x[good], y[good]
     if not x.size or not (np.diff(x) >= 0).all():
-        raise DataError(f"deferred charge: amp {index}: knots {x.tolist()} do not rise; rebuild the cti calibration")
+        raise DataError(
+            f"deferred charge: amp {index}: knots {x.tolist()} are not in rising order; make the cti calibration again"
+        )
     # Two exposures of equal signal give a knot twice: their mean (a piece needs a length).
     knots, start = np.unique(x, return_index=True)
     return linear_pieces(knots, np.add.reduceat(y, start) / np.diff(np.append(start, x.size)))

@@ -1,4 +1,4 @@
-"""RICE_1 decoding of whole images, one call an image.
+"""RICE_1 decoding of whole images, one call per image.
 
 The code is public (FITS Standard 4.0 section 10.4.1; Rice, Yeh and Miller 1993): a row starts with its first
 pixel as 32 bits; then every 32 pixels a 5-bit number ``k + 1`` and the differences to the preceding pixel, folded

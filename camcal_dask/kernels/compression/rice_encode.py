@@ -118,14 +118,14 @@ def rice_encode_rows(image: Int32Array, out: ByteArray, lengths: Int32Array) -> 
 def max_encoded_bytes(ny: int, nx: int) -> int:
     """Upper limit of the encoded size of a (ny, nx) image.
 
-    The unary parts of a block cost less than 4 bits a pixel on top of the at most 25 low bits, so a pixel
+    The unary parts of a block cost less than 4 bits per pixel on top of the at most 25 low bits, so a pixel
     never takes 5 bytes; a block adds one byte, a row its first pixel and padding.
     """
     return ny * (5 * nx + nx // BLOCK_SIZE + 8)
 
 
 def encode_image(image: Int32Array) -> tuple[bytes, Int32Array]:
-    """Rice-code an image, one tile a row.
+    """Rice-code an image, one tile per row.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Ratios of the gains of a detector's amps from the steps that a smooth flat shows between them.
 
-Reference: reference/ptc_linearity.md section 8, construction.md 12 and Q28.  The model of a binned flat is
+See reference/ptc_linearity.md 8, reference/construction.md 12 and Q28.  The model of a binned flat is
 
     value = ratio(amp) S(radius) P(x, y),
 

@@ -1,4 +1,4 @@
-"""Linearity correction of all types (reference/isr.md 2.6, ptc_linearity.md "Correction").
+"""Linearity correction of all types (reference/isr.md 2.6, reference/ptc_linearity.md 10).
 
 A correction is additive, v' = v + f(v), and known in the unit of its calibration (adu).  Node
 tables are turned once per amp into piecewise cubics (:class:`Pieces`) that a vectorised kernel
@@ -73,7 +73,7 @@ class AmpLinearity:
 
 @dataclass(frozen=True, eq=False)
 class Linearity:
-    """Correction of a detector: one entry an amp, and why amps failed (index -> reason)."""
+    """Correction of a detector: one entry per amp, and why amps failed (index -> reason)."""
 
     amps: tuple[AmpLinearity, ...]
     problems: Mapping[int, str]
@@ -113,7 +113,7 @@ def make_linearity(
     scales = np.ones(len(types)) if scale is None else np.asarray(scale, dtype=np.float64)
     if rows.ndim != 2 or len(rows) != len(types) or scales.shape != (len(types),):
         raise DataError(
-            f"linearity: {len(types)} types, coefficients {rows.shape}, scale {scales.shape}; need one row an amp"
+            f"linearity: {len(types)} types, coefficients {rows.shape}, scale {scales.shape}; one row per amp is needed"
         )
     lookup = None if table is None else np.asarray(table, dtype=np.float64)
     amps, problems = [], {}
@@ -146,7 +146,10 @@ def _prepare(name: str, kind: str, row: FloatArray, table: FloatArray | None, sc
         return f"{kind} has nodes or values that are not finite"
     for x, _ in splines:
         if not (np.diff(x) > 0).all():
-            raise DataError(f"linearity: amp {name}: nodes {x.tolist()} of {kind} do not rise; rebuild the linearizer")
+            raise DataError(
+                f"linearity: amp {name}: nodes {x.tolist()} of {kind} are not in rising order; make the "
+                f"linearizer again"
+            )
     return AmpLinearity("pieces", tuple(akima_pieces(x * scale, y * scale, margin * scale) for x, y in splines))
 
 

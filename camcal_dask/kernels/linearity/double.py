@@ -1,6 +1,6 @@
 """Double spline linearity of a detector: amps relative to one amp, and that one against the light.
 
-Reference: ptc_linearity.md 12 (DoubleSpline).  Ratios of amps in one exposure do not know how much light there was,
+See reference/ptc_linearity.md 12.  Ratios of amps in one exposure do not know how much light there was,
 so the relative splines are free of lamp and shutter; the absolute one is common to all amps of the detector.
 
 Where we differ from today's system: a relative spline aims at what the absolute one makes linear, see `fit_relative`.
@@ -175,7 +175,7 @@ def _before(absolute: SplineFit, linear: FloatArray) -> FloatArray:
 
 
 def coefficients(relative: Sequence[SplineFit | None], absolute: SplineFit) -> FloatArray:
-    """Rows n1, n2, nodes1, values1, nodes2, values2 of all amps, zero-padded (amp, m); see reference section 10."""
+    """Rows n1, n2, nodes1, values1, nodes2, values2 of all amps, 0-padded (amp, m): reference/ptc_linearity.md 10."""
     n_relative = [0 if fit is None else len(fit.nodes) for fit in relative]
     n = len(absolute.nodes)
     out = np.zeros((len(relative), 2 + 2 * n + 2 * max(n_relative)))

@@ -1,7 +1,7 @@
 """Linearity from a ramp of flats: robust fits, groups of illumination, turnoff, polynomials and lookup rows.
 
-Reference: ptc_linearity.md 7 (irlsFit) and 12.  Arrays are those of one amp: ``abscissa`` exposure time [s] or
-photodiode charge [C], ``ordinate`` mean signal [adu], one entry a flat (pair), in any order.  The splines are in
+See reference/ptc_linearity.md 7 and 12.  Arrays are those of one amp: ``abscissa`` exposure time [s] or
+photodiode charge [C], ``ordinate`` mean signal [adu], one entry per flat (or pair), in any order.  The splines are in
 :mod:`camcal_dask.kernels.linearity.spline`.
 
 Where we differ from today's system:

@@ -1,6 +1,6 @@
 """How many nodes the flats of a linearity spline support, and whether its correction behaves between them.
 
-Reference: ptc_linearity.md 12 places nodes by the range of the signal alone.  That is kept where flats of enough
+Upstream places nodes by the range of the signal (reference/ptc_linearity.md 12).  That is kept where flats of enough
 distinct levels lie between the nodes; elsewhere nodes follow the levels, for a node that no level supports takes any
 value: at the flats such a spline is perfect, between them it runs away.
 """
@@ -147,7 +147,7 @@ def supported_nodes(nodes: FloatArray, levels: FloatArray, per_cell: int = LEVEL
 
 
 def still_supported(nodes: FloatArray, signal: FloatArray, label: IntArray) -> BoolArray:
-    """Tell for each flat (flat,) whether enough levels are left between the nodes about it; ``label`` -1: left out.
+    """Return for each flat (flat,) whether enough levels are left between the nodes about it; ``label`` -1: left out.
 
     A flat without which its nodes have no support cannot be told from a bend of the spline there, and stays.
     """
@@ -167,7 +167,7 @@ def coarser_nodes(nodes: FloatArray, levels: FloatArray) -> Iterator[FloatArray]
 
 
 def measure_shape(correct: Callable[[FloatArray], FloatArray], levels: FloatArray) -> Shape:
-    """Look at a correction between the levels, where no flat does.
+    """Examine a correction between the levels, where there is no flat.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Spline linearity of one amp after P. Astier: one Akima spline, one slope a group of flats, nuisance terms.
+"""Spline linearity of one amp after P. Astier: one Akima spline, one slope per group of flats, nuisance terms.
 
-Reference: ptc_linearity.md 12.  With m = y (1 + alpha T) (1 + beta t) the signal corrected for temperature T and
+See reference/ptc_linearity.md 12.  With m = y (1 + alpha T) (1 + beta t) the signal corrected for temperature T and
 time t, the residual of a flat of abscissa D in group j is
 
     r = w [ (m - S(m) - O) / (k_j D) - 1 ],    w = 1 / sqrt(w0^2 + w1^2 / y)
@@ -255,7 +255,7 @@ def _fit_tame(
     if tried is not None:
         raise DataError(
             f"spline linearity: between {len(levels)} distinct levels of light the correction departs by "
-            f"{tried.wander:.2g} of the signal (least slope {tried.slope:.2g}); are all flats good?"
+            f"{tried.wander:.2g} of the signal (least slope {tried.slope:.2g}); are all the flats good?"
         )
     raise DataError(
         f"spline linearity: {int(good.sum())} good flats of {len(levels)} distinct levels do not determine a spline, "

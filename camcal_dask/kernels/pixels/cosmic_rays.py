@@ -1,10 +1,10 @@
-"""Cosmic rays in one exposure of one detector (reference/construction.md section 2, step 3).
+"""Cosmic rays in one exposure of one detector (reference/construction.md 2 step 3.
 
 The search runs on the assembled CCD, so that a track crosses amp borders; input and output
 stay in readout coordinates (amp, y, x).  Departures from the reference, each because the number
 that comes out is better for it:
 
-- the background is taken off per amp (the caller passes amp medians), not once a detector, so a
+- the background is subtracted per amp (the caller passes amp medians), not once per detector, so a
   step between amps is no track;
 - pixels of the outermost frame are tested too (against mirrored neighbours): a hit there would
   otherwise stay in the statistics of the amp;
@@ -69,7 +69,7 @@ def find_cosmic_rays(
     growth_passes: int = 6,
     max_fraction: float = 0.0625,
 ) -> CosmicRays:
-    """Find the pixels hit by cosmic rays and interpolate over them (reference/construction.md 2, verification.md 0.9).
+    """Find cosmic-ray pixels and interpolate over them (reference/construction.md 2, reference/verification.md 0.9).
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def find_cosmic_rays(
     growth_passes : int
         Passes that add neighbours above 3 sigma.
     max_fraction : float
-        Fraction of an amp's pixels above which the search has overflowed (one million a detector upstream).
+        Fraction of an amp's pixels above which the search has overflowed (one million per detector upstream).
     """
     psf = np.exp(-0.5 * np.array([1.0, 2.0]) / PSF_SIGMA_PIXEL**2)
     # sharpness of the four means, in the order in which they are tested: NS, WE, SW-NE, NW-SE

@@ -1,4 +1,4 @@
-"""Defects: pixels that a combined bias, dark or flat shows to be bad (reference/construction.md section 5).
+"""Defects: pixels that are bad according to a combined bias, dark or flat (reference/construction.md 5).
 
 Images are assembled, trimmed CCDs (y, x); amps are given by their boxes in them.  Every finding is a bit
 of a uint8 plane, so that a defect keeps the reason why it is one.  Where upstream is mistaken or silent:

@@ -1,4 +1,4 @@
-"""Hot pixels and hot columns of a combined dark, told from glow by how sharp they are."""
+"""Hot pixels and hot columns of a combined dark, distinguished from glow by their sharpness."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from camcal_dask.kernels.arrays import AnyArray, BoolArray
 
 HOT_PER_S = 3.0
-"""A pixel so far above its surroundings is hot [electron/s]: the threshold of defects in darks (construction.md 5)."""
+"""A pixel this far above its surroundings is hot [electron/s], as in defects (reference/construction.md 5)."""
 SIDE = 5
 """Columns at each side that are the surroundings."""
 _SIGNIFICANCE = 6.0

@@ -54,7 +54,7 @@ def interpolate(
     The variance becomes that of the estimate, sum w_k^2 V_k, but never less than the mean variance of
     the pixels used: a pixel without photons of its own must not outweigh a measured one.  Where
     the fallback enters, nothing is known: ``fallback_variance``.  (Upstream blends variances
-    linearly, can make them negative, and uses the *image* level as their fallback; isr.md 6.11.)
+    linearly, can make them negative, and uses the *image* level as their fallback; reference/isr.md 6.11.)
 
     Parameters
     ----------

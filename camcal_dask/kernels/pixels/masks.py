@@ -1,4 +1,4 @@
-"""Mask planes (names, bit numbers and bit values: reference/isr.md section 3), and the value of a lost raw pixel.
+"""Mask planes (names, bit numbers and bit values: reference/isr.md 3), and the value of a lost raw pixel.
 
 Bits 0-10 are those of the LSST stack; 11-14, assigned in order of first use upstream,
 are fixed here so that masks of different runs can be combined.

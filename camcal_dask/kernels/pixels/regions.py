@@ -1,4 +1,4 @@
-"""Masks as lists of boxes and back: the compressed form of a defect mask (reference/isr.md 2.18, raw_format.md 4.2).
+"""Masks as lists of boxes and back, the form of a defect mask (reference/isr.md 2.18, reference/raw_format.md 4.2).
 
 A box is (x0, y0, width, height), zero-based, as in the observatory's defect tables: columns
 x0..x0+width-1 and rows y0..y0+height-1.  The set of pixels is what matters, not the choice of boxes.

@@ -1,10 +1,10 @@
 """Fit of the full covariance model (Astier+19 Eq. 20, or more of its terms) to the covariances of one amp.
 
 The model is, at every lag, a polynomial of degree 4 in the mean, so the data of a lag act on chi2 only through the QR
-decomposition of its weighted powers: hundreds of flat pairs become five numbers a lag (more for more terms), exactly.
+decomposition of its weighted powers: hundreds of flat pairs become five numbers per lag (more for more terms), exactly.
 The first of them is always matched by the free constant n_ij / g^2, which removes the noise plane from the search.
 What is left, 4 r^2 residuals for a, c and g, goes to the minimum by Levenberg-Marquardt with analytic derivatives:
-upstream's minimum (6e-8 in g, 2e-6 in a00; reference/ptc_linearity.md section 7), some fifty times faster.
+upstream's minimum (6e-8 in g, 2e-6 in a00; reference/ptc_linearity.md 7), some fifty times faster.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fits of one photon-transfer curve: outliers, turnoff, roll-off and the models of the variance.
 
 Everything here is of one amp, sorted by its mean: ``mean`` [adu], ``variance`` [adu^2], (n,) float64, NaN where there
-is no measurement.  Steps and numbers: reference/ptc_linearity.md sections 6 and 7.
+is no measurement.  Steps and numbers: reference/ptc_linearity.md 6 and 7.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _SMALLEST_P = 1e-15
 
 @dataclass(frozen=True)
 class PairRules:
-    """How a pair is measured; the last four say where to follow a peculiarity of the LSST stack (reference 15)."""
+    """How a pair is measured; the last four follow peculiarities of the LSST stack (reference/ptc_linearity.md 15)."""
 
     lags: int = 10
     """Lags 0 .. ``lags`` - 1 are measured."""
@@ -39,7 +39,7 @@ class PairRules:
     """With fewer good pixels an amp has neither variance nor covariances."""
     gain_correction: GainCorrection = "FULL"
     gaussianity: bool = False
-    """Test the distribution of the difference: a sort and a fit an amp, many times the rest."""
+    """Test the distribution of the difference: a sort and a fit per amp, many times the cost of everything else."""
     float32_difference: bool = True
     """D in float32 with a rounded reciprocal of mu; else in float64."""
     absolute_bound: bool = True
@@ -164,7 +164,7 @@ def clip_bias(sigma: float) -> float:
 
 
 def pair_gain(ratio: float, mean: float, noise: float, correction: GainCorrection = "FULL") -> float:
-    """Gain from one flat pair (reference 5).
+    """Gain from one flat pair (reference/ptc_linearity.md 5).
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def pair_gain(ratio: float, mean: float, noise: float, correction: GainCorrectio
 
 
 def fit_gaussian(difference: Pixels, mean: float) -> tuple[float, float, float]:
-    """Test whether I1 - I2 is Gaussian, as upstream does (reference 4).
+    """Test whether I1 - I2 is Gaussian, as upstream does (reference/ptc_linearity.md 4).
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def fit_gaussian(difference: Pixels, mean: float) -> tuple[float, float, float]:
 
 
 def unvignetted(radius: FloatArray, coefficients: Sequence[float], percent: float, min_pixels: int) -> BoolArray:
-    """Return which pixels of an amp are about as bright as its brightest (reference 3, vignetting selection).
+    """Return which pixels of an amp are about as bright as its brightest (reference/ptc_linearity.md 3).
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 References
 ----------
-reference/ptc_linearity.md section 7; P. Astier et al., A&A 629, A36 (2019).
+reference/ptc_linearity.md 7; P. Astier et al., A&A 629, A36 (2019).
 
 The covariance model is the series of the differential equation behind Eq. 20, which is its first four terms; higher
 orders are a choice (`polynomials`).

@@ -96,7 +96,7 @@ def variance(
     flat_scale: float,
     out: Pixels,
 ) -> None:
-    """Variance of the corrected image, from the image itself (isr.md 2.12 with G = 1, then 0.3 for the flat).
+    """Variance of the corrected image, from the image itself (reference/isr.md 2.12 with G = 1, and 0.3).
 
     With I the image before the flat, V = I + V_bias + s^2 V_dark + noise; after it, with I' = I / cF,
     V' = (I'^2 V_F + V / c^2) / F^2, and 1e10 where the flat says NO_DATA.

@@ -1,4 +1,4 @@
-"""Crosstalk between the amps of one detector (reference/isr.md 2.5, coefficients: raw_format.md 4.2).
+"""Crosstalk between the amps of one detector (reference/isr.md 2.5, coefficients: reference/raw_format.md 4.2).
 
 In readout coordinates the amps line up pixel for pixel, so the correction couples 16 values
 at equal (y, x) and nothing else: any slab of rows can be corrected by itself, to the last bit.
@@ -9,7 +9,7 @@ Matrices are [source, target].  Compared with today's system:
 - units are converted in the coefficients (once, float64), never by scaling the image back and forth;
 - a coupling of an amp to itself is ignored;
 - the bit is set against a threshold per amp, in the unit of the image;
-- ``iterations=2`` removes the second-order term that a single pass leaves (isr.md 6.12).
+- ``iterations=2`` removes the second-order term that a single pass leaves (reference/isr.md 6.12).
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def _clipped(values: FloatArray) -> ClippedMean:
 
 
 def read_noise(overscan: AnyArray, boxes: int = 100, side: int = 20, seed: int = 0) -> float:
-    """Read noise as the median scatter of random boxes of the serial overscan (reference 3.1).
+    """Read noise as the median scatter of random boxes of the serial overscan (reference/verification.md 3.1).
 
     Parameters
     ----------

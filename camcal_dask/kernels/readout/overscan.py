@@ -94,7 +94,7 @@ def fit_lines(
     use_mean: bool = False,
     curve: tuple[str, int] | None = None,
 ) -> LineFit | None:
-    """Fit the level of every line; steps 2-7 of isr.md 2.2.  Non-finite pixels are treated as masked throughout.
+    """Fit the level of every line; steps 2-7 of reference/isr.md 2.2.  Non-finite pixels count as masked throughout.
 
     Parameters
     ----------

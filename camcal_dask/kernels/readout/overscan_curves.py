@@ -1,4 +1,4 @@
-"""Overscan as one number or as a smooth curve over the lines, instead of a level per line (isr.md 2.2).
+"""Overscan as one number or as a smooth curve over the lines, instead of a level per line (reference/isr.md 2.2).
 
 A curve is a least-squares fit of a polynomial in t = 2 i / N - 1 to the levels of the N lines, or a spline
 through the mean levels of ``order`` bins of t.  Upstream puts the level of the first bin everywhere if fewer

@@ -112,7 +112,7 @@ def mask_itl_dip(
 
     Parameters
     ----------
-    background_fraction : depth of the dip relative to the sky; 0 switches the step off (per detector, isr.md 2.21).
+    background_fraction : depth of the dip relative to the sky; 0 switches the step off (reference/isr.md 2.21).
 
     Returns
     -------

@@ -185,7 +185,7 @@ def bloom(columns: Pixels, full_well: float) -> FloatArray:
 
 @compiled
 def serial_cti(frame: Pixels, n_register: int, traps: FloatArray) -> None:
-    """Deferred charge of the serial register, forward (Snyder+21; inverse: isr.md 2.7).
+    """Deferred charge of the serial register, forward (Snyder+21; inverse: reference/isr.md 2.7).
 
     Column n makes ``min(n + 1, n_register)`` transfers and leaves the fraction ``global_cti`` behind in each;
     one trap holds ``min(trap_size, trap_slope * charge)`` and empties with a time constant of ``emission`` pixels;

@@ -1,4 +1,4 @@
-"""The clipped mean: the one robust mean of this package (reference/construction.md 0.1, isr.md 0.2).
+"""The clipped mean: the one robust mean of this package (reference/construction.md 0.1, reference/isr.md 0.2).
 
 From the finite, unmasked values X: centre c = median, half-width h = sigma * 0.741301109252802 * IQR
 (quartiles by linear interpolation at index f (n - 1)).  Then K times: S = {x in X: |x - c| <= h},
@@ -202,7 +202,7 @@ def _halves_of_block(a: Pixels, difference: Pixels, variance: Pixels) -> None:
 
 
 def compare_amp(halves: Halves, n: float) -> tuple[float, float, float, int]:
-    """Return what an amp says of two halves of ``n`` exposures together.
+    """Return the statistics of an amp for two halves of ``n`` exposures together.
 
     Returns
     -------

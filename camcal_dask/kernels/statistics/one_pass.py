@@ -19,7 +19,7 @@ N_PLANES = 15
 SHIFT_HALF_WIDTH = 30
 SHIFT_SIGMA = 3.0
 SHIFT_CUTOFF = 1.0 / 15.0
-"""Cut-off of the high-pass filter, in units of the Nyquist frequency: 1/30 cycles a row."""
+"""Cut-off of the high-pass filter, in units of the Nyquist frequency: 1/30 cycles per row."""
 
 
 @compiled

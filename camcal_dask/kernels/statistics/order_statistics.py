@@ -38,7 +38,7 @@ _QUARTILES = np.array([0.25, 0.5, 0.75])
 
 
 def sorted_moments(values: Pixels, fractions: FloatArray, *, sigma: float = 5.0, iterations: int = 3) -> SortedMoments:
-    """Quantiles, clipped and unclipped moments of sorted finite values (reference 0.3-0.5).
+    """Quantiles, clipped and unclipped moments of sorted finite values (reference/verification.md 0.3-0.5).
 
     In sorted values a clipping window is a slice: the first is summed once, the later ones only
     add and take away what lies between the old and the new ends, and the tails make the sum of all.

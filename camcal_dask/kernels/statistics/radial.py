@@ -1,6 +1,6 @@
 """Radial illumination: an Akima spline in the distance from the optical axis, fitted in the L1 norm.
 
-Reference: construction.md 3.4 (model and cost), 5.1 step 1 (four nodes an amp); H. Akima, J. ACM 17, 589 (1970).
+See reference/construction.md 3.4 and 5.1 step 1; H. Akima, J. ACM 17, 589 (1970).
 Upstream minimises the cost with a general quasi-Newton method and numerical gradients.  A spline is linear in
 its node values and slopes, and the slopes are functions of a few node values only, so here Gauss-Newton steps
 with the weights 1/|residual| lead to the same minimum in a few milliseconds.

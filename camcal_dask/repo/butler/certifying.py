@@ -83,7 +83,7 @@ def certifiable(repo: Opened, source: str, dataset_type: str, instrument: str | 
         If there is none, or they have validity ranges already.
     """
     if not finding.is_calibration(repo, dataset_type):
-        raise RepoError(f"{dataset_type} of {source}: is no calibration, so it cannot be certified")
+        raise RepoError(f"{dataset_type} of {source}: is not a calibration, so it cannot be certified")
     for name in arranging.flatten(repo, [source]):
         if repo.butler.collections.get_info(name).type is CollectionType.CALIBRATION:
             raise RepoError(
@@ -110,14 +110,16 @@ def validity(begin: Moment, end: Moment, what: str) -> Timespan:
     try:
         first, last = _moment(begin), _moment(end)
         if first is not None and first.jd > _LATEST.jd or last is not None and last.jd <= _EARLIEST.jd:
-            raise RepoError(f"validity from {begin} to {end} is outside of 1970 to 2100, which the registry knows")
+            raise RepoError(
+                f"validity from {begin} to {end} is outside the years 1970 to 2100, to which the registry is limited"
+            )
         first = None if first is None or first.jd <= _EARLIEST.jd else first
         last = None if last is None or last.jd > _LATEST.jd else last
         timespan = Timespan(first, last, padInstantaneous=False)  # else begin = end would be valid for 1 ns
     except RepoError as error:
         raise RepoError(f"{what}: {error}") from None
     if timespan.isEmpty():
-        raise RepoError(f"{what}: validity from {begin} to {end} is empty; it begins before it ends")
+        raise RepoError(f"{what}: validity from {begin} to {end} is empty: it must begin before it ends")
     return timespan
 
 

@@ -1,4 +1,4 @@
-"""The registry's address, and what to do when it does not answer."""
+"""The address of the registry, and what to do if it does not answer."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ def registry_url(text: str) -> str:
     if parts.password is not None:
         raise RepoError(
             f"registry {scheme}://{parts.username}:***@{parts.hostname}: a password in the URL would be written into "
-            f"butler.yaml for all to read; keep it in ~/.lsst/db-auth.yaml (mode 600) or in the file PGPASSFILE names"
+            f"butler.yaml where others can read it; keep it in ~/.lsst/db-auth.yaml (mode 600) or in the file "
+            f"PGPASSFILE names"
         )
     # Only the scheme is exchanged: urllib would lose the empty host of a socket address.
     return f"postgresql+{driver or 'psycopg2'}{text[len(parts.scheme) :]}"
 
 
 def remedy(error: Exception) -> str:
-    """First line of an error of the registry, or the cure if it is known."""
+    """First line of an error of the registry, or the remedy if it is known."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "btree_gist" in str(error):
         return 'the database needs an extension; run once: psql -d DATABASE -c "CREATE EXTENSION btree_gist"'

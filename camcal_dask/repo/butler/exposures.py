@@ -123,7 +123,7 @@ def raws(
     """
     camera = opened.instrument(repo, instrument, where)
     if limit is not None and integer(limit, "limit") < 1:
-        raise ConfigError(f"limit: {limit} exposures are none")
+        raise ConfigError(f"limit: cannot select {limit} exposures; give 1 or more")
     bind = dict(bind or {})
     where = selection.with_detectors(where, camera, detectors, bind)
     search = [schema.raw_run(camera.name)] if collections is None else _as_list(collections)

@@ -1,4 +1,4 @@
-"""The little that is understood of a Butler ``where`` expression: its terms and the names in it."""
+"""The few parts of a Butler ``where`` expression that are parsed here: its terms and the names in it."""
 
 from __future__ import annotations
 

@@ -105,9 +105,7 @@ def exposure_bounds(row: Any) -> tuple[int, int]:
         If its header gave no time.
     """
     if row.timespan is None:
-        raise RepoError(
-            f"{row.obs_id}: the header gave no time, so no calibration can be looked up; name a RUN instead"
-        )
+        raise RepoError(f"{row.obs_id}: its header has no time, so no calibration can be looked up; name a RUN instead")
     begin, end = row.timespan.nsec
     return begin, end
 

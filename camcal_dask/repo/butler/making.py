@@ -1,4 +1,4 @@
-"""The making of a repository, which may be killed at any moment and repeated."""
+"""Creation of a repository, which may be killed at any moment and repeated."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def on_sqlite(root: str) -> bool:
 
 
 def ensure_made(root: str, url: str | None) -> None:
-    """Make a repository unless there is a whole one; ``url`` is that of PostgreSQL, or None.
+    """Create a repository unless there is a complete one; ``url`` is that of PostgreSQL, or None.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def ensure_made(root: str, url: str | None) -> None:
     """
     found = registry_of(root)
     if found is not None and url not in (None, found):
-        raise RepoError(f"{root}: is a repository already, with registry {found}, not {url}; choose another folder")
+        raise RepoError(f"{root}: is already a repository, with registry {found}, not {url}; choose another folder")
     address = found or url
     if address is not None and not address.startswith("sqlite"):
         with _named(root, "made" if found is None else "opened"), postgres.alone(address) as engine:
@@ -63,7 +63,7 @@ def _check_unused(root: str) -> None:
     """Refuse to make a new registry where cubes are."""
     if files.names(files.join(root, "cubes")):
         registry = sqlite.NAME if on_sqlite(root) else "the database"
-        raise RepoError(f"{root}: has cubes but an empty registry; bring {registry} back from a copy")
+        raise RepoError(f"{root}: has cubes but an empty registry; restore {registry} from a copy")
 
 
 @contextlib.contextmanager
@@ -77,10 +77,10 @@ def _named(root: str, what: str) -> Iterator[None]:
 def _make(root: str, url: str | None) -> None:
     if objects.is_object(root) and url is None:
         raise RepoError(
-            f"{root}: SQLite cannot live on an object store; give --registry postgresql://user@host/database"
+            f"{root}: SQLite does not work on an object store; give --registry postgresql://user@host/database"
         )
     if any(not _ours(name) for name in files.names(root)):
-        raise RepoError(f"{root}: folder is not empty and not a repository; choose another one")
+        raise RepoError(f"{root}: the folder is neither empty nor a repository; choose another one")
     config = Config(
         {
             "storageClasses": {schema.STORAGE_CLASS: {"pytype": "xarray.Dataset"}},

@@ -51,7 +51,7 @@ def open_dataset(
     """
     where = run if run is not None else collections
     if where is None:
-        raise RepoError(f"{dataset_type}: say where to search: run='...' or collections=[...]")
+        raise RepoError(f"{dataset_type}: specify where to search: run='...' or collections=[...]")
     if exposure is None:
         refs, camera = _first(repo, dataset_type, where, instrument)
         wanted = None if detector is None else opened.instrument(repo, camera).detector_ids(detector)

@@ -1,4 +1,4 @@
-"""The registry's tables in PostgreSQL, as a killed ``camcal create`` leaves them: cleared if nothing can be in them."""
+"""The registry's tables in PostgreSQL, as a killed ``camcal create`` leaves them: dropped if nothing can be in them."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def clear(engine: sqlalchemy.engine.Engine) -> None:
                 content.append(name)
         if content:
             raise RuntimeError(
-                f"the database holds a registry that is not whole, and not empty ({', '.join(content[:3])}); "
-                "nothing of it is touched; restore it from a dump, or take another database"
+                f"the database holds a registry that is incomplete but not empty ({', '.join(content[:3])}); "
+                "it is left alone; restore it from a dump, or use another database"
             )
         connection.execute(sqlalchemy.text(f"DROP TABLE {names}"))
 

@@ -60,7 +60,7 @@ def filter_rows(instrument: Instrument, names: Iterable[str] | None = None) -> l
 def band(physical_filter: str, instrument: Instrument) -> str:
     """Band of a filter; combinations that are not in the camera's table follow the first glass in it.
 
-    ``a~b`` takes the band of ``a``; a neutral density behind it adds ``~nd`` (raw_format.md 1.10).
+    ``a~b`` takes the band of ``a``; a neutral density behind it adds ``~nd`` (reference/raw_format.md 1.10).
     Anything else is ``unknown``: a strange filter wheel must not stop an ingest.
     """
     if physical_filter in instrument.filters:
@@ -127,7 +127,7 @@ def mjd(begin_tai_nsec: int | None) -> float:
 
 
 def one_per_exposure(records: Iterable[ExposureRecord]) -> list[ExposureRecord]:
-    """First record of each exposure: the Butler keeps what came first (raw_format.md hazard 11)."""
+    """First record of each exposure: the Butler keeps what came first (reference/raw_format.md 6.11)."""
     kept: dict[tuple[str, int], ExposureRecord] = {}
     for record in records:
         kept.setdefault((record.instrument, record.exposure), record)

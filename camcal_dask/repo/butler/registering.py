@@ -174,7 +174,7 @@ def forget_product(repo: Opened, run: str, dataset_type: str) -> int:
         there = ranges(finding.candidates_of(repo, dataset_type, collection.name))
         if mine & {uuid for uuid, _, _ in there}:
             raise RepoError(
-                f"{dataset_type} of {run} is certified in {collection.name}; it must not be replaced: "
+                f"{dataset_type} of {run} is certified in {collection.name}; it cannot be replaced: "
                 "choose another output collection, or decertify it first"
             )
     opened.patiently(

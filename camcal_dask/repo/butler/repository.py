@@ -80,7 +80,7 @@ def open_repo(root: str, *, writeable: bool = False) -> Repo:
     root = files.absolute(root)
     _reachable(root)
     if not Butler.has_repo_config(root):
-        raise RepoError(f"{root}: not a repository (no {making.CONFIG}); make one with: camcal create {root}")
+        raise RepoError(f"{root}: not a repository (no {making.CONFIG}); create one with: camcal create {root}")
     try:
         if making.on_sqlite(root):
             sqlite.check(files.local_path(root))
@@ -88,7 +88,7 @@ def open_repo(root: str, *, writeable: bool = False) -> Repo:
             return Repo(root, Butler.from_config(root, writeable=writeable), writeable)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # what the Butler makes of a damaged one
         raise RepoError(
-            f"{root}: {making.CONFIG} is damaged ({' '.join(str(error).split())[:200]}); bring a copy back, or take "
+            f"{root}: {making.CONFIG} is damaged ({' '.join(str(error).split())[:200]}); restore a copy, or use "
             "that of a new repository of the same cameras and registry (camcal create)"
         ) from error
     except (DBAPIError, RuntimeError, ImportError, LookupError) as error:

@@ -32,7 +32,7 @@ class Verification:
     uuid: str
     uri: str
     passed: bool
-    """Whether no blocking (required) test failed."""
+    """Whether no required test failed."""
     criteria_hash: str
     """Of the tests and their limits."""
     thresholds: Mapping[str, float]
@@ -123,16 +123,16 @@ def approve(repo: Repo, run: str, by: str, note: str = "", *, override: str = ""
     note : str
         What was looked at, a ticket ...
     override : str
-        Reason to accept although blocking tests failed, or detectors were not verified.
+        Reason to accept although required tests failed, or detectors were not verified.
 
     Raises
     ------
     RepoError
-        If detectors of the RUN were not verified or blocking tests failed, and there is no reason; if ``run`` is no
+        If detectors of the RUN were not verified or required tests failed, and there is no reason; if ``run`` is no
         RUN or holds no calibrations.
     """
     if not by.strip():
-        raise RepoError(f"approve {run}: say who accepts it: --by NAME")
+        raise RepoError(f"approve {run}: say who approves it: --by NAME")
     _check_run(repo, run)
     accepted, found = _products(repo, run), verifications(repo, run)
     if not accepted:
@@ -140,7 +140,7 @@ def approve(repo: Repo, run: str, by: str, note: str = "", *, override: str = ""
     if (objections := _objections(accepted, found)) and not override.strip():
         raise RepoError(
             f"{run}: {'; '.join(objections)}; look at camcal report {repo.root} {run}, "
-            "then verify what was not, make it anew, or accept it with --override REASON"
+            "then verify what has not been verified, make it again, or accept it with --override REASON"
         )
     act = SignOff(
         kind="approval",
@@ -169,7 +169,7 @@ def _objections(accepted: Sequence[CalibRef], found: Sequence[Verification]) -> 
     failed = [v.run for v in found if not v.passed]
     if not tested:
         return ["no verification tested it"]
-    objections = [f"blocking tests failed in {', '.join(failed)}"] if failed else []
+    objections = [f"required tests failed in {', '.join(failed)}"] if failed else []
     untested: dict[str, list[str]] = {}
     for ref in accepted:
         if ref.uuid not in tested:
@@ -238,14 +238,14 @@ def _doubt(repo: Repo, run: str, dataset_type: str, ids: set[str]) -> str | None
     command = f"camcal approve {repo.root} {run} --by NAME --note TEXT"
     approvals = [act for act in sign_offs(repo, run) if act.kind == "approval"]
     if not approvals:
-        return f"is not approved by anybody: {command}"
+        return f"has not been approved: {command}"
     now = {ref.uuid: _provenance(ref) for ref in repo.datasets(dataset_type, run) if ref.uuid in ids}
     covering = [act for act in approvals if all(act.provenance.get(uuid) == made for uuid, made in now.items())]
     if not covering:
-        return f"was made again, or got other detectors, after {approvals[-1].by} approved it: {command}"
+        return f"was made again, or got other detectors, after {approvals[-1].by} had approved it: {command}"
     known = {(v["uuid"], v["passed"]) for act in covering for v in act.verifications}
     failed = [v.run for v in verifications(repo, run) if not v.passed and (v.uuid, False) not in known]
-    return f"blocking tests failed in {', '.join(failed)} after it was approved: {command}" if failed else None
+    return f"required tests failed in {', '.join(failed)} after it was approved: {command}" if failed else None
 
 
 def record_certification(

@@ -31,7 +31,7 @@ def check(root: Path) -> None:
     if not path.exists():
         raise RepoError(
             f"{path}: the registry is missing; if the repository was never finished, repeat camcal create {root}, "
-            "otherwise bring the file back from a copy"
+            "otherwise restore the file from a copy"
         )
     if not path.with_name(f"{NAME}-journal").exists():
         return
@@ -40,7 +40,8 @@ def check(root: Path) -> None:
             database.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except sqlite3.Error as error:
         raise RepoError(
-            f"{path}: a process was killed while it wrote, and what it left cannot be undone from here ({error}); run "
+            f"{path}: a process was killed while writing, and what it left behind cannot be undone from here "
+            f"({error}); run "
             f"once, with write access: camcal status {root}"
         ) from None
 

@@ -97,12 +97,14 @@ def _check_same(uri: str, template: xr.Dataset) -> None:
             have = None if there is None else dict(zip(there.dims, there.shape, strict=True))
             want = dict(zip(v.dims, v.shape, strict=True))
             raise RepoError(
-                f"{uri}: exists with another layout: {name!r} is {have}, this run makes {want}; "
+                f"{uri}: already exists with another layout: {name!r} is {have}, but this run makes {want}; "
                 f"choose another output collection"
             )
     ids, wanted = found["detector"].values.tolist(), template["detector"].values.tolist()
     if ids != wanted:
-        raise RepoError(f"{uri}: exists for detectors {ids}, this run makes {wanted}; choose another output collection")
+        raise RepoError(
+            f"{uri}: already exists for detectors {ids}, but this run makes {wanted}; choose another output collection"
+        )
 
 
 def write_product(
@@ -284,7 +286,9 @@ def check_whole(uri: str, detectors: Sequence[int]) -> None:
     if cube_kind(uri) == "product":
         lacking = sorted(set(detectors) - set(finished_detectors(uri)))
         if lacking:
-            raise RepoError(f"{uri}: detectors {lacking} are not completely written; register only finished ones")
+            raise RepoError(
+                f"{uri}: detectors {lacking} are not completely written; only complete detectors can be registered"
+            )
 
 
 def open_product(uri: str, detectors: Sequence[int] | None = None) -> xr.Dataset:
@@ -311,7 +315,7 @@ def open_product(uri: str, detectors: Sequence[int] | None = None) -> xr.Dataset
     whole = _base(uri)
     done = finished(uri)
     if not done:
-        raise RepoError(f"{uri}: no detector of this product is finished; run the pipeline again to resume it")
+        raise RepoError(f"{uri}: no detector of this product is complete; run the pipeline again to continue it")
     if detectors is not None:
         ids = whole["detector"].values.tolist()
         done = [index for index in done if ids[index] in set(detectors)]
@@ -346,7 +350,7 @@ def open_products(parts: Sequence[tuple[str, int]], *, keep: bool = False) -> xr
     done = {uri: {ids[uri][index] for index in finished(uri)} for uri in whole}
     for uri, detector in parts:
         if detector not in done[uri]:
-            raise RepoError(f"{uri}: detector {detector} is not finished there; run the pipeline again to resume it")
+            raise RepoError(f"{uri}: detector {detector} is not complete; run the pipeline again to continue it")
     places = [(uri, ids[uri].index(detector)) for uri, detector in parts]
     for uri in whole:
         check_detectors(uri, [index for one, index in places if one == uri])

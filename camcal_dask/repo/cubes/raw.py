@@ -101,7 +101,7 @@ RAW_DIMS = ("exposure", "detector", "amp", "y", "x")
 RAW_COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle, typesize=4, blocksize=1 << 20)
 """Measured per core on full-size bias / flat frames, lz4-5 + bitshuffle in brackets: 7.2 / 3.1 times smaller
 than int32 (5.4 / 2.8; RICE FITS 5.9 / 3.1), read at 1260 / 755 MB/s (840 / 940), written at 500 / 330 MB/s
-(400 / 500).  Into memory that is mapped already, reading reaches 1800 / 1200 MB/s.  One block a chunk."""
+(400 / 500).  Into memory that is mapped already, reading reaches 1800 / 1200 MB/s.  One block per chunk."""
 
 
 # ---------------------------------------------------------------------------- raw cubes

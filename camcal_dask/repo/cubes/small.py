@@ -40,7 +40,7 @@ def write_dataset(uri: str, dataset: xr.Dataset, *, overwrite: bool = False) -> 
     with files.staging(uri) as stage:
         to_zarr(stamped, stage / "cube", chunked=True)
         if not publish(stage / "cube", uri, overwrite=overwrite):
-            raise RepoError(f"{uri}: exists already; choose another output collection")
+            raise RepoError(f"{uri}: already exists; choose another output collection")
 
 
 def open_dataset(uri: str) -> xr.Dataset:

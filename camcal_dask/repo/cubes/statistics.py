@@ -106,7 +106,7 @@ def open_cube(uri: str, run: str) -> Cube:
     attrs = check_format(uri, "dataset")
     index = attrs.get(INDEX)
     if index is None:
-        raise RepoError(f"{uri}: written before statistics had an index; run its pipeline again")
+        raise RepoError(f"{uri}: written by a version without an index of statistics; run its pipeline again")
     values = {
         name: xr.Variable(v["dims"], np.array(v["values"], v["dtype"]).reshape(v["shape"]), v["attrs"])
         for name, v in index["values"].items()

@@ -1,4 +1,4 @@
-"""Amps that a product is no use for: said by what writes a detector, kept in its marker, read by whoever tells of it.
+"""Amps for which a product is of no use: found when a detector is written, kept in its marker, read by reports.
 
 A detector without any usable amp is not written at all: its quantum fails.
 """

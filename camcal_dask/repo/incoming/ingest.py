@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".fits", ".fits.fz", ".fits.gz")
 GUIDER = "_guider.fits"
-"""Files of guider stamps lie among the raws and are none (raw_format.md hazard 18)."""
+"""Files of guider stamps lie among the raws and are none (reference/raw_format.md 6.18)."""
 
 Progress = Callable[["FileResult"], None]
 
@@ -140,7 +140,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     for given in paths:
         path = os.fspath(given)
         if not path:  # an unset variable of a shell, which would name the current folder
-            raise DataError("one of the paths is empty; name files or folders, '.' for this folder")
+            raise DataError("one of the paths is empty; name files or folders ('.' is the current folder)")
         names = _expand(path)
         if not names and not _is_guider(path):
             empty.append(path)
@@ -218,7 +218,7 @@ def ingest(
     paths : iterable of str or PathLike
         Files, folders, glob patterns, that all workers can see.
     client : distributed.Client, optional
-        Where the work is done; default: a thread a core in this process.
+        Where the work is done; default: one thread per core in this process.
     replace : bool
         Let other content replace what earlier calls ingested under the same exposure and detector.
     accept_checksum : bool

@@ -155,7 +155,7 @@ class _Target:
         except RepoError as error:
             if self.replace:
                 return None
-            raise DataError(f"{self.path}: what it would replace is unknown: {error}, or use --replace") from error
+            raise DataError(f"{self.path}: it is unknown what it would replace: {error}, or use --replace") from error
 
     def whole(self) -> bool:
         """Whether the pixels are as they were written; with ``replace``, what has no checksum does not pass for it."""

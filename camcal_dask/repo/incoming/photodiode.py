@@ -1,4 +1,4 @@
-"""Ingest of photodiode readings: one JSON record an exposure, registered as ``photodiode``."""
+"""Ingest of photodiode readings: one JSON record per exposure, registered as ``photodiode``."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def check_there(root: str) -> None:
         ENODEV, if its folder or ``butler.yaml`` has gone.
     """
     if not objects.is_object(root) and not (local_path(root) / "butler.yaml").exists():
-        raise OSError(errno.ENODEV, "the repository is not there any more; was it unmounted?", root)
+        raise OSError(errno.ENODEV, "the repository is no longer there; was it unmounted?", root)
 
 
 def make_folder(path: Path) -> None:
@@ -260,11 +260,11 @@ def is_sealed(content: bytes) -> bool:
     found = _SEAL.search(content)
     if found is None:
         if any(trace in content for trace in _TRACES):
-            raise ValueError("its checksum is illegible")
+            raise ValueError("its checksum cannot be read")
         return False
     begin, end = found.span(1)
     if zlib.crc32(content[:begin] + BLANK.encode() + content[end:]) != int(found[1], 16):
-        raise ValueError("its checksum is not that of its text")
+        raise ValueError("its checksum does not match its text")
     return True
 
 

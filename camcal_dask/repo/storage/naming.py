@@ -38,7 +38,9 @@ def fault(name: str) -> str | None:
         return "has a slash at an end, or two in a row"
     for part in parts:
         if not _WORD.fullmatch(part):
-            return f"has the part {part!r}; a part is of A-Z a-z 0-9 _ . + ~ - and begins with a letter, a digit or _"
+            return (
+                f"has the part {part!r}; it must consist of A-Z a-z 0-9 _ . + ~ - and begin with a letter, digit or _"
+            )
         if is_ours(part):
             return f"has the part {part!r}, a name that the repository uses itself"
     return f"begins with {parts[0]!r}, where the exposures lie" if parts[0].lower() in _FIRST else None
@@ -72,7 +74,9 @@ def check_dataset_type(name: str) -> str:
         If it is no word of letters, digits and ``_``.
     """
     if not isinstance(name, str) or not _TYPE.fullmatch(name):
-        raise RepoError(f"dataset type {name!r}: a name is of A-Z a-z 0-9 _ and begins with a letter, such as bias")
+        raise RepoError(
+            f"dataset type {name!r}: a name consists of A-Z a-z 0-9 _ and begins with a letter, such as bias"
+        )
     return name
 
 

@@ -51,7 +51,7 @@ def normal(uri: str) -> str:
     parts = urlsplit(uri)
     if "@" in parts.netloc:
         raise RepoError(
-            f"s3://***@{parts.netloc.rpartition('@')[2]}{parts.path}: credentials do not belong into a URI; set "
+            f"s3://***@{parts.netloc.rpartition('@')[2]}{parts.path}: credentials do not belong in a URI; set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws/credentials"
         )
     if not parts.netloc:
@@ -65,7 +65,10 @@ def endpoint() -> str | None:
     if found is None:
         return None
     if "@" in found:
-        raise RepoError(f"{', '.join(_ENDPOINTS)}: an endpoint with credentials would be logged; keep them apart")
+        raise RepoError(
+            f"{', '.join(_ENDPOINTS)}: an endpoint that contains credentials would be logged; set the "
+            f"credentials separately"
+        )
     for name in _ENDPOINTS[1:]:
         os.environ.setdefault(name, found)
     return found

@@ -108,7 +108,7 @@ def _of_tests(verdict: xr.Dataset) -> Iterator[Quantity]:
         failed[:, ~_exists(verdict)] = np.nan
         bad = bad_exposures(verdict)
         share = failed[~bad].mean(axis=0) if (~bad).any() else failed.mean(axis=0)
-        doc = "exposures in which a blocking test failed, without those that are bad as a whole"
+        doc = "exposures in which a required test failed, without those that are bad as a whole"
         yield Quantity("failing", "exposures failed", "%", doc, "tests", share, failed)
     for i, test in enumerate(verdict["test"].values if "test" in verdict.coords else ()):
         value = verdict["value"].isel(test=i).transpose("exposure", *AMP).values

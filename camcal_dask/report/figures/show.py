@@ -111,7 +111,7 @@ class Picture:
             cards = {"BUNIT": self.unit, "OBJECT": self.title[:68], "BINNING": self.binning}
             write_image(path, self.image, self.mask, cards)
         else:
-            raise ConfigError(f"{path}: pictures are written as .png or .fits")
+            raise ConfigError(f"{path}: pictures are written as .png or .fits; choose one of these endings")
 
 
 def open_pixels(

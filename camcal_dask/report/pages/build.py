@@ -73,7 +73,7 @@ def write_pages(subject: Subject, folder: Path) -> Path:
     new = not folder.exists()
     there = [] if new else [path for path in folder.iterdir() if not path.name.startswith(".report.")]
     if there and not (folder / "assets" / _ASSETS[1]).exists():
-        raise ConfigError(f"{folder} is not empty and holds no report; name another folder with -o")
+        raise ConfigError(f"{folder} is not empty, and not a report; name another folder with -o")
     try:
         with files.staging(folder / "report") as stage:
             _write_pages(subject, stage)
@@ -82,7 +82,9 @@ def write_pages(subject: Subject, folder: Path) -> Path:
             for made in list(stage.iterdir()):
                 made.replace(folder / made.name)
     except OSError as error:
-        raise RunError(f"{folder}: the report cannot be written ({error}); mend that, or name another -o") from error
+        raise RunError(
+            f"{folder}: the report cannot be written ({error}); correct that, or choose another folder with -o"
+        ) from error
     finally:
         if new and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()

@@ -67,7 +67,7 @@ def raft_page(report: Report, raft: str) -> str:
 
 def _places(report: Report, places: Sequence[BadPlace]) -> Markup:
     if not places:
-        return tag("p", "No blocking test failed." if report.found is not None else "Not verified.")
+        return tag("p", "No required test failed." if report.found is not None else "Not verified.")
     assert report.found is not None
     return places_table(places, report.found.n_good, root="../")
 
@@ -83,7 +83,7 @@ def _failures_of(report: Report, name: str) -> list[Markup]:
         count = "exposure is" if len(found.exposures) == 1 else "exposures are"
         words = f"{len(found.exposures)} {count} bad as a whole and not listed here: "
         parts.append(tag("p", words, link("first page", "..", "index.html", fragment="failures"), class_="small"))
-    for title, places in (("Known-bad amps", found.known), ("Advice", found.advice)):
+    for title, places in (("Known-bad amps", found.known), ("Failed advisory tests", found.advice)):
         chosen = [p for p in places if p.detector == name]
         if chosen:
             inner = places_table(chosen, found.n_good, root="../")

@@ -1,4 +1,4 @@
-"""What failed, in the order in which it is looked at: bad exposures, bad amps, the rest (verification.md 4.2)."""
+"""What failed, in the order of looking: bad exposures, bad amps, the rest (reference/verification.md 4.2)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class BadPlace:
 
 @dataclass(frozen=True)
 class Found:
-    """All failures of a verdict, blocking ones first."""
+    """All failures of a verdict, those of required tests first."""
 
     table: pd.DataFrame
     """Every failure, see `camcal_dask.verify.judging.account.failures`."""

@@ -75,9 +75,9 @@ def _tiles(report: Report) -> Markup:
         n_amp = verdict.sizes["detector"] * verdict.sizes["amp"]
         tiles += [
             _tile(len(found.exposures), f"bad of {verdict.sizes['exposure']} exposures", hot=bool(found.exposures)),
-            _tile(len(found.blocking), f"amps with blocking failures, of {n_amp}", hot=bool(found.blocking)),
+            _tile(len(found.blocking), f"amps that fail a required test, of {n_amp}", hot=bool(found.blocking)),
             _tile(sum(p.always for p in found.blocking), "of them in every good exposure"),
-            _tile(len(found.advice), "amps with advice only or as well"),
+            _tile(len(found.advice), "amps that fail an advisory test"),
             _tile(verdict.attrs.get("policy_rubin", "–"), "automatic rule as today"),
             _tile(verdict.attrs.get("policy_majority", "–"), "stricter rule: majority"),
         ]
@@ -121,15 +121,15 @@ def _failures(found: Found | None, subject: Subject) -> list[Markup]:
             table(("exposure", "amps", "worst"), rows),
         ]
     if found.blocking:
-        title = "Blocking failures in the other exposures" if found.exposures else "Blocking failures"
+        title = "Failed required tests in the other exposures" if found.exposures else "Failed required tests"
         parts += [tag("h3", title), places_table(found.blocking, found.n_good)]
     if not parts:
-        parts.append(tag("p", "No blocking test failed."))
+        parts.append(tag("p", "No required test failed."))
     if found.known:
         title = f"Known-bad amps that fail as known ({len(found.known)})"
         parts.append(tag("details", tag("summary", title), places_table(found.known, found.n_good)))
     if found.advice:
-        title = f"Advice: tests that do not block ({len(found.advice)} amps)"
+        title = f"Failed advisory tests ({len(found.advice)} amps)"
         parts.append(tag("details", tag("summary", title), places_table(found.advice, found.n_good)))
     if len(found.table):
         parts.append(tag("p", "Every failure as a table: ", link("failures.csv", "failures.csv"), class_="small"))
@@ -146,7 +146,7 @@ def _rafts(report: Report) -> list[Markup]:
 
 
 def _chip(name: str, folder: str, n: int) -> Markup:
-    badge = tag("span", n, class_="badge fail", title="amps with blocking failures") if n else ""
+    badge = tag("span", n, class_="badge fail", title="amps that fail a required test") if n else ""
     return link(join([name, " ", badge]), folder, f"{name}.html")
 
 
@@ -154,7 +154,7 @@ def _matrix_section(report: Report) -> Markup | None:
     if not report.subject.judged:
         return None
     explained = (
-        "Green: passed everywhere; red: share of amp images that failed; blank: not evaluated. Blocking tests are "
+        "Green: passed everywhere; red: share of amp images that failed; blank: not evaluated. Required tests are "
         "in bold ink. Click a cell for the page of its detector."
     )
     return section(
@@ -163,7 +163,7 @@ def _matrix_section(report: Report) -> Markup | None:
         tag("p", explained, class_="small"),
         _matrix("tests", "% failed", 100),
         tag("h3", "Exposures × detectors"),
-        tag("p", "Amps that fail a blocking test.", class_="small"),
+        tag("p", "Amps that fail a required test.", class_="small"),
         _matrix("exposures", "amps", 16),
     )
 

@@ -66,7 +66,7 @@ def summary(verdict: xr.Dataset, *, max_lines: int = 12) -> str:
     """Say in a few lines what failed, in the order in which it is looked at (reference 4.2).
 
     Bad exposures first (over half the judged amps fail), and those that do not count (`decisive`); then amps that fail
-    in every other exposure, then the rest, then advice.  ``max_lines`` is the number of lines of each part.
+    in every other exposure, then the rest, then advisory tests.  ``max_lines`` is the number of lines of each part.
     """
     failed = required_failures(verdict, "amp") & ~verdict["known_bad"]
     bad = shown_apart(verdict)

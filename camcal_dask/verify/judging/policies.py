@@ -1,4 +1,4 @@
-"""Automatic verdicts on a whole set of exposures (reference/verification.md 4.2; operations.md 3)."""
+"""Automatic verdicts on a whole set of exposures (reference/verification.md 4.2; reference/operations.md 3)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rubin_rule(
 
 
 def rubin(verdict: xr.Dataset) -> Policy:
-    """Automatic verdict as upstream gives it: its tests and limits, all amps, advice counted in failed amps.
+    """Automatic verdict as upstream gives it: its tests and limits, all amps, advisory tests counted in failed amps.
 
     Neither thresholds of the user nor the list of known-bad amps exist for it.
     """

@@ -37,7 +37,7 @@ def judge_table(
         The table and its verdict, dims (test, exposure, detector, amp): a statistics cube as any other.
     """
     if "n_pixel" not in table:
-        raise DataError(f"a table to be judged needs n_pixel, it has {', '.join(map(str, table.data_vars))}")
+        raise DataError(f"a table to be judged needs n_pixel, but has {', '.join(map(str, table.data_vars))}")
     rows = table.load()
     if "exposure" not in rows.dims:
         scalars = {name: [c.item()] for name, c in rows.coords.items() if not c.dims}

@@ -31,7 +31,7 @@ def measure_image(calib: xr.Dataset, described: Mapping[str, Statistic], numbers
 
     Returns
     -------
-    Dataset of ``described``, (detector, amp) float64, one task a detector.
+    Dataset of ``described``, (detector, amp) float64, one task per detector.
     """
     image = calib["image"].transpose("detector", "amp", "y", "x")
     shape, task = (1, image.sizes["amp"], len(described)), dask.delayed(_measure_detector)

@@ -2,7 +2,7 @@
 
 `camcal_dask.verify.measuring.block.measure_block` is the whole measurement on plain arrays; `measure` makes one task
 a block of it, which returns one packed vector, and the named variables are cut from the gathered vectors, so
-the graph has about one task a block whatever the number of statistics.
+the graph has about one task per block, whatever the number of statistics.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _packed(
     marked: npt.NDArray[np.bool_],
     flat: xr.Dataset | None,
 ) -> da.Array:
-    """(exposure, detector, 1, 1, 1, number) float64, one task a block.
+    """(exposure, detector, 1, 1, 1, number) float64, one task per block.
 
     The axes of length 1 stand for the pixels: a layer that drops no axis fuses with those of the isr before it.
     """
@@ -197,7 +197,7 @@ def _measure_chunk(
         )
         if flat:
             values |= measure_response(image, mask, flat[0][0], flat[1][0], bits(config.bad_planes))
-    except Exception:  # noqa: BLE001 (one bad exposure must not end the other 3779: verification.md 6, rule 7)
+    except Exception:  # noqa: BLE001 (one bad exposure must not end the other 3779: reference/verification.md 6.7)
         _log.exception("measure: %s, detector %d: no statistics", instrument, detector)
         values = _failed(len(image), amps)
     values.update({name: block.number(name)[0, 0] for name in carried})

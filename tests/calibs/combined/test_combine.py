@@ -110,7 +110,7 @@ def test_filling_is_the_median_over_the_detector():
 
 
 def test_calib_masks_hold_bad_alone():
-    """isr.md section 7, check 10; padding keeps NO_DATA, and NaN."""
+    """reference/isr.md 7.10; padding keeps NO_DATA, and NaN."""
     raw, _ = tiny_raw(5, detectors=(1, 3))
     touched = with_planes(isr(raw).dataset().compute(scheduler="sync"))
     result = combine(touched, BIAS).compute(scheduler="sync")

@@ -63,7 +63,7 @@ def pulls(image, variance, truth):
 def drawn(n, signal, rng, n_pixel=200_000):
     """Clipped mean of n exposures of Gaussian noise and its variance, as the combine engine has them.
 
-    The variance plane of a single exposure has no noise of the overscan medians (isr.md 2.12); the scatter has it.
+    The variance plane of one exposure has no noise of the overscan medians (reference/isr.md 2.12); the scatter has.
     """
     x = (np.sqrt((FACTOR * NOISE) ** 2 + signal) * rng.standard_normal((n, n_pixel))).astype("f4")
     found = clipped_mean_stack(x, None if n >= 5 else np.full_like(x, NOISE**2 + signal))

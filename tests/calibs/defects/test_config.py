@@ -1,4 +1,4 @@
-"""The defaults of the defects are LSSTCam's (construction.md Appendix A), and reach the kernel."""
+"""The defaults of the defects are LSSTCam's (reference/construction.md Appendix A), and reach the kernel."""
 
 from __future__ import annotations
 

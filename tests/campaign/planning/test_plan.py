@@ -57,6 +57,6 @@ def test_a_focal_plane_stays_below_ten_thousand_tasks(focal_plane, no_reading):
 
 def test_too_little_memory_is_refused_with_the_numbers(focal_plane):
     with pytest.raises(
-        PlanError, match=r"combining 20 exposures of LSSTCam takes \d+ MiB a task .* 50 MiB are allowed"
+        PlanError, match=r"combining 20 exposures of LSSTCam takes \d+ MiB per task .* 50 MiB are allowed"
     ):
         plan_of(focal_plane, task_memory_bytes=50 * 2**20)

@@ -26,7 +26,7 @@ def test_imports_are_overridden_key_by_key():
 
 @pytest.mark.parametrize("name", OF_EXPOSURES)
 def test_latiss_has_its_own_overscan_and_saturation(name):
-    """isr.md 2.21; what saturates is left to the curves where their turnoff is looked for (ptc_linearity.md 2)."""
+    """reference/isr.md 2.21; saturation stays in curves that look for the turnoff (reference/ptc_linearity.md 2)."""
     isr = load_recipe(f"LATISS/{name}.yaml").isr
     assert (isr.parallel_overscan.two_sided, isr.parallel_overscan.smoothing) == (True, 0)
     assert isr.parallel_overscan.max_deviation_adu == 100.0
@@ -56,7 +56,7 @@ def test_overrides_reach_nested_keys():
         (["isr.dithr=none"], "unknown key 'isr.dithr'; did you mean 'dither'?"),
         (["isr.dither=sometimes"], "isr.dither = 'sometimes'"),
         (["isr.dither"], "expected step.key=value"),
-        (["description.text=1"], "'description' is a value"),
+        (["description.text=1"], "'description' is a single value"),
         (["task=stak"], "did you mean 'stack'?"),
         (
             ["isr.gains=none", "isr.crosstalk.terms=none"],
@@ -93,7 +93,7 @@ OF_STAGES = {  # reference/verification.md 1.2; of a bootstrap in adu: linear cr
 @pytest.mark.parametrize("name", OF_STAGES)
 def test_verifications_correct_as_the_reference_says_for_candidates_of_every_stage(camera, name):
     recipe = load_recipe(f"{camera}/{name}.yaml")
-    unused = {"deferred_charge"} if camera == "LATISS" else set()  # isr.md 2.21
+    unused = {"deferred_charge"} if camera == "LATISS" else set()  # reference/isr.md 2.21
     for candidate in recipe.candidates:
         for beside in recipe.alternatives(candidate):
             isr = recipe.chosen(candidate, beside).isr
@@ -108,7 +108,7 @@ def test_verifications_correct_as_the_reference_says_for_candidates_of_every_sta
 @pytest.mark.parametrize("camera", ["LSSTCam", "LSSTComCam", "LATISS", "TinyCam"])
 @pytest.mark.parametrize("name", ["bias", "dark", "flat", "biasBootstrap", "darkBootstrap", "flatBootstrap", "ptc"])
 def test_crosstalk_has_quadratic_terms_where_images_are_in_electron(camera, name):
-    """isr.md 4: L of a bootstrap and of the ptc, Q of the final bias, dark and flat; L of LATISS (2.21)."""
+    """reference/isr.md 4: L of a bootstrap and of the ptc, Q of the final bias, dark and flat; L of LATISS (2.21)."""
     wanted = "quadratic" if name in ("bias", "dark", "flat") and camera != "LATISS" else "linear"
     assert load_recipe(f"{camera}/{name}.yaml").isr.crosstalk.terms == wanted
 

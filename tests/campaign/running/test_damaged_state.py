@@ -113,7 +113,7 @@ def test_a_flipped_bit_in_a_log_is_named_with_its_line(attempt, biases):
     remark = f"{path}: 1 of 4 lines damaged (line 2); no product rests on it"
     assert remark in camcal("status", biases, RUN)
     assert remark in camcal("history", biases, RUN)
-    assert f"damaged: {path}: line 2: its checksum is not that of its text" in camcal(
+    assert f"damaged: {path}: line 2: its checksum does not match its text" in camcal(
         "check", biases, "--quick", code=1
     )
 
@@ -121,8 +121,8 @@ def test_a_flipped_bit_in_a_log_is_named_with_its_line(attempt, biases):
 def test_a_run_whose_only_record_is_damaged_cannot_be_repeated(biases, attempt):
     cut(attempt / "record.json")
     text = camcal("rerun", biases, RUN, "-o", "u/again", "--cluster", "threads", code=1)
-    assert "no record of an attempt can be read" in text
-    with pytest.raises(RepoError, match="no record of an attempt can be read"):
+    assert "none of its records can be read" in text
+    with pytest.raises(RepoError, match="none of its records can be read"):
         history.reference_instrument(biases, RUN)
 
 

@@ -100,7 +100,7 @@ def test_a_full_storage_stops_the_run(client):
     results = list(run_quanta(client, full, quanta(500), follow))
     assert 1 <= len(results) < 50
     assert results[0].outcome.tries == 1
-    assert "the storage takes no more" in follow.stopped
+    assert "nothing more can be stored" in follow.stopped
 
 
 @pytest.mark.parametrize(("limits", "most"), [(Limits(fail_fast=True), 20), (Limits(max_failures=5), 40)])

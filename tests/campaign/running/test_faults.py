@@ -124,7 +124,7 @@ def test_disk_full(repo, threads):
             text = make_bias(repo, "u/full", threads).text()
         except (CamcalError, OSError) as error:
             text = str(error)
-        assert "No space left" in text or "takes no more" in text
+        assert "No space left" in text or "nothing more can be stored" in text
         assert assert_nothing_half_visible(repo.root, "u/full") < 4
         subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
         assert make_bias(repo, "u/full", threads).complete

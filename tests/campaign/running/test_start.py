@@ -68,7 +68,7 @@ def test_workers_that_die_at_every_start_are_named(monkeypatch):
 
 def test_memory_too_small_to_start_is_refused_before():
     with (
-        pytest.raises(ConfigError, match=r"60 MiB for each of 1 workers are too little .* 400 MiB are needed"),
+        pytest.raises(ConfigError, match=r"60 MiB for each of 1 workers are not enough .* 400 MiB are needed"),
         connect(Profile(workers=1, memory_per_worker="60 MiB")),
     ):
         pass

@@ -45,7 +45,7 @@ def capture(trap: Trap, s: float) -> float:
 
 
 def loop(row: np.ndarray, trap: Trap, a: float, tau: float, b: float) -> np.ndarray:
-    """The equations of isr.md 2.7, pixel by pixel in float64."""
+    """The equations of reference/isr.md 2.7, pixel by pixel in float64."""
     s, n = row.astype(float), len(row)
     if a > 0:
         offset = [max(a * max(0.0, s[i - j]) * np.exp(-j / tau) for j in range(15) if i >= j) for i in range(n)]
@@ -87,7 +87,7 @@ def test_window_forgets_where_a_running_maximum_does_not():
 
 
 def simulate(truth: np.ndarray, trap: Trap, a: float, tau: float, b: float) -> np.ndarray:
-    """Read one row out of a serial register (construction.md 9.4): trap at column 1, drifting output amplifier.
+    """Read a row out of a serial register (reference/construction.md 9.4): trap at column 1, drifting amplifier.
 
     The charge of register pixel n+1 moves to n at each of the reads; a fraction b stays behind.
     """
@@ -120,7 +120,7 @@ def residual(
 @pytest.mark.parametrize("row", ["step", "column", "decreasing"])
 @pytest.mark.parametrize("which", ["offset", "linear", "spline", "both"])
 def test_simulated_readout_is_undone_to_second_order(row, which):
-    """isr.md 7.5: halving drift scale and trap quarters what is left, and little is left at all."""
+    """reference/isr.md 7.5: halving drift scale and trap quarters what is left, and little is left at all."""
     truth = {
         "step": np.where(np.arange(DATA) >= 0, 3e4, 0),
         "column": np.where(np.arange(DATA) == 20, 5e4, 0),
@@ -238,7 +238,7 @@ def test_equal_knots_are_averaged():
 def test_faults_name_both_values():
     with pytest.raises(DataError, match="unknown kind of trap 'splin'; did you mean 'spline'"):
         calibration(Trap(1.0, 1.0, "splin"))  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"amp 0: knots \[0.0, 9.0, 5.0\] do not rise"):
+    with pytest.raises(DataError, match=r"amp 0: knots \[0.0, 9.0, 5.0\] are not in rising order"):
         calibration(Trap(1.0, 1.0, "spline", (0, 9, 5, 1, 2, 3)))
     with pytest.raises(DataError, match=r"2 traps but \(3,\)"):
         make_deferred_charge(np.zeros(3), np.zeros(3), np.zeros(3), [Trap(), Trap()])

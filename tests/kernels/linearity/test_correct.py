@@ -95,7 +95,7 @@ def test_spline_is_anchored_and_clipped(rng):
 
 
 def test_injected_nonlinearity_is_removed(rng):
-    """isr.md 7.4: v = truth + A(v), solved here by fixed point in float64; residual < 1% of the spline."""
+    """reference/isr.md 7.4: v = truth + A(v), solved here by fixed point in float64; residual < 1% of the spline."""
     scipy = pytest.importorskip("scipy.interpolate")
     spline = scipy.Akima1DInterpolator(X2, Y2)
     truth = np.linspace(0, 1e5, 20000)
@@ -231,11 +231,11 @@ def test_faults_name_amp_and_values():
         make_linearity(["DoubleSplin"], np.zeros((1, 4)))
     with pytest.raises(DataError, match="DoubleSpline of 9 and 0 nodes in 5 coefficients"):
         make_linearity(["DoubleSpline"], np.array([[9.0, 0, 0, 0, 0]]))
-    with pytest.raises(DataError, match="do not rise"):
+    with pytest.raises(DataError, match="are not in rising order"):
         make_linearity(["Spline"], np.array([[0.0, 5, 5, 0, 1, 2]]))
     with pytest.raises(DataError, match="row 3 of a lookup table of shape"):
         make_linearity(["LookupTable"], np.array([[3.0, 0]]), table=np.zeros((2, 9)))
-    with pytest.raises(DataError, match="one row an amp"):
+    with pytest.raises(DataError, match="one row per amp"):
         make_linearity(["None"] * 2, np.zeros((1, 4)))
     with pytest.raises(DataError, match="calibration of 1 amps"):
         linearize(np.zeros((2, 1, 1), "f4"), make_linearity(["None"], np.zeros((1, 1))))

@@ -64,7 +64,7 @@ def to_ccd(amp: Amp, plane: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("detector", [0, 2], ids=["E2V", "ITL"])
 @pytest.mark.parametrize(("source", "target"), [("C03", "C14"), ("C14", "C03"), ("C00", "C05"), ("C11", "C16")])
 def test_bright_pixel_reaches_one_amp_at_its_readout_position(detector, source, target):
-    """isr.md 7.3, against the rule of the assembled image: flip the source into the target's corner."""
+    """reference/isr.md 7.3, against the rule of the assembled image: flip the source into the target's corner."""
     amps = {a.name: a for a in get_instrument("TinyCam").detector(detector).amps}
     s, t = amps[source], amps[target]
     image = np.zeros((N, s.raw_height, s.raw_width), "f4")

@@ -1,4 +1,4 @@
-"""The overscan engine against a slow, step-by-step reading of isr.md 2.2, and hand-made strips."""
+"""The overscan engine against a slow, step-by-step reading of reference/isr.md 2.2, and hand-made strips."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def slow_fit(  # noqa: C901 - the reference, step by step
     smoothing_threshold=0.0,
     use_mean=False,
 ):
-    """Vector and mask by isr.md 2.2, one number at a time."""
+    """Vector and mask by reference/isr.md 2.2, one number at a time."""
     n_pixel, n_line = strip.shape
     mask = mask.copy()
     used = range(skip_leading, n_pixel - skip_trailing)
@@ -127,7 +127,7 @@ def test_equals_the_slow_reading(seed, settings, shape, use_mean):
 
 
 def test_constant_rows_give_the_row_exactly():
-    """isr.md section 7, check 1."""
+    """reference/isr.md 7.1."""
     rows = np.random.default_rng(0).integers(19000, 21000, 200).astype("f4") * 0.25
     strip = np.repeat(rows[None], 54, axis=0)
     fit = fit_lines(strip, np.zeros(strip.shape, "i4"), **{**SERIAL, "max_deviation": 1e6})
@@ -137,7 +137,7 @@ def test_constant_rows_give_the_row_exactly():
 
 @pytest.mark.parametrize(("row", "neighbours"), [(100, [*range(95, 100), *range(101, 106)]), (3, range(4, 9))])
 def test_flagged_row_takes_its_neighbours(row, neighbours):
-    """isr.md section 7, check 1: all pixels of a row beyond the cut; near the end only one side counts."""
+    """reference/isr.md 7.1: all pixels of a row beyond the cut; near the end only one side counts."""
     rng = np.random.default_rng(1)
     rows = rng.normal(20000, 10, 200).astype("f4")
     strip = np.repeat(rows[None], 54, axis=0)
@@ -152,7 +152,7 @@ def test_flagged_row_takes_its_neighbours(row, neighbours):
 
 @pytest.mark.parametrize("height", [60.0, 120.0])
 def test_hot_column_of_the_parallel_strip(height):
-    """isr.md section 7, check 2: caught by the smoothing test, beyond 100 adu by the cut as well."""
+    """reference/isr.md 7.2: caught by the smoothing test, beyond 100 adu by the cut as well."""
     rng = np.random.default_rng(2)
     strip = rng.normal(0, 3, (46, 512)).astype("f4")
     strip[:, 200] += height

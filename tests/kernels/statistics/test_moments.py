@@ -18,7 +18,7 @@ from camcal_dask.kernels.statistics.moments import (
 
 
 def brute_force(values, sigma=3.0, iterations=3):
-    """Clipped mean, stdev and members of the last selection, step by step as in construction.md 0.1."""
+    """Clipped mean, stdev and members of the last selection, step by step as in reference/construction.md 0.1."""
     x = [float(v) for v in values if np.isfinite(v)]
     if not x:
         return np.nan, np.nan, []
@@ -33,7 +33,7 @@ def brute_force(values, sigma=3.0, iterations=3):
 
 
 def test_reference_vector():
-    """verification.md 0.5."""
+    """reference/verification.md 0.5."""
     result = clip_statistics(np.append(np.arange(100), 10000).astype("f4"))
     assert result.mean == 49.5
     assert result.stdev == pytest.approx(29.0115, abs=1e-4)

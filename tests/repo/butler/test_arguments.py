@@ -82,7 +82,7 @@ def test_what_is_not_one_exposure_is_refused(certified_reader, exposure):
 
 def test_integers_keep_their_order():
     assert integers(xr.DataArray([3, 1, 2], dims="x"), "exposure") == [3, 1, 2]
-    with pytest.raises(ConfigError, match=r"exposure: 3\.0 is no integer"):
+    with pytest.raises(ConfigError, match=r"exposure: 3\.0 is not an integer"):
         integers([1, 3.0], "exposure")
     with pytest.raises(ConfigError, match="detector: expected one, got 2"):
         integer([1, 2], "detector")

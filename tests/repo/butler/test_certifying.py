@@ -71,10 +71,10 @@ def test_dates_that_are_none_are_refused_in_one_line(begin):
 
 def test_ranges_that_are_none_are_refused_and_far_ones_are_unbounded():
     for begin, end in ((20260812, 20260812), (20260813, 20260812), (TAI_NOON, "20260812")):
-        with pytest.raises(RepoError, match="is empty; it begins before it ends"):
+        with pytest.raises(RepoError, match="is empty: it must begin before it ends"):
             validity(begin, end, "certify x")
     for span in (("2150-01-01", None), (None, "1950-01-01"), ("2150-01-01", "2160-01-01")):
-        with pytest.raises(RepoError, match="outside of 1970 to 2100"):
+        with pytest.raises(RepoError, match="outside the years 1970 to 2100"):
             validity(*span, "certify x")
     assert validity("1950-01-01", "2150-01-01", "") == validity(None, None, "")
     assert validity("1950-01-01", "2050-01-01", "") == validity(None, "2050-01-01", "")
@@ -90,6 +90,6 @@ def test_a_chain_is_certified_in_search_order(certified):
     for source in ("TinyCam/calib/a", "TinyCam/calib"):
         with pytest.raises(RepoError, match="is a CALIBRATION collection, whose datasets have validity ranges already"):
             certified.certify(source, "bias", "u/calib2")
-    with pytest.raises(RepoError, match="raw of TinyCam/raw/all: is no calibration"):
+    with pytest.raises(RepoError, match="raw of TinyCam/raw/all: is not a calibration"):
         certified.certify("TinyCam/raw/all", "raw", "u/calib2")
     assert certified.collections("u/calib2") == []

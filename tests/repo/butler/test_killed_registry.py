@@ -127,6 +127,6 @@ def test_a_lost_registry_is_not_replaced_by_an_empty_one(tiny_root, tmp_path):
     for writeable in (False, True):
         with pytest.raises(RepoError, match="the registry is missing"):
             open_repo(root, writeable=writeable)
-    with pytest.raises(RepoError, match="bring gen3.sqlite3 back from a copy"):
+    with pytest.raises(RepoError, match="restore gen3.sqlite3 from a copy"):
         create_repo(root, CAMERA)
     assert not Path(root, "gen3.sqlite3").exists()

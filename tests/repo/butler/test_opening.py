@@ -42,7 +42,7 @@ def test_open_by_run(tiny_repo):
         repo.open("bais", run="u/me/b2")
     with pytest.raises(RepoError, match="no collection 'u/me/b3'; did you mean 'u/me/b"):
         repo.open("bias", run="u/me/b3")
-    with pytest.raises(RepoError, match="say where to search"):
+    with pytest.raises(RepoError, match="specify where to search"):
         repo.open("bias")
 
 

@@ -45,7 +45,7 @@ def test_odd_exposures_do_not_stop_an_ingest(tiny_repo):
     assert raw["physical_filter"].item() == "never~seen"
     assert np.isnan(raw["mjd"].item())
     make_bias(tiny_repo.repo, "u/b", 1.0)
-    with pytest.raises(RepoError, match="TC_O_20260813_000009: the header gave no time"):
+    with pytest.raises(RepoError, match="TC_O_20260813_000009: its header has no time"):
         tiny_repo.repo.find_calib("bias", odd.exposure, 0, "u/b")
 
 

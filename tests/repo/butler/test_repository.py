@@ -61,7 +61,7 @@ def test_a_strange_folder_is_left_alone(tmp_path):
 def test_another_registry_for_an_existing_repository_is_refused(tmp_path):
     root = str(tmp_path / "repo")
     create_repo(root, CAMERA)
-    with pytest.raises(RepoError, match="is a repository already, with registry sqlite"):
+    with pytest.raises(RepoError, match="is already a repository, with registry sqlite"):
         create_repo(root, CAMERA, "postgresql://me@db/calib")
 
 

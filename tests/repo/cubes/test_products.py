@@ -33,7 +33,7 @@ def test_only_finished_detectors_are_visible(uri):
 
 def test_nothing_finished_is_an_error(uri):
     cubes.create_product(uri, bias_template())
-    with pytest.raises(RepoError, match="no detector of this product is finished"):
+    with pytest.raises(RepoError, match="no detector of this product is complete"):
         cubes.open_product(uri)
 
 
@@ -122,7 +122,7 @@ def test_products_of_several_runs_open_as_one(tmp_path):
     assert both["detector"].values.tolist() == [2, 0, 1]
     assert both["detector_name"].values.tolist() == ["R01_S00", "R22_S00", "R22_S11"]
     np.testing.assert_allclose(both["image"].isel(amp=0).mean(["y", "x"]), [2.2, 1.0, 1.1], rtol=1e-6)
-    with pytest.raises(RepoError, match="detector 1 is not finished"):
+    with pytest.raises(RepoError, match="detector 1 is not complete"):
         cubes.open_products([(two, 1)])
 
 

@@ -34,7 +34,7 @@ def test_small_cubes_round_trip(tmp_path):
 def test_small_cubes_are_replaced_only_on_demand(tmp_path):
     uri = str(tmp_path / "stats.zarr")
     cubes.write_dataset(uri, statistics())
-    with pytest.raises(RepoError, match="exists already"):
+    with pytest.raises(RepoError, match="already exists"):
         cubes.write_dataset(uri, statistics())
     cubes.write_dataset(uri, statistics().isel(amp=[0]), overwrite=True)
     assert cubes.open_dataset(uri).sizes["amp"] == 1

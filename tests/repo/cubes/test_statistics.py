@@ -157,7 +157,7 @@ def test_mistakes_are_named(opened, tmp_path):
     document = json.loads((tmp_path / "table.zarr" / "zarr.json").read_text())
     del document["attributes"][statistics.INDEX]
     write_metadata(uri, document)
-    with pytest.raises(RepoError, match="before statistics had an index; run its pipeline again"):
+    with pytest.raises(RepoError, match="without an index of statistics; run its pipeline again"):
         statistics.open_cube(uri, "t")
 
 

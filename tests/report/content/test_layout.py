@@ -11,7 +11,7 @@ def test_lsstcam_is_where_it_is():
     layout = make_layout(detectors)
     assert layout.amps.shape == (3024, 4)
     centre = layout.detectors[94]
-    np.testing.assert_allclose(centre, [-20.48, -20.02, 40.96, 40.04], atol=0.02)  # R22_S11, E2V, verification.md 5.1
+    np.testing.assert_allclose(centre, [-20.48, -20.02, 40.96, 40.04], atol=0.02)  # reference/verification.md 5.1
     assert layout.detectors[:, 0].min() == pytest.approx(-2.5 * 127, abs=1.5)
     assert (layout.detectors[:, 2:] > 39.99).all()
     amp = layout.amps[94 * 16]  # C10: first of the upper row

@@ -116,14 +116,14 @@ def test_product_shows_its_verification(root, tmp_path):
         text = write_report(repo, "u/good", tmp_path / "g").read_text()
         assert "✓ Passed" in text
         assert "judged by <code>u/good.verify</code>" in text
-        assert "No blocking test failed." in text
+        assert "No required test failed." in text
         write_report(repo, "u/good", tmp_path / "g")  # again, into the same folder
 
 
 def test_mistakes(root, tmp_path):
     (tmp_path / "precious.txt").touch()
     with open_repo(root) as repo:
-        with pytest.raises(ConfigError, match="holds no report"):
+        with pytest.raises(ConfigError, match="not a report"):
             write_report(repo, "u/good", tmp_path)
         with pytest.raises(RepoError, match="did you mean 'u/good'"):
             write_report(repo, "u/goo", tmp_path / "x")

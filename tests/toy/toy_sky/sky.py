@@ -11,7 +11,7 @@ from camcal_dask.campaign.planning.recipe import IsrRecipe
 from camcal_dask.campaign.running.job import open_calibs
 from camcal_dask.campaign.task import Task
 from camcal_dask.config import Config
-from camcal_dask.isr.blocks import isr
+from camcal_dask.isr.corrected import isr
 from camcal_dask.repo.cubes import products
 from toy_sky import kernel
 
@@ -35,7 +35,7 @@ def graph(place, quantum):
     plan, recipe = place.plan, place.plan.recipe
     raw = plan.pixels.sel(detector=[quantum.detector]).isel(exposure=slice(recipe.sky.most))
     corrected = isr(raw, open_calibs(plan, quantum.detector), recipe.isr)
-    images = corrected["image"].data.to_delayed().ravel().tolist()
+    images = corrected.dataset()["image"].data.to_delayed().ravel().tolist()
     exposures = raw["exposure"].values.tolist()
     return dask.delayed(_write)(place.uri, place.index(quantum.detector), images, exposures)
 
