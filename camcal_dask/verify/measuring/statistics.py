@@ -24,6 +24,7 @@ from camcal_dask.isr.blocks import Corrected
 from camcal_dask.isr.corrected import CorrectedExposures, on_all_amps
 from camcal_dask.isr.graph import PIXEL_INDEX
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
+from camcal_dask.schema import STATISTIC_DIMS
 from camcal_dask.verify.measuring.block import (
     EXCEPTION,
     STATISTICS,
@@ -49,7 +50,7 @@ __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "m
 FloatArray = npt.NDArray[np.float64]
 _log = logging.getLogger(__name__)
 
-BLOCK = ("exposure", "detector", "amp")
+BLOCK = STATISTIC_DIMS
 _GATHER_BYTES = 128 * 2**20
 
 
@@ -240,11 +241,8 @@ def _amp_names(corrected: CorrectedExposures) -> list[str]:
 
 def _attributes(name: str, corrected: CorrectedExposures) -> dict[str, str]:
     units = corrected.attrs["units"]
-    if name in STATISTICS:
-        unit = STATISTICS[name].unit
-        return {"units": units if unit == "image" else unit, "long_name": STATISTICS[name].doc}
-    if name in RESPONSE:
-        return {"units": RESPONSE[name].unit, "long_name": RESPONSE[name].doc}
+    if found := STATISTICS.get(name) or RESPONSE.get(name):
+        return found.attrs(units)
     if name in corrected:
         return corrected.described(name)
     return {"units": {"n_masked_plane": "pixel", "amp_correlation": "1"}.get(name, units)}
