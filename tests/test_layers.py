@@ -24,6 +24,7 @@ LAYERS = [
     {"calibs"},
     {"report"},
     {"dashboard"},
+    {"notebook"},
     {"demo"},
     {"cli", "__init__"},
 ]
@@ -35,7 +36,7 @@ HOMES = {
     "zarr": {"repo"},
     "zarrs": {"repo"},
     "dask": {"repo", "isr", "calibs", "verify", "campaign"},
-    "distributed": {"repo", "campaign", "demo"},
+    "distributed": {"repo", "campaign", "notebook", "demo"},
     "matplotlib": {"report", "calibs"},
     "obstore": {"repo"},
     "dask_jobqueue": {"campaign"},

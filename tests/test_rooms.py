@@ -22,12 +22,14 @@ ENGINE = ("campaign", "repo", "verify", "report", "exchange", "cli", "dashboard"
 takes calibrations, and of physical effects (kernels)."""
 ALLOWED = {
     "cli/stats.py": {"verifyBias"},  # what is listed if nothing is named
-    "repo/butler/queries.py": {"verifyBias"},  # the same
+    "repo/butler/opening.py": {"verifyBias"},  # the same
     "dashboard/state.py": {"gain"},  # a quantity
     "verify/judging/judge.py": {"bias"},  # default of a function for notebooks
-    "verify/measuring/references.py": {"bias", "dark", "flat", "gain"},  # what the ISR took off; a variable
+    "verify/measuring/derived.py": {"bias", "dark", "flat"},  # what the ISR took off
+    "verify/measuring/masters.py": {"bias", "dark", "flat"},  # the same
+    "verify/measuring/references.py": {"gain"},  # a variable
     "verify/measuring/series.py": {"persistence", "dark"},  # a variable; an observation type
-    "verify/measuring/statistics.py": {"flat", "ptc"},  # what the ISR took
+    "verify/measuring/statistics.py": {"flat", "gain", "ptc"},  # what the ISR took; a variable
 }
 
 

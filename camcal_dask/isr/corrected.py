@@ -26,7 +26,7 @@ from camcal_dask.instruments import get_instrument
 from camcal_dask.isr import graph, held
 from camcal_dask.isr.blocks import PIXELS, Corrected
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.graph import Declared, Recipe
+from camcal_dask.isr.graph import Correction, Declared
 from camcal_dask.isr.overscan import Overscan
 from camcal_dask.isr.source import DIMS, RawSource, check_names, check_raw, dark_scales, select_planes
 from camcal_dask.isr.statistics import STATISTICS
@@ -72,14 +72,14 @@ class CorrectedExposures:
 
     config: IsrConfig | None
     all_labels: xr.Dataset
-    origin: Recipe | da.Array
+    origin: Correction | da.Array
     declared: Mapping[str, Declared]
     assigned: Mapping[str, Assigned]
     amps: tuple[int, ...] | None = None
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{dim}: {n}" for dim, n in self.sizes.items())
-        made = "recipe" if isinstance(self.origin, Recipe) else "blocks"
+        made = "correction" if isinstance(self.origin, Correction) else "blocks"
         return f"<CorrectedExposures of {self.attrs['instrument']} [{self.attrs['units']}] ({sizes}), {made}>"
 
     @property
@@ -106,7 +106,7 @@ class CorrectedExposures:
     @property
     def amp_shape(self) -> tuple[int, int]:
         """(y, x) of a trimmed amp, padding included [pixel]."""
-        if isinstance(self.origin, Recipe):
+        if isinstance(self.origin, Correction):
             return self.origin.source.trimmed[1:]
         height, width = self.origin.shape[3:]
         return height, width
@@ -149,7 +149,7 @@ class CorrectedExposures:
             name: Assigned(variable.isel({d: i for d, i in chosen.items() if d in variable.dims}), positions)
             for name, (variable, positions) in self.assigned.items()
         }
-        if isinstance(self.origin, Recipe):
+        if isinstance(self.origin, Correction):
             origin: Any = self.origin.select(exposures, detectors)
         else:
             origin = self.origin.blocks[exposures].blocks[:, detectors]
@@ -218,7 +218,7 @@ class CorrectedExposures:
 
         Consumers read no pixel again, and give the same as they do without.
         """
-        blocks = self.origin.exposures() if isinstance(self.origin, Recipe) else self.origin
+        blocks = self.origin.exposures() if isinstance(self.origin, Correction) else self.origin
         kept, *arrays = dask.persist(blocks, *(a.variable for a in self.assigned.values()), **options)
         names = zip(self.assigned.items(), arrays, strict=True)
         assigned = {name: Assigned(array, given.amps) for (name, given), array in names}
@@ -226,7 +226,7 @@ class CorrectedExposures:
 
     def by_exposure(self) -> da.Array:
         """One `blocks.Corrected` an exposure and detector, of all amps; stands at `DIMS`."""
-        blocks = self.origin.exposures() if isinstance(self.origin, Recipe) else self.origin
+        blocks = self.origin.exposures() if isinstance(self.origin, Correction) else self.origin
         return held.replace_in_exposures(blocks, self._planes(), self._given_numbers())
 
     def by_slab(self, rows: int = SLAB_ROWS) -> da.Array:
@@ -237,7 +237,7 @@ class CorrectedExposures:
         ConfigError
             If a step needs whole CCDs and the exposures are not in memory.
         """
-        if isinstance(self.origin, Recipe):
+        if isinstance(self.origin, Correction):
             if self.origin.source.config.whole_ccd:
                 raise ConfigError(
                     "isr: morphology, widen_trails, brighter_fatter, fill_bad_regions, interpolate and amp_offsets "
@@ -253,8 +253,8 @@ class CorrectedExposures:
         """One `blocks.Part` of two exposures, ids, of whole amps, a pair and detector; stands at (pair, detector)."""
         place = {e: i for i, e in enumerate(self.labels["exposure"].values.tolist())}
         positions = [(place[a], place[b]) for a, b in pairs]
-        recipe = self.origin if isinstance(self.origin, Recipe) else None
-        parts = held.pairs(self.origin, positions) if recipe is None else recipe.pairs(positions)
+        correction = self.origin if isinstance(self.origin, Correction) else None
+        parts = held.pairs(self.origin, positions) if correction is None else correction.pairs(positions)
         return held.replace_in_pairs(parts, self._planes(), self._given_numbers(), positions)
 
     def _planes(self) -> dict[str, Assigned]:
@@ -282,7 +282,7 @@ class CorrectedExposures:
             (exposure, detector, amp).  ``attrs``: instrument, units (adu or electron).  Or what was assigned.
         """
         blocks = numbers = self.origin
-        if isinstance(self.origin, Recipe):
+        if isinstance(self.origin, Correction):
             if slab_rows is None:
                 blocks = numbers = self.origin.exposures()
             else:
@@ -304,7 +304,7 @@ class CorrectedExposures:
             found[name] = variable
         order = [n for n in self.declared if n in found]
         found = found[[*order, *(n for n in found.data_vars if n not in order)]]
-        if slab_rows is not None and not isinstance(self.origin, Recipe):
+        if slab_rows is not None and not isinstance(self.origin, Correction):
             found = found.chunk({"exposure": -1, "detector": 1, "y": slab_rows})
         return found
 
@@ -354,11 +354,11 @@ def isr(
         select_tables(calibs, detectors, config),
         dark_scales(raw, calibs, config),
     )
-    recipe = Recipe(source, select_planes(raw, calibs, config))
+    correction = Correction(source, select_planes(raw, calibs, config))
     coords = {k: c for k, c in raw.coords.items() if not {"y", "x"} & set(c.dims)}
     coords.setdefault("amp", xr.DataArray(list(get_instrument(source.instrument).amp_names), dims="amp"))
     attrs = {"instrument": source.instrument, "units": config.units, "isr_config": config.model_dump_json()}
-    return CorrectedExposures(config, xr.Dataset({}, coords, attrs), recipe, _declared(config.units), {})
+    return CorrectedExposures(config, xr.Dataset({}, coords, attrs), correction, _declared(config.units), {})
 
 
 def as_corrected(exposures: CorrectedExposures | xr.Dataset) -> CorrectedExposures:

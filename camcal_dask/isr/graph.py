@@ -107,16 +107,16 @@ def flatten(blocks: Any) -> list[Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class Correction:
     """How exposures are corrected: the raws with config and tables, and the calibrations that are images."""
 
     source: RawSource
     planes: Mapping[str, xr.Dataset]
 
-    def select(self, exposures: Sequence[int], detectors: Sequence[int]) -> Recipe:
+    def select(self, exposures: Sequence[int], detectors: Sequence[int]) -> Correction:
         """Return some exposures and detectors, by position."""
         planes = {name: calib.isel(detector=list(detectors)) for name, calib in self.planes.items()}
-        return Recipe(self.source.select(exposures, detectors), planes)
+        return Correction(self.source.select(exposures, detectors), planes)
 
     @cached_property
     def token(self) -> str:

@@ -12,8 +12,8 @@ from camcal_dask.calibs.combined.numbers import DARK_NUMBERS
 from camcal_dask.calibs.flat.numbers import FLAT_NUMBERS
 from camcal_dask.errors import ConfigError
 from camcal_dask.verify.judging.criterion import digest, evaluate, names, with_thresholds
+from camcal_dask.verify.measuring.derived import DERIVED
 from camcal_dask.verify.measuring.readout import READOUT
-from camcal_dask.verify.measuring.references import DERIVED
 from camcal_dask.verify.measuring.response import RESPONSE
 from camcal_dask.verify.measuring.series import SERIES
 from camcal_dask.verify.measuring.statistics import STATISTICS

@@ -8,7 +8,7 @@ from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.ptc.models import covariances, exp_variance
 from camcal_dask.verify.measuring.curve import shot_variance
-from camcal_dask.verify.measuring.references import complete
+from camcal_dask.verify.measuring.derived import complete
 from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
 from tests.calibs.ptc.ptc_curves import means, partial, truth
 

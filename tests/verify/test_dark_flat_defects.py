@@ -14,7 +14,9 @@ from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.judging.levels import FAIL, NOT_EVALUATED, PASS
 from camcal_dask.verify.judging.policies import majority, rubin
 from camcal_dask.verify.measuring.block import MeasureConfig, measure_block
-from camcal_dask.verify.measuring.references import BF_DEFICIT_PER_ELECTRON, complete, masters, split_of
+from camcal_dask.verify.measuring.derived import BF_DEFICIT_PER_ELECTRON, complete
+from camcal_dask.verify.measuring.masters import masters
+from camcal_dask.verify.measuring.references import split_of
 from camcal_dask.verify.measuring.statistics import measure
 from camcal_dask.verify.verdict import criteria_of
 

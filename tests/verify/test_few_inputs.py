@@ -8,7 +8,7 @@ from camcal_dask.kernels.statistics.moments import clipped_mean_stack
 from camcal_dask.verify.judging.account import failures, summary
 from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.judging.levels import FAIL
-from camcal_dask.verify.measuring.references import complete
+from camcal_dask.verify.measuring.derived import complete
 from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
 from camcal_dask.verify.verdict import criteria_of
 

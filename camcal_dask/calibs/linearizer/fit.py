@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 
 from camcal_dask.calibs.linearizer.config import LinearityConfig, TermsConfig
 from camcal_dask.calibs.linearizer.flats import Flats, linear_ranges, read_flats
+from camcal_dask.calibs.linearizer.lengthen import concat
 from camcal_dask.errors import ConfigError, DataError
 from camcal_dask.kernels.arrays import BoolArray, FloatArray, IntArray
 from camcal_dask.kernels.linearity import double
@@ -24,8 +25,6 @@ from camcal_dask.kernels.linearity.fit import Range, fit_polynomial, irls_fit, l
 from camcal_dask.kernels.linearity.nodes import find_levels, level_medians
 from camcal_dask.kernels.linearity.spline import Ramp, SplineFit, SplineTerms, fit_spline, uniform_nodes
 
-FILLS: Mapping[str, float] = {"coefficients": 0.0, "fit_params": np.nan, "fit_params_err": np.nan}
-"""What pads the rows of amps and detectors that have fewer entries."""
 _MOST_RANK_CORRELATION = 0.8
 """Of time and signal, beyond which a drift cannot be told from a non-linearity."""
 _FAINT, _FAINT_LEVELS = 0.02, 3
@@ -146,85 +145,6 @@ def _folds(flats: Flats, good: BoolArray, n: int) -> IntArray:
     level = find_levels(flats.abscissa, flats.group, good)
     rank = np.argsort(np.argsort(level_medians(np.median(flats.ordinate, axis=0), level)))
     return np.array([rank[k] % n if k >= 0 else -1 for k in level.tolist()], np.int64)
-
-
-def concat(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Join the linearizers of several detectors, rows padded to the longest."""
-    problems = {d: p for part in parts for d, p in part.attrs["problems"].items()}
-    longest = max(part.sizes["coefficient"] for part in parts)
-    parts = [_lengthened(part, longest) for part in parts]
-    for dim in ("coefficient", "parameter"):
-        longest = max(part.sizes[dim] for part in parts)
-        names = [name for name in FILLS if dim in parts[0][name].dims]
-        fills = {name: FILLS[name] for name in names}
-        parts = [part.pad({dim: (0, longest - part.sizes[dim])}, constant_values=fills) for part in parts]
-    joined = xr.concat(parts, "detector", data_vars="minimal", coords="minimal", compat="override", join="exact")
-    return joined.assign_attrs(problems=problems)
-
-
-def _lengthened(part: xr.Dataset, longest: int) -> xr.Dataset:
-    """Give the rows of a Spline more nodes: zeros at their end would move the border between nodes and values."""
-    short = part.sizes["coefficient"] < longest
-    if not short or part.attrs["linearity_type"] != "Spline":
-        return part
-    rows = part["coefficients"].transpose("detector", "amp", "coefficient")
-    longer = [[lengthen_spline(row, longest) for row in rows_of_one] for rows_of_one in rows.values]
-    return part.drop_vars("coefficients").assign(coefficients=(rows.dims, np.array(longer)))
-
-
-def normalize(linearizer: xr.Dataset, config: LinearityConfig) -> xr.DataArray:
-    """Factors of the exposures that bring the median residual of the focal plane to 0.
-
-    Parameters
-    ----------
-    linearizer : Dataset
-        Fit of many detectors, with the normalisation that it was made with.
-
-    Returns
-    -------
-    (exposure,) float64: old factor / (1 - median over detectors of residual / model).  Of a DoubleSpline the
-    reference amps count, otherwise the median amp of each detector.  Exposures where fewer than ``min_valid`` of
-    the detectors are valid keep their factor; all do where fewer than ``min_detectors`` of those that decide are
-    there, for a detector cannot tell the jitter of an exposure from its own non-linearity.
-    """
-    settings = config.normalization
-    there = linearizer["detector"].values.tolist()
-    old = linearizer["normalization"].isel(detector=0).values
-    chosen = [d for d in settings.detectors or there if d in there]
-    if len(chosen) < settings.min_detectors:
-        return xr.DataArray(old, {"exposure": ("exposure", linearizer["exposure"].values)}, ("exposure",))
-    table = linearizer.sel(detector=chosen)
-    relative = (table["residual"] / table["model"]).transpose("detector", "amp", "flat").values
-    reference = table["reference_amp"].values
-    per_detector = np.array(
-        [r[a] if a >= 0 else _nanmedian(r, axis=0) for r, a in zip(relative, reference, strict=True)]
-    )
-    valid = np.isfinite(per_detector).sum(0) >= max(settings.min_valid * len(chosen), 1)
-    shift = np.where(valid, _nanmedian(per_detector, axis=0), 0.0)
-    factor = old / (1 - shift)
-    return xr.DataArray(factor, {"exposure": ("exposure", linearizer["exposure"].values)}, ("exposure",))
-
-
-def correct_photodiode(linearizer: xr.Dataset, ptc: xr.Dataset) -> xr.Dataset:
-    """Return the PTC with photodiode charges corrected by the median residual of all amps (linearizer of pairs).
-
-    A residual of r adu at a slope of k adu/C means that the diode read r/k too little.
-    """
-    slope = linearizer["line"].isel(term=1)
-    shift = (linearizer["residual"] / slope.where(np.abs(slope) > 1e-12)).median(("detector", "amp"), skipna=True)
-    values = np.nan_to_num(shift.values)
-    return ptc.assign(photo_charge=ptc["photo_charge"] + xr.DataArray(values, dims="pair"))
-
-
-def solve(
-    ptc: xr.Dataset, config: LinearityConfig, *, ratios: xr.Dataset | None = None
-) -> tuple[xr.Dataset, xr.DataArray | None]:
-    """Fit, normalise over the focal plane and fit again, ``normalization.rounds`` times; return the factors too."""
-    factors: xr.DataArray | None = None
-    for i in range(config.normalization.rounds):
-        trial = fit(ptc, config, normalization=factors, ratios=ratios, first_pass=i == 0, final=False)
-        factors = normalize(trial, config)
-    return fit(ptc, config, normalization=factors, ratios=ratios), factors
 
 
 def _fit_amps(flats: Flats, ranges: list[Range], config: LinearityConfig) -> DetectorFit:

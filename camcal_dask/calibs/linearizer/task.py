@@ -11,7 +11,9 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.calibs.linearizer import ratios as linearity_ratios
-from camcal_dask.calibs.linearizer.fit import concat, fit, normalize
+from camcal_dask.calibs.linearizer.fit import fit
+from camcal_dask.calibs.linearizer.lengthen import concat
+from camcal_dask.calibs.linearizer.normalize import normalize
 from camcal_dask.calibs.linearizer.product import arrays_of, shared
 from camcal_dask.calibs.linearizer.recipe import LinearityRecipe
 from camcal_dask.campaign.planning.plan import Plan

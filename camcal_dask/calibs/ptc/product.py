@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from camcal_dask.calibs.ptc.extract import EXTRACTED
-from camcal_dask.calibs.ptc.solve import SOLVED
+from camcal_dask.calibs.ptc.variables import SOLVED
 from camcal_dask.schema import Variables
 
 AMP = ("detector", "amp")

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 from camcal_dask.errors import DataError, nearest
 from camcal_dask.kernels.arrays import BoolArray, Integer, Pixels
 from camcal_dask.kernels.compiled import compiled
-from camcal_dask.kernels.linearity.correct import Pieces, evaluate_pieces, linear_pieces
+from camcal_dask.kernels.linearity.pieces import Pieces, evaluate_pieces, linear_pieces
 
 OFFSET_WINDOW, TRAP_WINDOW = 15, 6
 """Pixels that the local offset and the trap remember."""

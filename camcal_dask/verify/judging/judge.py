@@ -27,7 +27,7 @@ from camcal_dask.verify.judging.criterion import (
 )
 from camcal_dask.verify.judging.levels import FAIL, NOT_EVALUATED, PASS, PREFIX, detector_names, required_failures
 from camcal_dask.verify.judging.policies import majority, rubin
-from camcal_dask.verify.measuring.references import DERIVED, complete
+from camcal_dask.verify.measuring.derived import DERIVED, complete
 from camcal_dask.verify.verdict import criteria_of
 
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(

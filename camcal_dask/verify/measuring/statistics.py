@@ -33,16 +33,9 @@ from camcal_dask.verify.measuring.block import (
     measure_block,
     packed_layout,
 )
-from camcal_dask.verify.measuring.references import (
-    FEW,
-    MASTERS,
-    expectations,
-    expected_shot,
-    inputs_of,
-    masters,
-    members,
-    split_of,
-)
+from camcal_dask.verify.measuring.derived import expected_shot
+from camcal_dask.verify.measuring.masters import MASTERS, inputs_of, masters, members
+from camcal_dask.verify.measuring.references import FEW, expectations, split_of
 from camcal_dask.verify.measuring.response import RESPONSE, measure_response
 
 __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]

@@ -5,8 +5,10 @@ import pytest
 import xarray as xr
 
 from camcal_dask.calibs.linearizer.config import LinearityConfig, NormalizationConfig, PolynomialConfig, SplineConfig
-from camcal_dask.calibs.linearizer.fit import concat, correct_photodiode, failures, fit, normalize, solve
+from camcal_dask.calibs.linearizer.fit import failures, fit
 from camcal_dask.calibs.linearizer.flats import read_flats
+from camcal_dask.calibs.linearizer.lengthen import concat
+from camcal_dask.calibs.linearizer.normalize import correct_photodiode, normalize, solve
 from camcal_dask.calibs.linearizer.ratios import choose
 from camcal_dask.errors import ConfigError, DataError
 from camcal_dask.kernels.linearity.correct import TYPES, correct_signals

@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from camcal_dask.calibs.ptc.solve import (
-    SOLVED,
-    BadReason,
-    PtcSolveConfig,
-    gain_from_flat_pairs,
-    reasons_of,
-    replace_invalid,
-    solve,
-)
+from camcal_dask.calibs.ptc.solve import PtcSolveConfig, gain_from_flat_pairs, reasons_of, replace_invalid, solve
+from camcal_dask.calibs.ptc.variables import SOLVED, BadReason
 from camcal_dask.errors import DataError
 from camcal_dask.kernels.ptc.models import LagPlanes, covariances, exp_variance
 from camcal_dask.simulation.brighter_fatter import area_coefficients, plane

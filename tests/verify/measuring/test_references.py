@@ -7,7 +7,8 @@ import xarray as xr
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.ptc.models import exp_variance
 from camcal_dask.verify.judging.judge import judge
-from camcal_dask.verify.measuring.references import complete, expectations
+from camcal_dask.verify.measuring.derived import complete
+from camcal_dask.verify.measuring.references import expectations
 from camcal_dask.verify.measuring.statistics import MeasureConfig, measure
 
 ALL = (0, 1, 2, 3)
