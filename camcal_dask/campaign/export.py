@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,23 +61,26 @@ def export(
     RepoError
         If there is no such calibration.
     """
-    writers = {name: layout.write for name, layout in rooms.layouts().items() if layout.write}
-    if dataset_type not in writers:
-        raise ConfigError(f"{dataset_type} has no FITS layout here{nearest(dataset_type, writers)}")
+    write = _writer(dataset_type)
     product = repo.open(
         dataset_type, collections=collections, exposure=exposure, detector=detectors, instrument=instrument
     )
     camera = repo.instrument(product.attrs["instrument"])
-    folder = Path(expanded(out))
+    written, folder = [], Path(expanded(out))
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
     for number in product["detector"].values.tolist():
         detector = camera.detectors[number]
-        path = folder / f"{dataset_type}_{camera.name}_{detector.full_name}.fits"
+        written.append(folder / f"{dataset_type}_{camera.name}_{detector.full_name}.fits")
         given = {**_date(product), **_state(repo, product, number), **(cards or {})}
-        writers[dataset_type](path, product.sel(detector=[number]), detector, given)
-        written.append(path)
+        write(written[-1], product.sel(detector=[number]), detector, given)
     return written
+
+
+def _writer(dataset_type: str) -> Callable[..., None]:
+    writers = {name: layout.write for name, layout in rooms.layouts().items() if layout.write}
+    if dataset_type not in writers:
+        raise ConfigError(f"{dataset_type} has no FITS layout here{nearest(dataset_type, writers)}")
+    return writers[dataset_type]
 
 
 def _state(repo: Repo, product: xr.Dataset, detector: int) -> dict[str, Any]:

@@ -272,16 +272,14 @@ def chain(
 
     Parameters
     ----------
-    repo : Repo or path
-        Opened for writing, or where it is.
+    repo, inputs, where, instrument, cluster, processes
+        As of `run`; default inputs: the raws.
     pipelines : str or sequence of str
         Names or files; default: bootstraps, defects, linearizer, ptc, then bias, dark and flats made with these.
     config : iterable of str
         Settings: ``"flat:select.reason=sflat"``.
     output : str
         What a pipeline makes goes to the RUN ``output/<pipeline>``.
-    inputs, where, instrument, cluster, processes
-        As of `run`; default inputs: the raws.
     at_most : int
         Exposures that a calibration is made from.
     strict : bool
@@ -297,11 +295,10 @@ def chain(
     >>> [outcome.product for outcome in outcomes]
     ['biasBootstrap', 'verifyBias']
     """
-    name = cluster if isinstance(cluster, str) else "client"
+    name, memory = cluster if isinstance(cluster, str) else "client", _task_memory(cluster, processes)
     settings = ChainSettings(
-        output, _names(inputs), where, at_most, strict, tuple(unverified), tuple(config), name,
-        _task_memory(cluster, processes),
-    )  # fmt: skip
+        output, _names(inputs), where, at_most, strict, tuple(unverified), tuple(config), name, memory
+    )
     with _opened(repo, writeable=True) as opened, _workers(cluster, processes) as client:
         return Chain(opened, client, settings, say, bar or _silent).run(_names(pipelines), instrument)
 

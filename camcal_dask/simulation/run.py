@@ -85,8 +85,7 @@ def simulate(
     """
     begin = time.perf_counter()
     config = config or SimulationConfig()
-    camera = get_instrument(instrument)
-    out = expanded(out)
+    camera, out = get_instrument(instrument), expanded(out)
     ids = list(dict.fromkeys(camera.detector_ids(camera.science_detectors if detectors is None else detectors)))
     check_faults(config, camera)
     filters = {physical_filter(camera, e) for e in exposures if e.lit}
@@ -94,13 +93,9 @@ def simulate(
     write_run_truth(Path(out), instrument, exposures, ids, config)
     units: list[Unit] = [(e, d) for d in ids for e in (None, *exposures)]  # a detector's images stay cached
     work = partial(run_unit, out=str(out), instrument=instrument, config=config, filters=tuple(sorted(filters)))
-    results = list(_watch(mapper(work, units), progress))
-    return SimulationSummary(
-        folder=str(out),
-        files=tuple(sorted(r.path for r in results if r.path.endswith(".fits"))),
-        n_bytes=sum(r.n_bytes for r in results if r.path.endswith(".fits")),
-        seconds=time.perf_counter() - begin,
-    )
+    written = [r for r in _watch(mapper(work, units), progress) if r.path.endswith(".fits")]
+    files, n_bytes = tuple(sorted(r.path for r in written)), sum(r.n_bytes for r in written)
+    return SimulationSummary(str(out), files, n_bytes, time.perf_counter() - begin)
 
 
 def run_unit(unit: Unit, *, out: str, instrument: str, config: SimulationConfig, filters: tuple[str, ...]) -> Written:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ pytest.importorskip("bokeh")
 
 from camcal_dask.dashboard.source import Source, window  # noqa: E402
 from camcal_dask.errors import RepoError  # noqa: E402
+from tests.ptc_data import solved  # noqa: E402
 from tests.verified_runs import make_verdict  # noqa: E402
 
 
@@ -69,3 +72,16 @@ def test_window_bins_what_is_seen():
     assert box == (10, 5, 10, 3)
     tiny, _ = window(image, (59.9, 59.95), (39.9, 39.95))
     assert tiny.shape == (1, 1)
+
+
+def test_curve_is_of_the_first_run_whose_type_has_one():
+    product = solved(detectors=(0,))
+    source = Source(SimpleNamespace(open=lambda kind, **chosen: product))
+    source.__dict__["runs"] = {"u/bias": "bias", "u/ptc": "ptc"}
+    run, figures, curve = source.curve(["u/bias", "u/ptc"], 0, str(product["amp"].values[0]))
+    assert (run, figures.title) == ("u/ptc", "Photon transfer curve")
+    one = product.isel(detector=0, amp=0)
+    np.testing.assert_allclose(curve.x, np.sort(one["raw_mean"].values))
+    assert curve.line is not None
+    assert source.curve(["u/bias"], 0, "C10") is None
+    assert source.curve(["u/ptc"], 1, "C10") is None

@@ -143,7 +143,7 @@ def rest(folder, camcal, sky):
         ["report", "repo", "u/levels", "-o", "of_levels"],
         ["show", "repo", "toySky", "-i", "u/sky", "--detector", "0", "-o", "sky.png"],
         ["figures", "repo", "u/levels", "-o", "figures", "--detector", "R22_S00"],
-        ["stats", "repo", "verifyToyLevels"],
+        ["stats", "repo", "verifyToyLevels", "-q", "level", "--by", "run"],
         ["export", "repo", "toyLevels", "exported", "-i", "u/levels"],
         ["chain", "repo", "-p", "toyLevels,toySky", "-o", "c", "--cluster", "threads"],
         ["approve", "repo", "u/sky", "--by", "Ada"],

@@ -367,12 +367,8 @@ def _dataset(
         rows = [fits[a].row if a in fits else np.zeros(config.polynomial.n_column) for a in range(n_amp)]
         variables["table"] = (("detector", "row", "column"), np.array(rows, np.float32)[None])
     coords = {"detector": [flats.detector], "amp": amps, "exposure": ("flat", flats.exposure)}
-    attrs = {
-        "units": "adu",
-        "linearity_type": config.type,
-        "abscissa": config.abscissa,
-        "problems": {str(flats.detector): {amps[a]: why for a, why in sorted(result.problems.items())}},
-    }
+    problems = {str(flats.detector): {amps[a]: why for a, why in sorted(result.problems.items())}}
+    attrs = {"units": "adu", "linearity_type": config.type, "abscissa": config.abscissa, "problems": problems}
     return xr.Dataset(variables, coords, attrs)
 
 

@@ -95,10 +95,8 @@ def execute(
             return _attempt(repo, plan, client, options, attempt, uri)
     except OSError as error:
         if faults.storage_full(error):
-            raise RunError(
-                f"{plan.output}: nothing more can be stored ({error}); make room or mount the storage again, and "
-                f"repeat the run"
-            ) from error
+            remedy = "make room or mount the storage again, and repeat the run"
+            raise RunError(f"{plan.output}: nothing more can be stored ({error}); {remedy}") from error
         raise
 
 

@@ -62,10 +62,8 @@ def open_dataset(
         refs = _valid(repo, dataset_type, integer(exposure, "exposure"), asked, where, chosen.name)
     lacking = sorted(set(wanted or ()) - set(refs))  # type: ignore[arg-type]
     if not refs or lacking:
-        which = f" for detectors {lacking}" if lacking else ""
-        raise RepoError(
-            f"no {dataset_type} in {where}{which}; known collections: {finding.holders(repo, dataset_type)}"
-        )
+        which, known = f" for detectors {lacking}" if lacking else "", finding.holders(repo, dataset_type)
+        raise RepoError(f"no {dataset_type} in {where}{which}; known collections: {known}")
     if None in refs:
         return cubes.open_dataset(refs[None].uri)
     ordered = [refs[d] for d in (wanted or sorted(refs))]  # type: ignore[arg-type]

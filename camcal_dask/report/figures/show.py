@@ -144,8 +144,7 @@ def open_pixels(
 
     Raises
     ------
-    ConfigError, RepoError
-        If it is not there, or not said which exposure.
+    ConfigError, RepoError : if it is not there, or not said which exposure
     """
     if what not in _KINDS:
         if not collections:
@@ -159,9 +158,8 @@ def open_pixels(
     if what == "corrected" and pipeline is not None:
         recipe = load_recipe(pipeline, instrument=camera_of(repo, instrument))
         camera = repo.instrument(instrument or recipe.instrument)
-        return _corrected(
-            repo, recipe, collections, where, None if detectors is None else camera.detector_ids(detectors)
-        )
+        ids = None if detectors is None else camera.detector_ids(detectors)
+        return _corrected(repo, recipe, collections, where, ids)
     raw = repo.raws(where, instrument=instrument, collections=list(collections) or None, detectors=detectors)
     if what == "raw":
         return raw.isel(exposure=0).to_dataset(name="image").assign_attrs(instrument=raw.attrs["instrument"])

@@ -47,16 +47,14 @@ def expectations(
     -------
     dict of (detector, amp) float64
         ``gain`` [electron/adu]; ``read_noise`` [electron], as the overscan shows it; ``to_electron``, electrons in a
-        unit of the image;
-        ``noise_expected`` [image unit], read noise of a corrected pixel: the read noise and that of the medians
-        subtracted, RN sqrt(1 + pi/(2 n_serial) + pi/(2 n_parallel)), which is what a photon transfer curve
-        measures too (+3.5 % for LSSTCam; reference 1.7 has +4.6 %); ``reference_error``, its relative standard
-        error; ``from_ptc``, 1 where gain and noise are the curve's, 0 where they are the camera model's;
-        ``mean_error``, ``split_error`` [image unit], standard errors of the mean of the
-        amp and of its rows that halves are compared on; ``corner_error``, ``bin_error`` [image unit], those of the
-        corner box and of a bin against the rest of the amp; ``common_error`` [image unit], root of the standard error
-        of the variance that rows and columns of pixels share;
-        ``overscan_error``, relative standard error of the noise of the serial overscan.
+        unit of the image; ``noise_expected`` [image unit], read noise of a corrected pixel: the read noise and that of
+        the medians subtracted, RN sqrt(1 + pi/(2 n_serial) + pi/(2 n_parallel)), which is what a photon transfer curve
+        measures too (+3.5 % for LSSTCam; reference 1.7 has +4.6 %); ``reference_error``, its relative standard error;
+        ``from_ptc``, 1 where gain and noise are the curve's, 0 where they are the camera model's; ``mean_error``,
+        ``split_error`` [image unit], standard errors of the mean of the amp and of its rows that halves are compared
+        on; ``corner_error``, ``bin_error`` [image unit], those of the corner box and of a bin against the rest of the
+        amp; ``common_error`` [image unit], root of the standard error of the variance that rows and columns of pixels
+        share; ``overscan_error``, relative standard error of the noise of the serial overscan.
     """
     instrument = get_instrument(corrected.attrs["instrument"])
     detectors = [instrument.detectors[int(d)] for d in corrected["detector"].values]
