@@ -24,7 +24,7 @@ LAYERS = [
     {"calibs"},
     {"report"},
     {"dashboard"},
-    {"demo"},
+    {"notebook", "demo"},
     {"cli", "__init__"},
 ]
 ANYWHERE = {"errors", "config", "redact", "regular"}
@@ -35,7 +35,7 @@ HOMES = {
     "zarr": {"repo"},
     "zarrs": {"repo"},
     "dask": {"repo", "isr", "calibs", "verify", "campaign"},
-    "distributed": {"repo", "campaign", "demo"},
+    "distributed": {"repo", "campaign", "notebook", "demo"},
     "matplotlib": {"report"},
     "obstore": {"repo"},
     "dask_jobqueue": {"campaign"},
