@@ -6,10 +6,15 @@ documentation and validation come from the declarations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from camcal_dask.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 EXPOSURE_DIMS = ("exposure", "detector", "amp", "y", "x")
 """Dims of raw and corrected pixels."""
@@ -61,6 +66,8 @@ class Variable:
 
 
 Variables = Mapping[str, Variable]
+_ACCEPTED = {"f": "fiu", "i": "iu", "u": "iu", "b": "b", "U": "UOT"}
+"""Kinds of dtypes that an array of a declared kind may have: whole numbers are numbers."""
 
 
 def variables(*described: Variable) -> Variables:
@@ -75,6 +82,43 @@ def variables(*described: Variable) -> Variables:
     if len(found) < len(described):
         raise ValueError(f"two variables of one name among {', '.join(v.name for v in described)}")
     return MappingProxyType(found)
+
+
+def number_variables(dims: Sequence[str], described: Mapping[str, tuple[str, str]]) -> Variables:
+    """Numbers of one shape, float64 with NaN where unknown, from their names, units and meanings."""
+    return variables(*(Variable(n, tuple(dims), "f8", unit, doc, "unknown") for n, (unit, doc) in described.items()))
+
+
+def check(dataset: xr.Dataset, wanted: Iterable[Variable], where: str) -> None:
+    """Refuse a Dataset without these variables, or with other dims (in any order) or kinds of numbers.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Lazy or in memory; values are not looked at.
+    wanted : iterable of Variable
+        Its other variables do not matter.
+    where : str
+        Who asks, for the error.
+
+    Raises
+    ------
+    DataError
+        All faults at once, each with what was found and what was expected.
+    """
+    faults = []
+    for v in wanted:
+        if v.name not in dataset:
+            there = ", ".join(map(str, dataset.data_vars)) or "nothing"
+            faults.append(f"{v.name} is missing, expected ({', '.join(v.dims)}) {v.dtype}; there is {there}")
+            continue
+        array, kind = dataset[v.name], v.dtype.lstrip("<>=|")[0].replace("?", "b")
+        if set(array.dims) != set(v.dims):
+            faults.append(f"{v.name} has dims ({', '.join(map(str, array.dims))}), expected ({', '.join(v.dims)})")
+        if array.dtype.kind not in _ACCEPTED[kind]:
+            faults.append(f"{v.name} is {array.dtype}, expected {v.dtype}")
+    if faults:
+        raise DataError(f"{where}: " + "; ".join(faults))
 
 
 @dataclass(frozen=True)
@@ -112,6 +156,12 @@ def statistics_product(name: str, doc: str) -> Product:
 
 
 RAW = Variable("raw", EXPOSURE_DIMS, "i4", "adu", "pixels as read out", nan="the fill value: never written")
+CORRECTED = variables(
+    Variable("image", EXPOSURE_DIMS, "f4", "image", "corrected image", "padding of small amps, no data"),
+    Variable("variance", EXPOSURE_DIMS, "f4", "image^2", "variance of the image", "padding of small amps, no data"),
+    Variable("mask", EXPOSURE_DIMS, "i4", "", "mask planes"),
+)
+"""Pixels of corrected exposures."""
 RAW_COORDS = (
     Variable("exposure", ("exposure",), "i8", "", "Butler exposure id"),
     Variable("day_obs", ("exposure",), "i8", "", "observing day YYYYMMDD"),

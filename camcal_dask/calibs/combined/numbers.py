@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import dask.array as da
 import numpy as np
@@ -14,18 +13,21 @@ from camcal_dask.instruments.geometry import Amp, Detector, get_instrument
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.kernels.pixels.hot_pixels import Q95, hot_pixels
 from camcal_dask.kernels.statistics import outlier_counts
-from camcal_dask.verify.measuring.block import Statistic
+from camcal_dask.schema import AMP_DIMS, number_variables
 from camcal_dask.verify.measuring.product import measure_image
 from camcal_dask.verify.verdict import Calibs
 
-DARK_NUMBERS: Mapping[str, Statistic] = {
-    "dark_current_median": Statistic("electron/s", "median of the combined dark without hot pixels"),
-    "dark_current_q95": Statistic("electron/s", "95th percentile of the combined dark without hot pixels"),
-    "dark_current_tail": Statistic("electron/s", "the same without its noise, which is the spread below the median"),
-    "dark_current_noise": Statistic("electron/s", "standard deviation of that noise"),
-    "bright_columns": Statistic("column", "columns with over 20 contiguous pixels above 5 electron/s"),
-    "bright_pixels": Statistic("pixel", "pixels above 5 electron/s outside of such columns"),
-}
+DARK_NUMBERS = number_variables(
+    AMP_DIMS,
+    {
+        "dark_current_median": ("electron/s", "median of the combined dark without hot pixels"),
+        "dark_current_q95": ("electron/s", "95th percentile of the combined dark without hot pixels"),
+        "dark_current_tail": ("electron/s", "the same without its noise, which is the spread below the median"),
+        "dark_current_noise": ("electron/s", "standard deviation of that noise"),
+        "bright_columns": ("column", "columns with over 20 contiguous pixels above 5 electron/s"),
+        "bright_pixels": ("pixel", "pixels above 5 electron/s outside of such columns"),
+    },
+)
 """Numbers of every amp of a combined dark."""
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -12,7 +10,7 @@ from camcal_dask.instruments.geometry import Amp, Detector
 from camcal_dask.kernels.readout.tearing import profile, tearing
 from camcal_dask.kernels.statistics import outlier_counts
 from camcal_dask.kernels.statistics.moments import median
-from camcal_dask.verify.measuring.block import Statistic
+from camcal_dask.schema import AMP_DIMS, number_variables
 from camcal_dask.verify.measuring.product import measure_image
 
 FRAME = 9
@@ -20,12 +18,15 @@ FRAME = 9
 _LAST_COLUMN = 7
 _LIT = 0.1
 """An amp of a flat below this fraction of the median amp is dead, as for the defects."""
-FLAT_NUMBERS: Mapping[str, Statistic] = {
-    "dark_columns": Statistic("column", "columns with over 100 contiguous pixels below 0.8 of the mean"),
-    "dark_pixels": Statistic("pixel", "pixels below 0.8 of the mean outside of such columns, without the frame"),
-    "vampires": Statistic("1", "spots brighter than 1.2 times their surroundings"),
-    "divisadero": Statistic("1", "largest ripple at the boundaries to the neighbour amps"),
-}
+FLAT_NUMBERS = number_variables(
+    AMP_DIMS,
+    {
+        "dark_columns": ("column", "columns with over 100 contiguous pixels below 0.8 of the mean"),
+        "dark_pixels": ("pixel", "pixels below 0.8 of the mean outside of such columns, without the frame"),
+        "vampires": ("1", "spots brighter than 1.2 times their surroundings"),
+        "divisadero": ("1", "largest ripple at the boundaries to the neighbour amps"),
+    },
+)
 """Numbers of every amp of a combined flat."""
 
 

@@ -20,6 +20,7 @@ from camcal_dask.kernels.pixels import cosmic_rays
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.kernels.statistics import one_pass as statistics
 from camcal_dask.kernels.statistics import order_statistics
+from camcal_dask.schema import STATISTIC_DIMS, number_variables
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,54 +32,49 @@ _FILLED = 0.5
 _FRACTIONS = np.array([0.05, 0.16, 0.84, 0.95])
 
 
-@dataclass(frozen=True)
-class Statistic:
-    """Declaration of one per-amp number: its unit (``image`` = that of the pixels) and meaning; NaN = unknown."""
-
-    unit: str
-    doc: str
-
-
-STATISTICS: Mapping[str, Statistic] = {
-    "mean": Statistic("image", "mean of the good pixels, unclipped"),
-    "median": Statistic("image", "median of the good pixels"),
-    "noise": Statistic("image", "STDEVCLIP: standard deviation after clipping (5 sigma, 3 iterations)"),
-    "stdev": Statistic("image", "standard deviation, unclipped"),
-    "cr_noise": Statistic("image", "standard deviation, unclipped, after repair of cosmic rays"),
-    "amp_corner": Statistic("image", "mean of the box at the readout corner"),
-    "min": Statistic("image", "smallest good pixel"),
-    "max": Statistic("image", "largest good pixel"),
-    "q05": Statistic("image", "5th percentile"),
-    "q16": Statistic("image", "16th percentile"),
-    "q84": Statistic("image", "84th percentile"),
-    "q95": Statistic("image", "95th percentile"),
-    "structure": Statistic("image", "peak to peak of the binned clipped image, of bins half full"),
-    "row_scatter": Statistic("image", "standard deviation of the clipped row means"),
-    "column_scatter": Statistic("image", "standard deviation of the clipped column means"),
-    "n_pixel": Statistic("pixel", "pixels of the amp; 0 = the detector has no such amp"),
-    "n_good": Statistic("pixel", "finite pixels without a selected mask bit"),
-    "n_clipped": Statistic("pixel", "good pixels outside the last clipping window"),
-    "n_masked": Statistic("pixel", "pixels with a selected mask bit"),
-    "n_defect": Statistic("pixel", "pixels masked BAD"),
-    "n_defect_frame": Statistic("pixel", "those of them in the outermost frame of the CCD, masked as a whole"),
-    "n_saturated": Statistic("pixel", "pixels masked SAT"),
-    "n_outlier": Statistic("pixel", "of all pixels, those improbable for a Gaussian: density < 1 / n"),
-    "n_masked_outlier": Statistic("pixel", "masked pixels outside the last clipping window of the good ones"),
-    "unmasked_mean": Statistic("image", "mean of all finite pixels, masked or not"),
-    "unmasked_median": Statistic("image", "median of all finite pixels"),
-    "unmasked_noise": Statistic("image", "STDEVCLIP of all finite pixels"),
-    "unmasked_stdev": Statistic("image", "standard deviation of all finite pixels, unclipped"),
-    "unmasked_min": Statistic("image", "smallest finite pixel"),
-    "unmasked_max": Statistic("image", "largest finite pixel"),
-    "unmasked_n_clipped": Statistic("pixel", "finite pixels outside the last clipping window of all of them"),
-    "n_cosmic_ray": Statistic("pixel", "pixels hit by cosmic rays"),
-    "bias_shift_count": Statistic("1", "sudden steps of the serial overscan level"),
-    "bias_shift_noise": Statistic("adu", "row-to-row noise of the serial overscan level"),
-    "bias_shift_size": Statistic("adu", "largest step by absolute value, signed; 0 without steps"),
-    "bias_shift_row": Statistic("pixel", "row of the largest step; -1 without steps"),
-    "flags": Statistic("1", "OR of 1 too many cosmic rays, 2 exception, 4 more than 30 % masked"),
-    "force_failure": Statistic("1", "1 where the amp could not be processed"),
-}
+STATISTICS = number_variables(
+    STATISTIC_DIMS,
+    {
+        "mean": ("image", "mean of the good pixels, unclipped"),
+        "median": ("image", "median of the good pixels"),
+        "noise": ("image", "STDEVCLIP: standard deviation after clipping (5 sigma, 3 iterations)"),
+        "stdev": ("image", "standard deviation, unclipped"),
+        "cr_noise": ("image", "standard deviation, unclipped, after repair of cosmic rays"),
+        "amp_corner": ("image", "mean of the box at the readout corner"),
+        "min": ("image", "smallest good pixel"),
+        "max": ("image", "largest good pixel"),
+        "q05": ("image", "5th percentile"),
+        "q16": ("image", "16th percentile"),
+        "q84": ("image", "84th percentile"),
+        "q95": ("image", "95th percentile"),
+        "structure": ("image", "peak to peak of the binned clipped image, of bins half full"),
+        "row_scatter": ("image", "standard deviation of the clipped row means"),
+        "column_scatter": ("image", "standard deviation of the clipped column means"),
+        "n_pixel": ("pixel", "pixels of the amp; 0 = the detector has no such amp"),
+        "n_good": ("pixel", "finite pixels without a selected mask bit"),
+        "n_clipped": ("pixel", "good pixels outside the last clipping window"),
+        "n_masked": ("pixel", "pixels with a selected mask bit"),
+        "n_defect": ("pixel", "pixels masked BAD"),
+        "n_defect_frame": ("pixel", "those of them in the outermost frame of the CCD, masked as a whole"),
+        "n_saturated": ("pixel", "pixels masked SAT"),
+        "n_outlier": ("pixel", "of all pixels, those improbable for a Gaussian: density < 1 / n"),
+        "n_masked_outlier": ("pixel", "masked pixels outside the last clipping window of the good ones"),
+        "unmasked_mean": ("image", "mean of all finite pixels, masked or not"),
+        "unmasked_median": ("image", "median of all finite pixels"),
+        "unmasked_noise": ("image", "STDEVCLIP of all finite pixels"),
+        "unmasked_stdev": ("image", "standard deviation of all finite pixels, unclipped"),
+        "unmasked_min": ("image", "smallest finite pixel"),
+        "unmasked_max": ("image", "largest finite pixel"),
+        "unmasked_n_clipped": ("pixel", "finite pixels outside the last clipping window of all of them"),
+        "n_cosmic_ray": ("pixel", "pixels hit by cosmic rays"),
+        "bias_shift_count": ("1", "sudden steps of the serial overscan level"),
+        "bias_shift_noise": ("adu", "row-to-row noise of the serial overscan level"),
+        "bias_shift_size": ("adu", "largest step by absolute value, signed; 0 without steps"),
+        "bias_shift_row": ("pixel", "row of the largest step; -1 without steps"),
+        "flags": ("1", "OR of 1 too many cosmic rays, 2 exception, 4 more than 30 % masked"),
+        "force_failure": ("1", "1 where the amp could not be processed"),
+    },
+)
 
 
 class CosmicRayConfig(Config):

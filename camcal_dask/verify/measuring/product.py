@@ -11,13 +11,13 @@ import numpy.typing as npt
 import xarray as xr
 
 from camcal_dask.instruments.geometry import Detector, get_instrument
-from camcal_dask.verify.measuring.block import Statistic
+from camcal_dask.schema import AMP_DIMS, DETECTOR_DIMS, Variables
 
 Measure = Callable[[Detector, npt.NDArray[np.float32], str], Mapping[int, Sequence[float]]]
 """Numbers by index of the amp, from the detector, its image (amp, y, x) and the unit of it."""
 
 
-def measure_image(calib: xr.Dataset, described: Mapping[str, Statistic], numbers: Measure) -> xr.Dataset:
+def measure_image(calib: xr.Dataset, described: Variables, numbers: Measure) -> xr.Dataset:
     """Measure a combined image; nothing is computed.
 
     Parameters
@@ -33,7 +33,7 @@ def measure_image(calib: xr.Dataset, described: Mapping[str, Statistic], numbers
     -------
     Dataset of ``described``, (detector, amp) float64, one task a detector.
     """
-    image = calib["image"].transpose("detector", "amp", "y", "x")
+    image = calib["image"].transpose(*DETECTOR_DIMS)
     shape, task = (1, image.sizes["amp"], len(described)), dask.delayed(_measure_detector)
     rows = [
         da.from_delayed(
@@ -48,10 +48,10 @@ def measure_image(calib: xr.Dataset, described: Mapping[str, Statistic], numbers
     ]  # fmt: skip
     packed = da.concatenate(rows)
     variables = {
-        name: (("detector", "amp"), packed[..., i], {"units": s.unit, "long_name": s.doc})
+        name: (AMP_DIMS, packed[..., i], {"units": s.unit, "long_name": s.doc})
         for i, (name, s) in enumerate(described.items())
     }
-    return xr.Dataset(variables, {dim: image[dim].values for dim in ("detector", "amp")})
+    return xr.Dataset(variables, {dim: image[dim].values for dim in AMP_DIMS})
 
 
 def _measure_detector(

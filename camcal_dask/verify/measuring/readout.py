@@ -6,7 +6,6 @@ As `camcal_dask.verify.measuring.statistics`, one task a (exposure, detector) bl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import dask.array as da
@@ -17,19 +16,22 @@ import xarray as xr
 from camcal_dask.config import Config
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels.readout import eper
-from camcal_dask.verify.measuring.block import Statistic
+from camcal_dask.schema import STATISTIC_DIMS, number_variables
 
 FloatArray = npt.NDArray[np.float64]
 
-READOUT: Mapping[str, Statistic] = {
-    "overscan_level": Statistic("adu", "median of the serial overscan"),
-    "read_noise_boxes": Statistic("adu", "median scatter of random boxes of the serial overscan"),
-    "scti": Statistic("1", "serial charge-transfer inefficiency (EPER); NaN in dark exposures"),
-    "scti_error": Statistic("1", "standard error of the serial inefficiency"),
-    "pcti": Statistic("1", "parallel charge-transfer inefficiency (EPER); NaN in dark exposures"),
-    "pcti_error": Statistic("1", "standard error of the parallel inefficiency"),
-    "eper_signal": Statistic("adu", "signal of the last column, at which the inefficiencies hold"),
-}
+READOUT = number_variables(
+    STATISTIC_DIMS,
+    {
+        "overscan_level": ("adu", "median of the serial overscan"),
+        "read_noise_boxes": ("adu", "median scatter of random boxes of the serial overscan"),
+        "scti": ("1", "serial charge-transfer inefficiency (EPER); NaN in dark exposures"),
+        "scti_error": ("1", "standard error of the serial inefficiency"),
+        "pcti": ("1", "parallel charge-transfer inefficiency (EPER); NaN in dark exposures"),
+        "pcti_error": ("1", "standard error of the parallel inefficiency"),
+        "eper_signal": ("adu", "signal of the last column, at which the inefficiencies hold"),
+    },
+)
 """Numbers of every amp of a raw exposure."""
 _NEVER_WRITTEN = int(np.iinfo(np.int32).min)
 
@@ -76,7 +78,7 @@ def measure_readout(raw: xr.DataArray, config: ReadoutConfig | None = None) -> x
         config=config,
         instrument=raw.attrs["instrument"],
     )
-    dims = ("exposure", "detector", "amp")
+    dims = STATISTIC_DIMS
     coords = {name: c for name, c in raw.coords.items() if set(c.dims) <= set(dims)}
     variables = {
         name: (dims, packed[..., i], {"units": s.unit, "long_name": s.doc})

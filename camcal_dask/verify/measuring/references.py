@@ -18,6 +18,7 @@ import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels.statistics import moments
+from camcal_dask.schema import STATISTIC_DIMS, number_variables
 from camcal_dask.verify.judging.criterion import SIGNIFICANCE
 from camcal_dask.verify.measuring.block import MeasureConfig, bin_side, corner_box
 from camcal_dask.verify.measuring.curve import shot_variance
@@ -45,24 +46,33 @@ SAMPLE_VARIANCE_FROM = 5
 _LIT = 0.1
 """Pixels of a flat below this fraction of the median of the amp are left out."""
 
-DERIVED: Mapping[str, tuple[str, str]] = {
-    "mean_per_s": ("image/s", "mean divided by the exposure time"),
-    "median_per_s": ("image/s", "median divided by the exposure time"),
-    "noise_per_s": ("image/s", "clipped standard deviation divided by the exposure time"),
-    "mean_per_dark_s": ("image/s", "mean divided by the dark time"),
-    "dark_seconds": ("s", "dark time, the exposure time where it is unknown"),
-    "bias_sigma": ("image", "expected standard deviation of a bias residual"),
-    "dark_sigma": ("image", "expected standard deviation of a dark residual"),
-    "shot_variance": ("image^2", "Poisson variance of the mean signal, or that of the photon transfer curve"),
-    "flat_spread": ("1", "relative scatter of 1 / flat over the amp: vignetting, which no single variance describes"),
-    "flat_variance_expected": ("image^2", "expected variance of a flat: shot noise, read noise, calibrations"),
-    "response_excess": ("1", "covariance of exposure / flat with the flat, less that of the noise of the flat"),
-    "response_power": ("1", "variance of the response that the flat has, its noise taken off"),
-    "response_blind": ("1", "1 where a flat without any of this response would be within the noise"),
-    "bf_allowance": ("1", "part of the shot variance that the brighter-fatter effect may take away"),
-    "reference_error": ("1", "relative standard error of noise_expected"),
-    "noise_error": ("1", "relative standard error of the noise of the pixels, part of which rows and columns share"),
-}
+DERIVED = number_variables(
+    STATISTIC_DIMS,
+    {
+        "mean_per_s": ("image/s", "mean divided by the exposure time"),
+        "median_per_s": ("image/s", "median divided by the exposure time"),
+        "noise_per_s": ("image/s", "clipped standard deviation divided by the exposure time"),
+        "mean_per_dark_s": ("image/s", "mean divided by the dark time"),
+        "dark_seconds": ("s", "dark time, the exposure time where it is unknown"),
+        "bias_sigma": ("image", "expected standard deviation of a bias residual"),
+        "dark_sigma": ("image", "expected standard deviation of a dark residual"),
+        "shot_variance": ("image^2", "Poisson variance of the mean signal, or that of the photon transfer curve"),
+        "flat_spread": (
+            "1",
+            "relative scatter of 1 / flat over the amp: vignetting, which no single variance describes",
+        ),
+        "flat_variance_expected": ("image^2", "expected variance of a flat: shot noise, read noise, calibrations"),
+        "response_excess": ("1", "covariance of exposure / flat with the flat, less that of the noise of the flat"),
+        "response_power": ("1", "variance of the response that the flat has, its noise taken off"),
+        "response_blind": ("1", "1 where a flat without any of this response would be within the noise"),
+        "bf_allowance": ("1", "part of the shot variance that the brighter-fatter effect may take away"),
+        "reference_error": ("1", "relative standard error of noise_expected"),
+        "noise_error": (
+            "1",
+            "relative standard error of the noise of the pixels, part of which rows and columns share",
+        ),
+    },
+)
 """Numbers that `complete` adds: unit and meaning."""
 
 
@@ -387,8 +397,7 @@ def _response(statistics: xr.Dataset, bent: xr.DataArray) -> dict[str, xr.DataAr
 
 def _described(name: str, array: xr.DataArray, template: xr.DataArray, unit: str) -> xr.DataArray:
     filled: xr.DataArray = (xr.zeros_like(template) + array).transpose(*template.dims)
-    units, doc = DERIVED[name]
-    return filled.assign_attrs(units=units.replace("image", unit), long_name=doc)
+    return filled.assign_attrs(DERIVED[name].attrs(unit))
 
 
 def _seconds(statistics: xr.Dataset, name: str) -> xr.DataArray:

@@ -13,21 +13,24 @@ units of their mean, less the mean difference of the amp: vignetting, illuminati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from camcal_dask.kernels.statistics.moments import clip_statistics, clipped_mean_stack
-from camcal_dask.verify.measuring.block import FloatArray, Statistic
+from camcal_dask.schema import STATISTIC_DIMS, number_variables
+from camcal_dask.verify.measuring.block import FloatArray
 
-RESPONSE: Mapping[str, Statistic] = {
-    "response_covariance": Statistic("1", "covariance of exposure / flat with the flat, of neighbours in a row"),
-    "response_variance": Statistic("1", "relative variance of the flat, likewise"),
-    "response_noise": Statistic("1", "part of it that is noise of the flat's inputs"),
-    "response_error": Statistic("1", "standard error of the covariance"),
-}
+RESPONSE = number_variables(
+    STATISTIC_DIMS,
+    {
+        "response_covariance": ("1", "covariance of exposure / flat with the flat, of neighbours in a row"),
+        "response_variance": ("1", "relative variance of the flat, likewise"),
+        "response_noise": ("1", "part of it that is noise of the flat's inputs"),
+        "response_error": ("1", "standard error of the covariance"),
+    },
+)
 CLIP_SIGMA, CLIP_ITERATIONS = 5.0, 3
 _N_PIXEL = 100_000
 _SAMPLE_VARIANCE_FROM = 5

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from camcal_dask.kernels.charge.persistence import persistence
-from camcal_dask.verify.measuring.block import Statistic
+from camcal_dask.schema import AMP_DIMS, number_variables
 
-SERIES: Mapping[str, Statistic] = {
-    "level_range": Statistic("image", "95th minus 5th percentile of the mean over the exposures"),
-    "corner_range": Statistic("image", "the same of the mean at the readout corner"),
-    "shift_frequency": Statistic("1", "part of the exposures with a sudden step of the bias level"),
-    "gain_ratio": Statistic("1", "signal over photodiode charge, divided by its mean over the exposures of a filter"),
-    "gain_drift": Statistic("1", "largest departure of that ratio from the median of the focal plane"),
-    "persistence": Statistic("image", "first dark minus the mean of the last three"),
-    "persistence_decay": Statistic("s", "time in which that excess falls to 1/e"),
-}
+SERIES = number_variables(
+    AMP_DIMS,
+    {
+        "level_range": ("image", "95th minus 5th percentile of the mean over the exposures"),
+        "corner_range": ("image", "the same of the mean at the readout corner"),
+        "shift_frequency": ("1", "part of the exposures with a sudden step of the bias level"),
+        "gain_ratio": ("1", "signal over photodiode charge, divided by its mean over the exposures of a filter"),
+        "gain_drift": ("1", "largest departure of that ratio from the median of the focal plane"),
+        "persistence": ("image", "first dark minus the mean of the last three"),
+        "persistence_decay": ("s", "time in which that excess falls to 1/e"),
+    },
+)
 """Numbers of an amp over all exposures, (detector, amp); ``gain_ratio`` (exposure, detector, amp)."""
 
 

@@ -20,6 +20,7 @@ import xarray as xr
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
+from camcal_dask.schema import EXPOSURE_DIMS, STATISTIC_DIMS
 from camcal_dask.verify.measuring.block import (
     EXCEPTION,
     STATISTICS,
@@ -46,7 +47,7 @@ __all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "m
 FloatArray = npt.NDArray[np.float64]
 _log = logging.getLogger(__name__)
 
-BLOCK = ("exposure", "detector", "amp")
+BLOCK = STATISTIC_DIMS
 _GATHER_BYTES = 128 * 2**20
 
 
@@ -112,7 +113,7 @@ def measure(
 
 def _check(corrected: xr.Dataset) -> None:
     image = corrected["image"]
-    wanted = (*BLOCK, "y", "x")
+    wanted = EXPOSURE_DIMS
     if image.dims != wanted:
         raise PlanError(f"measure: image has dims {image.dims}, expected {wanted}")
     for dim in ("amp", "y", "x"):
@@ -263,11 +264,8 @@ def _amp_names(corrected: xr.Dataset) -> list[str]:
 
 def _attributes(name: str, corrected: xr.Dataset) -> dict[str, str]:
     units = corrected.attrs["units"]
-    if name in STATISTICS:
-        unit = STATISTICS[name].unit
-        return {"units": units if unit == "image" else unit, "long_name": STATISTICS[name].doc}
-    if name in RESPONSE:
-        return {"units": RESPONSE[name].unit, "long_name": RESPONSE[name].doc}
+    if found := STATISTICS.get(name) or RESPONSE.get(name):
+        return found.attrs(units)
     if name in corrected:
         return dict(corrected[name].attrs)
     return {"units": {"n_masked_plane": "pixel", "amp_correlation": "1"}.get(name, units)}
