@@ -15,7 +15,7 @@ from camcal_dask.calibs.combined.combine import CombineConfig
 from camcal_dask.calibs.combined.combine import combine as combine_exposures
 from camcal_dask.calibs.linearizer.config import LinearityConfig
 from camcal_dask.calibs.linearizer.fit import fit
-from camcal_dask.calibs.ptc.extract import PtcExtractConfig
+from camcal_dask.calibs.ptc.extract import EXTRACTED, PtcExtractConfig
 from camcal_dask.calibs.ptc.extract import extract as extract_pairs
 from camcal_dask.calibs.ptc.pairs import Pairs
 from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
@@ -23,6 +23,7 @@ from camcal_dask.config import Settings, settled
 from camcal_dask.errors import ConfigError
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.corrected import CorrectedExposures, isr
+from camcal_dask.schema import CORRECTED, check
 from camcal_dask.verify.judging.criterion import Criterion
 from camcal_dask.verify.judging.judge import judge as judge_statistics
 from camcal_dask.verify.measuring.block import MeasureConfig
@@ -98,7 +99,10 @@ def combine(
     >>> bias.image.attrs["units"]
     'adu'
     """
-    return combine_exposures(corrected, settled(CombineConfig, config, settings, "combine"), levels=levels)
+    chosen = settled(CombineConfig, config, settings, "combine")
+    if isinstance(corrected, xr.Dataset):
+        check(corrected, CORRECTED.values(), "combine")
+    return combine_exposures(corrected, chosen, levels=levels)
 
 
 def extract(
@@ -162,7 +166,9 @@ def solve_ptc(pairs: xr.Dataset, config: Settings[PtcSolveConfig] = None, **sett
     >>> 1.0 < float(ptc.gain.median()) < 2.2
     True
     """
-    return solve(pairs, settled(PtcSolveConfig, config, settings, "solve_ptc"))
+    chosen = settled(PtcSolveConfig, config, settings, "solve_ptc")
+    check(pairs, [EXTRACTED[name] for name in ("raw_mean", "raw_var")], "solve_ptc")
+    return solve(pairs, chosen)
 
 
 def fit_linearizer(
