@@ -201,7 +201,7 @@ def _stack(
     raw: xr.DataArray, calibs: dict[str, xr.Dataset], recipe: StackRecipe, rows: int, folder: str, camera: Instrument,
     detector: int, name: str,
 ) -> Any:  # fmt: skip
-    """Graph from the cube to the written product, as `camcal_dask.campaign.tasks.stack` makes it."""
+    """Graph from the cube to the written product, as `camcal_dask.calibs.combined.task` makes it."""
     import dask
 
     uri = f"{folder}/{name}"

@@ -71,7 +71,7 @@ def held_camcal(markers, go):
     return f"""
 import sys, time
 from pathlib import Path
-from camcal_dask.repo import products
+from camcal_dask.repo.cubes import products
 first, markers, go = products.write_shard, Path({str(markers)!r}), Path({str(go)!r})
 def held(*arguments):
     while markers.is_dir() and any(markers.iterdir()) and not go.exists():

@@ -141,7 +141,7 @@ def test_ctrl_c_is_held_too():
 
 def test_a_library_of_a_batch_system_does_not_take_ctrl_c():
     code = (
-        "import signal; from camcal_dask.campaign import backends; before = signal.getsignal(signal.SIGINT); "
+        "import signal; from camcal_dask.campaign.cluster import backends; before = signal.getsignal(signal.SIGINT); "
         "backends._library('dask_jobqueue'); print(signal.getsignal(signal.SIGINT) is before)"
     )
     pytest.importorskip("dask_jobqueue", reason="pip install 'camcal_dask[jobqueue]'")

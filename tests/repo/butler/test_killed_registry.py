@@ -69,7 +69,7 @@ def test_a_hot_journal_that_may_not_be_undone_is_named(killed, tmp_path, tiny_ro
 KILLED_WHILE_CREATING = """
 import os, signal, sys
 from lsst.daf.butler import Butler
-from camcal_dask.repo import registry, sqlite
+from camcal_dask.repo.butler import repository, sqlite
 
 def end(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -87,7 +87,7 @@ places = {
 for place, change in places.items():
     if (child := os.fork()) == 0:  # importing takes seconds
         setattr(*change)
-        registry.create_repo(f"{sys.argv[1]}/{place}.repo", "TinyCam")
+        repository.create_repo(f"{sys.argv[1]}/{place}.repo", "TinyCam")
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL, place
 """

@@ -56,7 +56,7 @@ import os, signal, sys
 from lsst.daf.butler import Butler
 from lsst.daf.butler.registry.versions import ButlerVersionsManager
 from lsst.daf.butler.registry.attributes import DefaultButlerAttributeManager as Attributes
-from camcal_dask.repo import registry
+from camcal_dask.repo.butler import repository
 
 def end(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -70,7 +70,7 @@ setattr(*{
     "tables": (ButlerVersionsManager, "storeManagersConfig", end),
     "attributes": (Attributes, "set", but_for_the_last),
 }[sys.argv[1]])
-registry.create_repo(sys.argv[2], "TinyCam", sys.argv[3])
+repository.create_repo(sys.argv[2], "TinyCam", sys.argv[3])
 """
 
 
