@@ -150,9 +150,9 @@ class Product:
     is_calibration: bool = True
 
 
-def statistics_product(name: str, doc: str) -> Product:
-    """Product of a verification: one table of all detectors."""
-    return Product(name, "1", doc, dimensions=OF_INSTRUMENT, is_calibration=False)
+def statistics_product(name: str, doc: str, variables: Variables | None = None) -> Product:
+    """Product of a verification: one table of all detectors, in the unit of what was verified."""
+    return Product(name, "image", doc, variables or {}, dimensions=OF_INSTRUMENT, is_calibration=False)
 
 
 RAW = Variable("raw", EXPOSURE_DIMS, "i4", "adu", "pixels as read out", nan="the fill value: never written")
