@@ -42,7 +42,7 @@ IGNORED = {
     "provenance_id", "recipe", "software",
 }  # fmt: skip
 """Attributes of datasets that are ids, versions, settings or prose; those of the format, ``camcal_*``, too."""
-VOLATILE = ("CREATION", "CHECKSUM", "DATASUM", "UUID", "HOST", "SOFTWARE", "PROV")
+VOLATILE = ("CREATION", "CHECKSUM", "DATASUM", "UUID", "HOST", "SOFTWARE", "PROV", "CALIB_ID", "CALIBDATE")
 """Header cards that hold one of these are not hashed; neither are ``DATE`` and ``COMMENT``."""
 EXPORTED = {"ptc", "linearizerPtc", "linearizer"}
 """Dataset types with a FITS layout; what a later layout writes has nothing to be compared with."""

@@ -169,12 +169,6 @@ def outside_circle(
     return outside
 
 
-def vignette_polygon(radius_mm: float = VIGNETTE_RADIUS_MM, vertices: int = POLYGON_VERTICES) -> FloatArray:
-    """Return the corners of the polygon, (vertices, 2) float64 [mm]."""
-    angle = 2 * np.pi * np.arange(vertices) / vertices
-    return radius_mm * np.column_stack([np.cos(angle), np.sin(angle)])
-
-
 def vignette_planes(
     detector: Detector,
     shape: tuple[int, int, int],

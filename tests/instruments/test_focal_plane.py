@@ -18,7 +18,6 @@ from camcal_dask.instruments.focal_plane import (
     split,
     transform,
     vignette_planes,
-    vignette_polygon,
 )
 from camcal_dask.kernels.pixels.masks import NO_DATA, PARTLY_VIGNETTED, VIGNETTED
 
@@ -118,6 +117,12 @@ def inside_polygon(x, y, corners):
     return inside
 
 
+def vignette_polygon(radius_mm, vertices):
+    """Corners of the polygon (vertices, 2) [mm]."""
+    angle = 2 * np.pi * np.arange(vertices) / vertices
+    return radius_mm * np.column_stack([np.cos(angle), np.sin(angle)])
+
+
 @pytest.mark.parametrize("vertices", [3, 4, 7, 100])
 def test_polygon_is_the_polygon_of_its_corners(vertices):
     affine = np.array([[0.8013, 0.3071, -31.017], [-0.3071, 0.8013, -15.123]])  # no pixel on an edge
@@ -129,11 +134,12 @@ def test_polygon_is_the_polygon_of_its_corners(vertices):
 
 
 def test_polygon_reaches_349_83_at_the_middle_of_its_edges():
-    corners = vignette_polygon()
-    assert corners.shape == (100, 2)
-    np.testing.assert_allclose(np.hypot(*corners.T), 350.0)
-    middle = (corners[0] + corners[1]) / 2
-    assert np.hypot(*middle) == pytest.approx(349.83, abs=0.005)
+    """The shipped polygon: at its corners 350 mm, between them less; pixels of 1 um along both directions."""
+    for angle, reach in ((0.0, 350.0), (np.pi / 100, 349.83)):
+        c, s = np.cos(angle), np.sin(angle)
+        affine = np.array([[1e-3 * c, -1e-3 * s, 349.5 * c], [1e-3 * s, 1e-3 * c, 349.5 * s]])
+        outside = outside_circle(affine, (1, 1000), 350.0, vertices=100)[0]
+        assert 349.5 + 1e-3 * outside.argmax() == pytest.approx(reach, abs=0.005)
 
 
 def test_vignetted_area_of_a_corner_sensor():
