@@ -1,4 +1,4 @@
-"""Electro-optical tests of flats (reference/verification.md 3.28, 3.29): all advice.
+"""Electro-optical tests of flats (reference/verification.md 3.28, 3.29): all advisory.
 
 Limits are the specifications of the camera (CCD-...) where there is one, else what SITCOMTN-148 or the reference uses.
 A row whose statistic was not measured (no photodiode, no overscan, no product) is not evaluated.

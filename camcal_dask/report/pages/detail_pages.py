@@ -52,7 +52,7 @@ def raft_page(report: Report, raft: str) -> str:
     names = [d.full_name for d in members]
     failing = []
     if report.found is not None:
-        failing = [p for p in report.found.blocking if p.detector in names]
+        failing = [p for p in report.found.required if p.detector in names]
     body = [
         tag("header", tag("div", tag("h1", f"Raft {raft}"), tag("p", f"{len(members)} detectors", class_="sub"))),
         section("failures", "What failed here", _places(report, failing)),
@@ -78,12 +78,12 @@ def _failures_of(report: Report, name: str) -> list[Markup]:
     unusable = [] if table is None else [table]
     if found is None:
         return [*unusable, _places(report, ())]
-    parts = [*unusable, _places(report, [p for p in found.blocking if p.detector == name])]
+    parts = [*unusable, _places(report, [p for p in found.required if p.detector == name])]
     if found.exposures:
         count = "exposure is" if len(found.exposures) == 1 else "exposures are"
         words = f"{len(found.exposures)} {count} bad as a whole and not listed here: "
         parts.append(tag("p", words, link("first page", "..", "index.html", fragment="failures"), class_="small"))
-    for title, places in (("Known-bad amps", found.known), ("Failed advisory tests", found.advice)):
+    for title, places in (("Known-bad amps", found.known), ("Failed advisory tests", found.advisory)):
         chosen = [p for p in places if p.detector == name]
         if chosen:
             inner = places_table(chosen, found.n_good, root="../")
@@ -127,7 +127,7 @@ def _raft_grid(report: Report, members: Sequence[Detector]) -> Markup:
         name = detector.full_name
         first = next(iter(report.detector_pictures.get(name, {})), None)
         image = tag("img", src=f"../images/{first}", alt=name, loading="lazy") if first else None
-        n = 0 if report.found is None else sum(p.detector == name for p in report.found.blocking)
+        n = 0 if report.found is None else sum(p.detector == name for p in report.found.required)
         badge = tag("span", f"{n} failing", class_="badge fail") if n else ""
         cells.append(tag("a", image, name, " ", badge, href=f"../detectors/{name}.html"))
     return tag("div", *cells, class_="raft")

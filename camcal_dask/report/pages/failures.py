@@ -55,10 +55,10 @@ class Found:
     table: pd.DataFrame
     """Every failure, see `camcal_dask.verify.judging.account.failures`."""
     exposures: Sequence[BadExposure] = ()
-    blocking: Sequence[BadPlace] = ()
+    required: Sequence[BadPlace] = ()
     known: Sequence[BadPlace] = ()
     """Known-bad amps: shown, not counted."""
-    advice: Sequence[BadPlace] = ()
+    advisory: Sequence[BadPlace] = ()
     n_good: int = 0
     """Exposures that are not bad as a whole."""
 
@@ -80,9 +80,9 @@ def find(verdict: xr.Dataset) -> Found:
     return Found(
         table=table,
         exposures=exposures,
-        blocking=_places(required[~required["known_bad"]], n_good),
+        required=_places(required[~required["known_bad"]], n_good),
         known=_places(required[required["known_bad"]], n_good),
-        advice=_places(rest[~rest["required"] & ~rest["known_bad"]], n_good),
+        advisory=_places(rest[~rest["required"] & ~rest["known_bad"]], n_good),
         n_good=n_good,
     )
 

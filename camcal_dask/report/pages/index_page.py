@@ -75,9 +75,9 @@ def _tiles(report: Report) -> Markup:
         n_amp = verdict.sizes["detector"] * verdict.sizes["amp"]
         tiles += [
             _tile(len(found.exposures), f"bad of {verdict.sizes['exposure']} exposures", hot=bool(found.exposures)),
-            _tile(len(found.blocking), f"amps that fail a required test, of {n_amp}", hot=bool(found.blocking)),
-            _tile(sum(p.always for p in found.blocking), "of them in every good exposure"),
-            _tile(len(found.advice), "amps that fail an advisory test"),
+            _tile(len(found.required), f"amps that fail a required test, of {n_amp}", hot=bool(found.required)),
+            _tile(sum(p.always for p in found.required), "of them in every good exposure"),
+            _tile(len(found.advisory), "amps that fail an advisory test"),
             _tile(verdict.attrs.get("policy_rubin", "–"), "automatic rule as today"),
             _tile(verdict.attrs.get("policy_majority", "–"), "stricter rule: majority"),
         ]
@@ -120,17 +120,17 @@ def _failures(found: Found | None, subject: Subject) -> list[Markup]:
             tag("h3", "Bad exposures: more than half of the amps fail, or first of their set"),
             table(("exposure", "amps", "worst"), rows),
         ]
-    if found.blocking:
+    if found.required:
         title = "Failed required tests in the other exposures" if found.exposures else "Failed required tests"
-        parts += [tag("h3", title), places_table(found.blocking, found.n_good)]
+        parts += [tag("h3", title), places_table(found.required, found.n_good)]
     if not parts:
         parts.append(tag("p", "No required test failed."))
     if found.known:
         title = f"Known-bad amps that fail as known ({len(found.known)})"
         parts.append(tag("details", tag("summary", title), places_table(found.known, found.n_good)))
-    if found.advice:
-        title = f"Failed advisory tests ({len(found.advice)} amps)"
-        parts.append(tag("details", tag("summary", title), places_table(found.advice, found.n_good)))
+    if found.advisory:
+        title = f"Failed advisory tests ({len(found.advisory)} amps)"
+        parts.append(tag("details", tag("summary", title), places_table(found.advisory, found.n_good)))
     if len(found.table):
         parts.append(tag("p", "Every failure as a table: ", link("failures.csv", "failures.csv"), class_="small"))
     return parts
@@ -138,7 +138,7 @@ def _failures(found: Found | None, subject: Subject) -> list[Markup]:
 
 def _rafts(report: Report) -> list[Markup]:
     """Links to all pages, with what failed there."""
-    failing = [p.detector for p in report.found.blocking] if report.found is not None else []
+    failing = [p.detector for p in report.found.required] if report.found is not None else []
     rafts = [_chip(raft, "rafts", sum(name.startswith(f"{raft}_") for name in failing)) for raft in report.rafts]
     detectors = [_chip(d.full_name, "detectors", failing.count(d.full_name)) for d in report.detectors]
     folded = tag("details", tag("summary", _count(len(detectors), "detector")), tag("div", *detectors, class_="chips"))

@@ -84,8 +84,10 @@ def summary(verdict: xr.Dataset, *, max_lines: int = 12) -> str:
     }
     groups.sort(key=lambda item: (item[0] not in always, -item[1]["exposure"].nunique()))
     lines += _capped([_amp_line(key, rows, n_good, key in always) for key, rows in groups], max_lines)
-    advice = table[~table["required"] & ~table["known_bad"]]
-    lines += _capped([_advice_line(str(name), rows) for name, rows in advice.groupby("name", sort=False)], max_lines)
+    advisory = table[~table["required"] & ~table["known_bad"]]
+    lines += _capped(
+        [_advisory_line(str(name), rows) for name, rows in advisory.groupby("name", sort=False)], max_lines
+    )
     if "not_measured" in verdict.attrs:
         lines.append(f"  not measured: {verdict.attrs['not_measured']}")
     n_known = int((required_failures(verdict, "amp") & verdict["known_bad"]).any("exposure").sum())
@@ -149,7 +151,7 @@ def _amp_line(key: tuple[str, str], rows: pd.DataFrame, n_exposure: int, permane
     return f"  {place}: fails in {n} of {n_exposure} exposures{which}: {_worst_by_test(rows)}"
 
 
-def _advice_line(name: str, rows: pd.DataFrame) -> str:
+def _advisory_line(name: str, rows: pd.DataFrame) -> str:
     worst = rows.iloc[int(rows["margin"].argmin())]
     what, when = ("amps", "") if worst["exposure"] == 0 else ("amp images", f" exposure {worst['exposure']}")
     return (
