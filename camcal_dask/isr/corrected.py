@@ -79,7 +79,7 @@ class CorrectedExposures:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{dim}: {n}" for dim, n in self.sizes.items())
-        made = "correction" if isinstance(self.origin, Correction) else "blocks"
+        made = "lazy" if isinstance(self.origin, Correction) else "persisted"
         return f"<CorrectedExposures of {self.attrs['instrument']} [{self.attrs['units']}] ({sizes}), {made}>"
 
     @property
