@@ -9,7 +9,9 @@ import pytest
 
 from camcal_dask.errors import DataError
 from camcal_dask.kernels.linearity import correct as linearity
+from camcal_dask.kernels.linearity.akima import akima_slopes
 from camcal_dask.kernels.linearity.correct import linearize, make_linearity
+from camcal_dask.kernels.linearity.pieces import linear_pieces
 
 X1 = np.array([0.0, 700, 1500, 3000, 5000, 5001, 12000, 40000, 90000, 110000])
 Y1 = np.array([0.0, 3, 1, -4, 6, 7, 30, 11, -50, -300])
@@ -42,24 +44,24 @@ def test_akima_slopes_are_scipys(rng):
     for n in (3, 4, 5, 12, 40):
         x, y = np.cumsum(rng.uniform(0.1, 3, n)), rng.normal(0, 1, n)
         spline = scipy.Akima1DInterpolator(x, y, method="akima")
-        np.testing.assert_allclose(linearity.akima_slopes(x, y), spline.derivative()(x), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(akima_slopes(x, y), spline.derivative()(x), rtol=1e-9, atol=1e-12)
 
 
 def test_akima_slopes_where_chords_repeat():
     """Two straight lines meeting: the slope at the corner is their mean; a straight line stays straight."""
     x = np.arange(7.0)
-    np.testing.assert_allclose(linearity.akima_slopes(x, np.abs(x - 3)), [-1, -1, -1, 0, 1, 1, 1])
-    np.testing.assert_allclose(linearity.akima_slopes(x, 2 * x + 1), np.full(7, 2.0))
-    np.testing.assert_allclose(linearity.akima_slopes(x[:2], np.array([1.0, 4.0])), [3, 3])
+    np.testing.assert_allclose(akima_slopes(x, np.abs(x - 3)), [-1, -1, -1, 0, 1, 1, 1])
+    np.testing.assert_allclose(akima_slopes(x, 2 * x + 1), np.full(7, 2.0))
+    np.testing.assert_allclose(akima_slopes(x[:2], np.array([1.0, 4.0])), [3, 3])
 
 
 def test_akima_slopes_by_hand():
     """Akima (1970): chords 1, 1, 3, -1 and 2 around the third node of six."""
     x = np.arange(6.0)
     y = np.array([0.0, 1, 2, 5, 4, 6])
-    slope = linearity.akima_slopes(x, y)[2]
+    slope = akima_slopes(x, y)[2]
     assert slope == pytest.approx((abs(-1 - 3) * 1 + abs(1 - 1) * 3) / (4 + 0))
-    assert linearity.akima_slopes(x, y)[3] == pytest.approx((abs(2 + 1) * 3 + abs(3 - 1) * -1) / (3 + 2))
+    assert akima_slopes(x, y)[3] == pytest.approx((abs(2 + 1) * 3 + abs(3 - 1) * -1) / (3 + 2))
 
 
 def test_double_spline_is_scipys_one_after_the_other(rng):
@@ -89,7 +91,7 @@ def test_spline_is_anchored_and_clipped(rng):
     x, y = np.array([100.0, 200, 300, 500, 900]), np.array([5.0, 6, 9, 8, 12])
     image = np.array([[[-50, 0, 100, 200, 300, 500, 899.9, 900, 5000]]], "f4")
     out = apply("Spline", np.concatenate([x, y]), image)
-    last = linearity.akima_slopes(np.append(0, x), np.append(0, y - 5))[-1]
+    last = akima_slopes(np.append(0, x), np.append(0, y - 5))[-1]
     end = 7 - 0.1 * last
     np.testing.assert_allclose(image - out, [[[0, 0, 0, 1, 4, 3, end, end, end]]], atol=4e-4)  # float32 at 5000
 
@@ -221,7 +223,7 @@ def test_linear_pieces_are_numpys_interp(rng, spread):
     }[spread]
     y = np.sort(rng.uniform(0, 30, len(x)))
     image = values(rng)
-    amp = linearity.AmpLinearity("pieces", (linearity.linear_pieces(x, y),))
+    amp = linearity.AmpLinearity("pieces", (linear_pieces(x, y),))
     out, _ = linearize(image, linearity.Linearity((amp,), {}))
     np.testing.assert_allclose(out, image - np.interp(image, x, y), rtol=1e-7, atol=2e-3 if spread == "pair" else 1e-4)
 
