@@ -218,7 +218,7 @@ def test_a_damaged_detector_costs_no_other_and_can_be_made_again(broken, part, h
     spoil(path, harm)
     uri = f"{broken.root}/cubes/u/me/bias/bias.zarr"
     assert float(cubes.open_products([(uri, 0)])["image"].mean()) == 1.0
-    with pytest.raises((DataError, RepoError), match="damaged|lost|not finished"):
+    with pytest.raises((DataError, RepoError), match="damaged|lost|not complete"):
         cubes.open_products([(uri, 1)]).load()
     account = check(broken, repair=True)
     assert [f.kind for f in account.left] == ["lost"], account.text()
