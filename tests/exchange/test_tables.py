@@ -146,7 +146,7 @@ def test_boundary_shifts_and_gain_correction(tmp_path):
     [
         ({"INSTRUME": "LATISS"}, "it is of LATISS, the repository's camera is TinyCam"),
         ({"DETECTOR": 77}, "TinyCam has no detector 77"),
-        ({"DET_NAME": "R22_S11"}, "it calls detector 0 R22_S11, TinyCam calls it R22_S00"),
+        ({"DET_NAME": "R22_S11"}, "it calls detector 0 R22_S11, but TinyCam calls it R22_S00"),
         ({"HAS_CROSSTALK": False}, "HAS_CROSSTALK is not set"),
         ({"OBSTYPE": "CROSTALK"}, "OBSTYPE = 'CROSTALK' .* did you mean 'CROSSTALK'"),
         ({"NAMP": 8}, "crosstalk of 8 amps, the detector has 16"),
