@@ -59,7 +59,7 @@ def test_declared_variables(raw, partial):
         assert partial[name].dims == variable.dims
         assert partial[name].shape == tuple(sizes[d] for d in variable.dims)
         assert partial[name].dtype == np.dtype(variable.dtype)
-        assert partial[name].attrs["units"] == variable.units
+        assert partial[name].attrs["units"] == variable.unit
     np.testing.assert_array_equal(partial["exposure_1"], raw["exposure"][::2])
     np.testing.assert_array_equal(partial["exposure_2"], raw["exposure"][1::2])
     np.testing.assert_array_equal(partial["exposure_time"], [1, 2, 3])
