@@ -45,7 +45,7 @@ def test_one_camera_state_and_the_latest_exposures():
     assert chosen.exposures == (105, 106, 107, 108)
     assert chosen.kept_out == (101, 102, 103)
     assert any("another camera state, SEQFILE differ (104)" in r for r in chosen.reasons)
-    assert any("the latest 4 are enough" in r for r in chosen.reasons)
+    assert any("the latest 4 are taken" in r for r in chosen.reasons)
 
 
 @pytest.mark.parametrize(
