@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from camcal_dask import rooms
 from camcal_dask.campaign.planning.shipped import shipped
 from camcal_dask.config import expanded
 from camcal_dask.errors import ConfigError, RepoError, nearest
 from camcal_dask.instruments import instrument_names
-from camcal_dask.repo.butler.repository import Repo
+
+if TYPE_CHECKING:  # workers import this, and they have no use for the Butler
+    from camcal_dask.repo.butler.repository import Repo
 
 
 def pipeline_names(instrument: str) -> list[str]:

@@ -61,7 +61,7 @@ def test_workers_that_die_at_every_start_are_named(monkeypatch):
         raise RuntimeError("Nanny failed to start.")
 
     monkeypatch.setattr("distributed.LocalCluster", dying)
-    with pytest.raises(RunError, match="one died at each of 3 starts .*Nanny failed to start"), connect(Profile()):
+    with pytest.raises(RunError, match="one died at each of 3 attempts .*Nanny failed to start"), connect(Profile()):
         pass
     assert len(tries) == workers.START_TRIES
 

@@ -51,7 +51,7 @@ def test_creating_again_adds_an_instrument(tmp_path):
 
 def test_a_strange_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(RepoError, match="not empty"):
+    with pytest.raises(RepoError, match="neither empty nor a repository"):
         create_repo(str(tmp_path), CAMERA)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(RepoError, match="not a repository.*camcal create"):

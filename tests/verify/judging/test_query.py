@@ -14,7 +14,7 @@ from camcal_dask.calibs.ptc.table import ptc_table
 from camcal_dask.cli import main
 from camcal_dask.errors import ConfigError
 from camcal_dask.repo.butler.repository import create_repo, open_repo
-from camcal_dask.repo.cubes.products import write_dataset
+from camcal_dask.repo.cubes.small import write_dataset
 from camcal_dask.verify.judging.query import compare, failed, table, worst
 from camcal_dask.verify.judging.tables import judge_table
 from tests.ptc_data import solved
