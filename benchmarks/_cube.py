@@ -9,9 +9,9 @@ from typing import Any
 import xarray as xr
 
 from camcal_dask.instruments import Instrument
-from camcal_dask.isr.source import DIMS
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.storage.shards import lazy_variable
+from camcal_dask.schema import EXPOSURE_DIMS as DIMS
 
 
 def open_cube(uri: str, camera: Instrument, detector: int, exposures: list[int]) -> xr.DataArray:

@@ -33,10 +33,10 @@ from camcal_dask.campaign.cluster.workers import Profile, connect
 from camcal_dask.instruments import Instrument, get_instrument
 from camcal_dask.isr.corrected import isr
 from camcal_dask.isr.cost import slab_rows_for
-from camcal_dask.isr.source import DIMS
 from camcal_dask.repo.cubes import products
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.cubes.layout import template
+from camcal_dask.schema import EXPOSURE_DIMS as DIMS
 
 DETECTOR = 94
 FIRST = 2026081200001

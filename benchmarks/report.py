@@ -20,11 +20,12 @@ from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.butler.repository import Repo, create_repo
 from camcal_dask.repo.cubes import small
 from camcal_dask.repo.storage import files
+from camcal_dask.schema import STATISTIC_DIMS
 from camcal_dask.verify.judging.judge import judge
 from camcal_dask.verify.judging.query import compare, failed, table, worst
 from camcal_dask.verify.measuring.block import STATISTICS
 from camcal_dask.verify.measuring.references import expectations
-from camcal_dask.verify.measuring.statistics import BLOCK, MeasureConfig
+from camcal_dask.verify.measuring.statistics import MeasureConfig
 
 NIGHT = 50
 """Exposures of a run."""
@@ -75,8 +76,8 @@ def make_statistics(n_exposures: int, instrument: str, *, day_obs: int = 2026081
         values[name] = 0.02 * rng.standard_normal(shape)
     values |= {"n_pixel": np.full(shape, float(height * width)), "n_good": np.full(shape, float(height * width))}
     values["structure"] = 0.2 * noise * (1 + 0.1 * rng.standard_normal(shape))
-    variables = {name: (BLOCK, array) for name, array in values.items()}
-    variables["read_noise_adu"] = (BLOCK, np.broadcast_to(nominal, shape) / 1.6)
+    variables = {name: (STATISTIC_DIMS, array) for name, array in values.items()}
+    variables["read_noise_adu"] = (STATISTIC_DIMS, np.broadcast_to(nominal, shape) / 1.6)
     coords = _coordinates(n_exposures, day_obs) | {"detector": detectors, "amp": amps}
     statistics = xr.Dataset(variables, coords, {"instrument": instrument, "units": "electron"})
     pixels = statistics.assign(image=(("y", "x"), np.empty((height, width), "f4")))

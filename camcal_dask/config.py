@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import pydantic
@@ -38,6 +39,23 @@ def expanded(path: str | os.PathLike[str]) -> str:
 
 UserPath = Annotated[str, pydantic.AfterValidator(expanded)]
 """A path among settings."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file of settings; an empty one has none.
+
+    Raises
+    ------
+    ConfigError
+        If it is not valid YAML, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+    return values
 
 
 def load_config(model: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -39,7 +39,8 @@ class Variable:
     Attributes
     ----------
     name, dims, dtype : as the array has them; a dtype of "U" is text of any length.
-    unit : ``image`` stands for the unit of the product's or exposure's image, ``image^2`` for its square.
+    unit : ``image`` stands for the unit of the product's or exposure's image, ``image^2`` for its square; labels and
+        masks have none.
     doc : what it is, in a line.
     nan : what NaN means, or 0 where there is no NaN; empty: there is none.
     flags : names of the bits of an integer, lowest first, by bit number.
@@ -59,7 +60,8 @@ class Variable:
 
     def attrs(self, unit: str) -> dict[str, Any]:
         """Attributes of the array where the image is in ``unit``: ``units``, ``long_name``, CF flags."""
-        found: dict[str, Any] = {"units": self.unit.replace("image", unit), "long_name": self.doc}
+        found: dict[str, Any] = {"units": self.unit.replace("image", unit)} if self.unit else {}
+        found["long_name"] = self.doc
         if self.flags:
             found |= {"flag_masks": [1 << bit for bit in self.flags.values()], "flag_meanings": " ".join(self.flags)}
         return found
@@ -156,12 +158,6 @@ def statistics_product(name: str, doc: str, variables: Variables | None = None) 
 
 
 RAW = Variable("raw", EXPOSURE_DIMS, "i4", "adu", "pixels as read out", nan="the fill value: never written")
-CORRECTED = variables(
-    Variable("image", EXPOSURE_DIMS, "f4", "image", "corrected image", "padding of small amps, no data"),
-    Variable("variance", EXPOSURE_DIMS, "f4", "image^2", "variance of the image", "padding of small amps, no data"),
-    Variable("mask", EXPOSURE_DIMS, "i4", "", "mask planes"),
-)
-"""Pixels of corrected exposures."""
 RAW_COORDS = (
     Variable("exposure", ("exposure",), "i8", "", "Butler exposure id"),
     Variable("day_obs", ("exposure",), "i8", "", "observing day YYYYMMDD"),

@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 
 from camcal_dask.errors import DataError
-from camcal_dask.schema import AMP_DIMS, CORRECTED, Variable, check, number_variables
+from camcal_dask.isr.statistics import CORRECTED
+from camcal_dask.schema import AMP_DIMS, Variable, check, number_variables
 
 GAIN = Variable("gain", AMP_DIMS, "f8", "electron/adu", "gain")
 GOOD = Variable("good", AMP_DIMS, "?", "", "whether it is")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import camcal_dask
 from camcal_dask import rooms
-from camcal_dask.schema import CORRECTED, RAW, RAW_COORDS, Variable
+from camcal_dask.isr.statistics import CORRECTED
+from camcal_dask.schema import RAW, RAW_COORDS, Variable
 
 PAGE = Path(camcal_dask.__file__).parent.parent / "docs" / "variables.md"
 HEAD = """# Variables
@@ -19,7 +20,7 @@ Made from the declarations (`camcal_dask/schema.py` and the rooms in `camcal_das
 
 
 def row(v: Variable, unit: str) -> str:
-    return f"| {v.name} | {', '.join(v.dims)} | {v.dtype} | {v.attrs(unit)['units']} | {v.doc} | {v.nan} |"
+    return f"| {v.name} | {', '.join(v.dims)} | {v.dtype} | {v.attrs(unit).get('units', '')} | {v.doc} | {v.nan} |"
 
 
 def section(title: str, described, unit: str) -> str:

@@ -12,15 +12,14 @@ from bokeh.document import Document
 from bokeh.events import DoubleTap, RangesUpdate
 from bokeh.layouts import column, row
 from bokeh.models import CustomJS, Div, RadioButtonGroup, Select, TabPanel, Tabs
-from numpy.typing import NDArray
 
 from camcal_dask.dashboard import panels
 from camcal_dask.dashboard.source import ALL, Source
 from camcal_dask.dashboard.state import COMPARISONS, LEVELS, State, others, settle
 from camcal_dask.instruments import Detector
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.report.content.quantities import colour_limits
 
-FloatArray = NDArray[np.float64]
 _REFRESH_MS = 60
 _LEFT, _CENTRE, _RIGHT = 200, 650, 420
 """Widths of the columns [pixel]: together they fit a laptop."""

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from camcal_dask.dashboard.source import window
 from camcal_dask.instruments import Detector
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.report.content.layout import Layout
 from camcal_dask.report.figures.png import zscale
 
-FloatArray = NDArray[np.float64]
 INK, ACCENT, SECOND, BAD, NONE = "#1d2126", "#2b6cb0", "#cf7a1c", "#b3261e", "#c9cdd2"
 _SIDE, _WIDE, _LOW = 560, 340, 150
 _BINS = 40

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from camcal_dask import rooms
 from camcal_dask.errors import RepoError
 from camcal_dask.instruments import Detector
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.repo.butler.repository import Repo
 from camcal_dask.report.content.layout import Layout, make_layout
 from camcal_dask.report.content.quantities import nan_median, quantities
@@ -21,11 +22,10 @@ from camcal_dask.report.content.subject import product_of, shown_types
 from camcal_dask.report.figures.curves import curve_of
 from camcal_dask.report.figures.images import assembled
 from camcal_dask.rooms import Curve, Figures
+from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS
 
-FloatArray = NDArray[np.float64]
 ALL = "all"
 """Choice of everything: all runs, all filters, the median over the exposures."""
-_BLOCK = ("exposure", "detector", "amp")
 _HIDDEN = ("n_pixel", "force_failure")
 _KEPT = 64
 
@@ -104,13 +104,13 @@ class Source:
         kind = self.runs[run]
         if not self.repo.is_statistics(kind):
             product = self.repo.open(kind, run=run, instrument=self.instrument)
-            found = {q.key: (("detector", "amp"), q.values, {"units": q.unit, "long_name": q.doc})
+            found = {q.key: (AMP_DIMS, q.values, {"units": q.unit, "long_name": q.doc})
                      for q in quantities(None, product)}  # fmt: skip
             coords = {"detector": product["detector"].values, "amp": product["amp"].values}
             return xr.Dataset(found, coords, {"instrument": product.attrs["instrument"]}), tuple(found)
         statistics = self.repo.stats(kind, run, instrument=self.instrument)
         numeric = [str(n) for n, v in statistics.data_vars.items() if v.dtype.kind in "fiub" and n not in _HIDDEN]
-        names = [n for n in numeric if set(_BLOCK) >= set(statistics[n].dims) >= {"detector", "amp"}]
+        names = [n for n in numeric if set(STATISTIC_DIMS) >= set(statistics[n].dims) >= {"detector", "amp"}]
         tests = [f"test {t}" for t in statistics["test"].values.tolist()] if "test" in statistics.coords else []
         return statistics, (*sorted(names), *tests)
 
@@ -120,7 +120,7 @@ class Source:
             raise RepoError(f"{run} has no quantity {name!r}")
         array = dataset["value"].sel(test=name.removeprefix("test ")) if name.startswith("test ") else dataset[name]
         series = "exposure" in array.dims
-        values = array.transpose(*(_BLOCK if series else _BLOCK[1:])).values.astype(np.float64)
+        values = array.transpose(*(STATISTIC_DIMS if series else STATISTIC_DIMS[1:])).values.astype(np.float64)
         n = values.shape[0] if series else 0
         return Numbers(
             values=values if series else values[None],

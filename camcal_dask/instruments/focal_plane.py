@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import Amp, Box, Detector
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.pixels.masks import NO_DATA, PARTLY_VIGNETTED, VIGNETTED
-
-FloatArray = NDArray[np.float64]
 
 VIGNETTE_RADIUS_MM = 350.0
 """No light beyond (RFC-1120)."""

@@ -155,6 +155,11 @@ class Detector:
         """``"94 (R22_S11)"``, for messages."""
         return f"{self.id} ({self.full_name})"
 
+    @property
+    def last_ix(self) -> int:
+        """Largest ``ix`` of its amps: those and the ones of ``ix`` 0 lie at the sides of the CCD."""
+        return max(amp.ix for amp in self.amps)
+
 
 class InstrumentSettings(Config):
     """Contents of ``instrument.yaml``."""

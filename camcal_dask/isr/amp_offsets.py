@@ -9,11 +9,11 @@ from camcal_dask.instruments.focal_plane import assemble
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.ccd import ccd_boxes, put_back
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.raw import FloatArray, IntArray
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.readout import amp_offset
 
 
-def correct(image: FloatArray, mask: IntArray, detector: Detector, config: IsrConfig) -> NDArray[np.float64]:
+def correct(image: Pixels, mask: Int32Array, detector: Detector, config: IsrConfig) -> NDArray[np.float64]:
     """Measure the pedestals and, if so configured, subtract them in place; arrays (amp, y, x).
 
     Returns

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from camcal_dask.instruments.geometry import Amp
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.overscan import Overscan
-from camcal_dask.isr.raw import FloatArray, IntArray, RawRows, Region
+from camcal_dask.isr.raw import RawRows, Region
 from camcal_dask.isr.statistics import READ_NOISE, SERIAL_MEDIAN
 from camcal_dask.isr.tables import Prepared
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.pixels.masks import BAD
 
 
@@ -61,7 +62,7 @@ def find_bad_amps(raw: RawRows, levels: Overscan, tables: Prepared, config: IsrC
     return status.astype(np.float64)
 
 
-def _all_saturated(raw: RawRows, amp: Amp, serial: FloatArray, tables: Prepared) -> bool:
+def _all_saturated(raw: RawRows, amp: Amp, serial: Pixels, tables: Prepared) -> bool:
     """Whether no data pixel lies below the level of SAT or SUSPECT; as a rule the first row tells."""
     level = min(tables.saturated[amp.index], tables.suspect[amp.index])
     if not np.isfinite(level):
@@ -74,7 +75,7 @@ def _all_saturated(raw: RawRows, amp: Amp, serial: FloatArray, tables: Prepared)
     return True
 
 
-def flag_bad_amps(mask: IntArray, status: NDArray[np.float64], regions: dict[int, Region]) -> None:
+def flag_bad_amps(mask: Int32Array, status: NDArray[np.float64], regions: dict[int, Region]) -> None:
     """Flag all pixels of amps whose status (amp,) is neither 0 nor NaN as BAD, in place."""
     for a, (top, bottom, left, right) in regions.items():
         if np.isfinite(status[a]) and status[a] != 0:

@@ -20,11 +20,11 @@ from camcal_dask.errors import PlanError
 from camcal_dask.instruments import Detector, get_instrument
 from camcal_dask.isr.calibrations import Flags, Plane, Planes, common_flags
 from camcal_dask.isr.overscan import Overscan
-from camcal_dask.isr.raw import FloatArray, IntArray
 from camcal_dask.isr.sequence import Exposure, correct, measure_overscan
 from camcal_dask.isr.source import RawSource
 from camcal_dask.isr.statistics import STATISTICS
 from camcal_dask.isr.variance import add_shared_variance, variance_plane
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 
 PIXELS = ("image", "variance", "mask")
 
@@ -36,18 +36,18 @@ class Corrected(NamedTuple):
     None if the pixels were given, and ``overscan`` with them.
     """
 
-    image: FloatArray
-    mask: IntArray
-    noise: FloatArray | None = None
+    image: Pixels
+    mask: Int32Array
+    noise: Pixels | None = None
     slab: Slab | None = None
     overscan: Overscan | None = None
-    given: FloatArray | None = None
+    given: Pixels | None = None
     """Variance, where it does not follow from the image: interpolated, or given."""
     numbers: Mapping[str, NDArray[Any]] = MappingProxyType({})
     """Variables that were given, (e, d, amp, ...)."""
 
     @property
-    def variance(self) -> FloatArray:
+    def variance(self) -> Pixels:
         """Variance plane (e, d, amp, y, x)."""
         if self.given is not None:
             return self.given
@@ -75,7 +75,7 @@ class Fetched(NamedTuple):
     ``of`` holds its numbers, at ``position`` if of several exposures.
     """
 
-    noise: FloatArray | None
+    noise: Pixels | None
     clean: NDArray[np.bool_]
     of: Corrected | Overscan
     position: int = 0
@@ -102,13 +102,13 @@ class Part(Protocol):
     def first_row(self) -> int:
         """Row of the trimmed amps at which it starts."""
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> Fetched:
+    def fetch(self, index: int, image: Pixels, mask: Int32Array) -> Fetched:
         """Write image and mask of one exposure."""
 
-    def variance(self, index: int, image: FloatArray, noise: FloatArray | None, *, shared: bool = True) -> FloatArray:
+    def variance(self, index: int, image: Pixels, noise: Pixels | None, *, shared: bool = True) -> Pixels:
         """Variance of an exposure that was fetched; ``shared``: with that of bias and dark, common to all exposures."""
 
-    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
+    def add_shared_variance(self, variance: Pixels, weights: Sequence[float]) -> None:
         """Add to that of a weighted sum of all exposures what they share, in place."""
 
 
@@ -144,15 +144,15 @@ class Slab:
         """Row of the trimmed amps at which it starts."""
         return self.rows.start
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> Fetched:
+    def fetch(self, index: int, image: Pixels, mask: Int32Array) -> Fetched:
         """Read and correct one exposure."""
         spread = np.empty(self.shape, np.float32) if self.source.config.interpolate else None
         noise, overscan, clean = self.correct(index, image, mask, spread)
         return Fetched(noise, clean, overscan)
 
     def correct(
-        self, index: int, image: FloatArray, mask: IntArray, variance: FloatArray | None = None
-    ) -> tuple[FloatArray, Overscan, NDArray[np.bool_]]:
+        self, index: int, image: Pixels, mask: Int32Array, variance: Pixels | None = None
+    ) -> tuple[Pixels, Overscan, NDArray[np.bool_]]:
         """Read and correct one exposure (``index`` in the block) into ``image`` and ``mask`` (amp, y, x).
 
         ``variance`` is written if given, as interpolation needs it.
@@ -195,7 +195,7 @@ class Slab:
         config = self.source.config
         return common_flags(self.shape, self.planes.of_detector(), self._detector, self.rows.start, config)
 
-    def variance(self, index: int, image: FloatArray, noise: FloatArray | None, *, shared: bool = True) -> FloatArray:
+    def variance(self, index: int, image: Pixels, noise: Pixels | None, *, shared: bool = True) -> Pixels:
         """Variance (amp, y, x) of an exposure, given what `correct` made of it."""
         assert noise is not None
         bias, dark, flat, _ = self.planes.of_detector()
@@ -207,7 +207,7 @@ class Slab:
             None if flat is None else (flat, self.source.config.flat_scale),
         )
 
-    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
+    def add_shared_variance(self, variance: Pixels, weights: Sequence[float]) -> None:
         """Add that of the bias and dark."""
         scales = [self.dark_scale(i) for i in range(self.n)]
         add_shared_variance(variance, self.planes.of_detector(), weights, scales, self.source.config.flat_scale)
@@ -256,21 +256,21 @@ class Held:
         """Row of the trimmed amps at which it starts."""
         return int(self.rows.start)
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> Fetched:
+    def fetch(self, index: int, image: Pixels, mask: Int32Array) -> Fetched:
         """Copy one exposure."""
         block = self.exposures[index]
         image[...], mask[...] = block.image[0, 0][:, self.rows], block.mask[0, 0][:, self.rows]
         noise = None if block.given is not None or block.noise is None else block.noise[0, 0]
         return Fetched(noise, np.zeros(len(image), bool), block)
 
-    def variance(self, index: int, image: FloatArray, noise: FloatArray | None, *, shared: bool = True) -> FloatArray:
+    def variance(self, index: int, image: Pixels, noise: Pixels | None, *, shared: bool = True) -> Pixels:
         """Variance as it was given, or from the image."""
         block = self.exposures[index]
         if block.given is not None or block.slab is None:
             return np.asarray(block.variance[0, 0][:, self.rows])
         return block.slab.cut(self.rows).variance(0, image, noise, shared=shared)
 
-    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
+    def add_shared_variance(self, variance: Pixels, weights: Sequence[float]) -> None:
         """Add that of the bias and dark, if it is known what was subtracted and no variance was given."""
         slabs = [block.slab for block in self.exposures if block.slab is not None and block.given is None]
         if len(slabs) == len(self.exposures):
@@ -315,7 +315,7 @@ class Replaced:
         """Row of the trimmed amps at which it starts."""
         return self.part.first_row
 
-    def fetch(self, index: int, image: FloatArray, mask: IntArray) -> Fetched:
+    def fetch(self, index: int, image: Pixels, mask: Int32Array) -> Fetched:
         """Fetch one exposure and put the planes in their place."""
         found = self.part.fetch(index, image, mask)
         for name, plane in (("image", image), ("mask", mask)):
@@ -327,7 +327,7 @@ class Replaced:
         clean = found.clean if not self.planes else np.zeros(len(image), bool)
         return Fetched(found.noise, clean, of)
 
-    def variance(self, index: int, image: FloatArray, noise: FloatArray | None, *, shared: bool = True) -> FloatArray:
+    def variance(self, index: int, image: Pixels, noise: Pixels | None, *, shared: bool = True) -> Pixels:
         """Variance of the exposure as it was before its image was replaced, or the one given."""
         if "image" in self.planes:
             image = np.empty(self.shape, np.float32)
@@ -335,7 +335,7 @@ class Replaced:
         found = self.part.variance(index, image, noise, shared=shared)
         return _placed(found, self.planes.get("variance"), index)
 
-    def add_shared_variance(self, variance: FloatArray, weights: Sequence[float]) -> None:
+    def add_shared_variance(self, variance: Pixels, weights: Sequence[float]) -> None:
         """Add it where the variance is that of the ISR."""
         given = self.planes.get("variance")
         kept = None if given is None else variance[given.place].copy()

@@ -6,12 +6,12 @@ from camcal_dask.instruments.focal_plane import assemble
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.ccd import put_back
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.raw import FloatArray, IntArray
 from camcal_dask.isr.tables import Prepared
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.charge import brighter_fatter
 
 
-def correct(image: FloatArray, mask: IntArray, detector: Detector, config: IsrConfig, tables: Prepared) -> None:
+def correct(image: Pixels, mask: Int32Array, detector: Detector, config: IsrConfig, tables: Prepared) -> None:
     """Undo the brighter-fatter effect in place, if a method is chosen.
 
     Parameters

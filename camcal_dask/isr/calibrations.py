@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.masks import areas
-from camcal_dask.isr.raw import FloatArray, IntArray
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.readout import calibrate
 
 
 class Plane(NamedTuple):
     """A combined calibration, same rows as the image: image [u], variance [u^2] float32, mask int32; (amp, y, x)."""
 
-    image: FloatArray
-    variance: FloatArray
-    mask: IntArray
+    image: Pixels
+    variance: Pixels
+    mask: Int32Array
 
 
 class Planes(NamedTuple):
@@ -28,7 +28,7 @@ class Planes(NamedTuple):
     bias: Plane | None = None
     dark: Plane | None = None
     flat: Plane | None = None
-    defects: IntArray | None = None
+    defects: Int32Array | None = None
 
     def of_detector(self, index: int = 0) -> Planes:
         """Arrays (amp, y, x) of one detector out of arrays (detector, amp, y, x)."""
@@ -47,29 +47,29 @@ class Flags(NamedTuple):
     Of a quiet amp bias and dark are finite, too.
     """
 
-    mask: IntArray
+    mask: Int32Array
     quiet: NDArray[np.bool_]
 
 
-def subtract_bias(image: FloatArray, bias: Plane | None) -> None:
+def subtract_bias(image: Pixels, bias: Plane | None) -> None:
     """Subtract the combined bias in place; mask and variance of it enter by `add_flags` and `variance_plane`."""
     if bias is not None:
         _subtract(image, bias, 1.0)
 
 
-def subtract_dark(image: FloatArray, dark: Plane | None, scale: float) -> None:
+def subtract_dark(image: Pixels, dark: Plane | None, scale: float) -> None:
     """Subtract ``scale`` times the combined dark in place; mask and variance as those of the bias."""
     if dark is not None:
         _subtract(image, dark, scale)
 
 
-def _subtract(image: FloatArray, plane: Plane, scale: float) -> None:
+def _subtract(image: Pixels, plane: Plane, scale: float) -> None:
     for a in range(image.shape[0]):
         calibrate.subtract_plane(image[a], plane.image[a], np.float32(scale))
 
 
 def add_flags(
-    mask: IntArray, planes: Planes, detector: Detector, y0: int, config: IsrConfig, known: Flags | None = None
+    mask: Int32Array, planes: Planes, detector: Detector, y0: int, config: IsrConfig, known: Flags | None = None
 ) -> NDArray[np.bool_]:
     """Mask planes of bias and dark, BAD where a defect is (21), UNMASKEDNAN where a variance is not finite (22).
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
 from camcal_dask.config import Config
+from camcal_dask.errors import nearest
 from camcal_dask.instruments.facts import itl_dips
+from camcal_dask.kernels.pixels.masks import MASK_PLANES
+
+
+def _known_planes(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in MASK_PLANES:
+            raise ValueError(f"unknown mask plane {name!r}{nearest(name, MASK_PLANES)}")
+    return names
+
+
+PlaneNames = Annotated[tuple[str, ...], pydantic.AfterValidator(_known_planes)]
+"""Names of mask planes."""
 
 
 class OverscanConfig(Config):

@@ -28,14 +28,13 @@ from camcal_dask.isr.blocks import PIXELS, Corrected
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.graph import Correction, Declared
 from camcal_dask.isr.overscan import Overscan
-from camcal_dask.isr.source import DIMS, RawSource, check_names, check_raw, dark_scales, select_planes
-from camcal_dask.isr.statistics import STATISTICS
+from camcal_dask.isr.source import RawSource, check_names, check_raw, dark_scales, select_planes
+from camcal_dask.isr.statistics import CORRECTED
 from camcal_dask.isr.tables import select_tables
-from camcal_dask.kernels.pixels.masks import MASK_PLANES
+from camcal_dask.schema import EXPOSURE_DIMS, STATISTIC_DIMS
 
 SLAB_ROWS = 256
 """Default slab height: the rows of an inner chunk of the raw cube, so that no chunk is decoded twice [pixel]."""
-BLOCK = DIMS[:3]
 P = ParamSpec("P")
 
 
@@ -101,7 +100,7 @@ class CorrectedExposures:
     def sizes(self) -> dict[str, int]:
         """Length of every dimension of the pixels."""
         height, width = self.amp_shape
-        return {dim: self.labels.sizes[dim] for dim in BLOCK} | {"y": height, "x": width}
+        return {dim: self.labels.sizes[dim] for dim in STATISTIC_DIMS} | {"y": height, "x": width}
 
     @property
     def amp_shape(self) -> tuple[int, int]:
@@ -114,8 +113,8 @@ class CorrectedExposures:
     @property
     def numbers(self) -> tuple[str, ...]:
         """Names of the variables (exposure, detector, amp)."""
-        names = [name for name, variable in self.declared.items() if variable.dims == BLOCK]
-        names += [name for name, (variable, _) in self.assigned.items() if variable.dims == BLOCK]
+        names = [name for name, variable in self.declared.items() if variable.dims == STATISTIC_DIMS]
+        names += [name for name, (variable, _) in self.assigned.items() if variable.dims == STATISTIC_DIMS]
         return tuple(dict.fromkeys(names))
 
     def __contains__(self, name: str) -> bool:
@@ -135,15 +134,15 @@ class CorrectedExposures:
         return self._select(positions, lambda index, dim, value: index.isel({dim: value}))
 
     def _select(self, wanted: Mapping[str, Any], choose: Callable[..., xr.DataArray]) -> CorrectedExposures:
-        at = {dim: list(range(n)) for dim, n in self.sizes.items() if dim in BLOCK}
+        at = {dim: list(range(n)) for dim, n in self.sizes.items() if dim in STATISTIC_DIMS}
         for dim, value in wanted.items():
-            if dim not in BLOCK:
-                raise PlanError(f"corrected exposures have no {dim!r} to select by: take {', '.join(BLOCK)}")
+            if dim not in STATISTIC_DIMS:
+                raise PlanError(f"corrected exposures have no {dim!r} to select by: take {', '.join(STATISTIC_DIMS)}")
             index = xr.DataArray(np.arange(len(at[dim])), {dim: self.labels[dim].values}, (dim,))
             at[dim] = np.atleast_1d(choose(index, dim, value).values).tolist()
             if not at[dim]:
                 raise PlanError(f"corrected exposures: no {dim} was selected")
-        exposures, detectors, amps = (at[dim] for dim in BLOCK)
+        exposures, detectors, amps = (at[dim] for dim in STATISTIC_DIMS)
         chosen = {"exposure": exposures, "detector": detectors}
         variables = {
             name: Assigned(variable.isel({d: i for d, i in chosen.items() if d in variable.dims}), positions)
@@ -189,17 +188,17 @@ class CorrectedExposures:
         """Return a variable to be assigned if it fits, with the dims in order."""
         labels = self.labels
         if isinstance(value, xr.DataArray):
-            for dim in set(value.dims) & set(BLOCK) & set(value.coords):
+            for dim in set(value.dims) & set(STATISTIC_DIMS) & set(value.coords):
                 if not np.array_equal(value[dim].values, labels[dim].values):
                     raise PlanError(f"assign: {name} has other labels of {dim} than the corrected exposures")
         variable = value.variable if isinstance(value, xr.DataArray) else xr.as_variable(value)
         wrong = {dim: n for dim, n in variable.sizes.items() if n != self.sizes.get(str(dim), n)}
-        if wrong or (name in PIXELS and set(variable.dims) != set(DIMS)):
+        if wrong or (name in PIXELS and set(variable.dims) != set(EXPOSURE_DIMS)):
             raise PlanError(f"assign: {name} has {dict(variable.sizes)}, the corrected exposures {self.sizes}")
         if name in PIXELS:
             dtype = np.int32 if name == "mask" else np.float32
             variable = variable if variable.dtype == dtype else variable.astype(dtype)
-        first = [dim for dim in DIMS if dim in variable.dims]
+        first = [dim for dim in EXPOSURE_DIMS if dim in variable.dims]
         return variable.transpose(*first, ...)
 
     def assign_coords(self, **coords: Any) -> CorrectedExposures:
@@ -225,12 +224,12 @@ class CorrectedExposures:
         return dataclasses.replace(self, origin=kept, assigned=assigned)
 
     def by_exposure(self) -> da.Array:
-        """One `blocks.Corrected` an exposure and detector, of all amps; stands at `DIMS`."""
+        """One `blocks.Corrected` an exposure and detector, of all amps; stands at `EXPOSURE_DIMS`."""
         blocks = self.origin.exposures() if isinstance(self.origin, Correction) else self.origin
         return held.replace_in_exposures(blocks, self._planes(), self._given_numbers())
 
     def by_slab(self, rows: int = SLAB_ROWS) -> da.Array:
-        """One `blocks.Part` of all exposures a detector and ``rows`` rows, of all amps; stands at `DIMS`.
+        """One `blocks.Part` of all exposures a detector and ``rows`` rows, of all amps; stands at `EXPOSURE_DIMS`.
 
         Raises
         ------
@@ -262,7 +261,7 @@ class CorrectedExposures:
 
     def _given_numbers(self) -> dict[str, xr.Variable]:
         n_amp = self.all_labels.sizes["amp"]
-        return {name: a.of_all(n_amp) for name, a in self.assigned.items() if a.variable.dims[:3] == BLOCK and
+        return {name: a.of_all(n_amp) for name, a in self.assigned.items() if a.variable.dims[:3] == STATISTIC_DIMS and
                 name not in PIXELS}  # fmt: skip
 
     def dataset(self, *, slab_rows: int | None = None) -> xr.Dataset:
@@ -294,7 +293,7 @@ class CorrectedExposures:
                 "amp": self.all_labels.sizes["amp"],
                 "y_raw": get_instrument(self.attrs["instrument"]).raw_shape[2],
             }
-            at = DIMS[: array.ndim]  # type: ignore[union-attr]
+            at = EXPOSURE_DIMS[: array.ndim]  # type: ignore[union-attr]
             variables |= graph.named_variables(array, at, chosen, sizes, _variable, prefix="isr")
         found = self.cut(xr.Dataset(variables, self.all_labels.coords, self.attrs))
         for name, (variable, positions) in self.assigned.items():
@@ -358,7 +357,9 @@ def isr(
     coords = {k: c for k, c in raw.coords.items() if not {"y", "x"} & set(c.dims)}
     coords.setdefault("amp", xr.DataArray(list(get_instrument(source.instrument).amp_names), dims="amp"))
     attrs = {"instrument": source.instrument, "units": config.units, "isr_config": config.model_dump_json()}
-    return CorrectedExposures(config, xr.Dataset({}, coords, attrs), correction, _declared(config.units), {})
+    return CorrectedExposures(
+        config, xr.Dataset({}, coords, attrs), correction, graph.declared(CORRECTED, config.units), {}
+    )
 
 
 def as_corrected(exposures: CorrectedExposures | xr.Dataset) -> CorrectedExposures:
@@ -385,10 +386,12 @@ def as_corrected(exposures: CorrectedExposures | xr.Dataset) -> CorrectedExposur
     lacking = {"image", "mask"} - set(exposures.data_vars)
     if lacking:
         raise PlanError(f"the corrected exposures have no variable {', '.join(sorted(lacking))}")
-    single = [dim for dim in BLOCK[:2] if dim not in exposures["image"].dims and dim in exposures.coords]
+    single = [dim for dim in STATISTIC_DIMS[:2] if dim not in exposures["image"].dims and dim in exposures.coords]
     found = exposures.expand_dims(single) if single else exposures
-    if set(found["image"].dims) != set(DIMS):
-        raise PlanError(f"the corrected exposures have an image with dims {found['image'].dims}, expected {DIMS}")
+    if set(found["image"].dims) != set(EXPOSURE_DIMS):
+        raise PlanError(
+            f"the corrected exposures have an image with dims {found['image'].dims}, expected {EXPOSURE_DIMS}"
+        )
     camera = get_instrument(found.attrs["instrument"])
     labels = found.drop_vars(list(found.data_vars) + [k for k, c in found.coords.items() if {"y", "x"} & set(c.dims)])
     amps: tuple[int, ...] | None = None
@@ -397,11 +400,11 @@ def as_corrected(exposures: CorrectedExposures | xr.Dataset) -> CorrectedExposur
         labels = labels.reindex(amp=list(camera.amp_names))
     elif "amp" not in labels.coords:
         labels = labels.assign_coords(amp=list(camera.amp_names)[: found.sizes["amp"]])
-    planes = {n: found[n].variable.transpose(*DIMS) for n in PIXELS if n in found}
+    planes = {n: found[n].variable.transpose(*EXPOSURE_DIMS) for n in PIXELS if n in found}
     blocks = held.exposures(planes, amps, labels.sizes["amp"])
-    declared = {name: Declared(DIMS, plane.dtype, plane.attrs) for name, plane in planes.items()}
+    declared = {name: Declared(EXPOSURE_DIMS, plane.dtype, plane.attrs) for name, plane in planes.items()}
     given = {
-        str(n): Assigned(v.variable.transpose(*(d for d in DIMS if d in v.dims), ...), amps)
+        str(n): Assigned(v.variable.transpose(*(d for d in EXPOSURE_DIMS if d in v.dims), ...), amps)
         for n, v in found.data_vars.items()
         if n not in planes
     }
@@ -424,21 +427,6 @@ def on_all_amps(
         return found.cut(consumer(found.of_all_amps(), *args, **kwargs))
 
     return consume  # type: ignore[return-value]
-
-
-def _declared(units: str) -> dict[str, Declared]:
-    """Variables that the ISR makes."""
-    flags = {"flag_masks": [1 << bit for bit in MASK_PLANES.values()], "flag_meanings": " ".join(MASK_PLANES)}
-    found = {
-        "image": Declared(DIMS, np.float32, {"units": units, "long_name": "corrected image"}),
-        "variance": Declared(DIMS, np.float32, {"units": f"{units}^2", "long_name": "variance of the image"}),
-        "mask": Declared(DIMS, np.int32, {"long_name": "mask planes", **flags}),
-    }
-    rows = {"units": "adu", "long_name": "serial overscan"}
-    found["serial_overscan"] = Declared((*BLOCK, "y_raw"), np.float32, rows)
-    for name, (unit, doc) in STATISTICS.items():
-        found[name] = Declared(BLOCK, np.float64, {"units": units if unit == "image" else unit, "long_name": doc})
-    return found
 
 
 def _variable(block: Corrected | Overscan, name: str) -> Any:

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.raw import FloatArray, RawRows, Region, Stripe
+from camcal_dask.isr.raw import RawRows, Region, Stripe
 from camcal_dask.isr.tables import Prepared
+from camcal_dask.kernels.arrays import Pixels
 from camcal_dask.kernels.readout import crosstalk
 
 _SAMPLE_ROWS, _SAMPLE_EVERY = 8, 128  # rows that the pedestal is measured from
@@ -43,7 +44,7 @@ def sample_regions(raw: RawRows) -> list[Region]:
     return [(y, min(y + _SAMPLE_ROWS, stop), box.x0, box.x0 + box.width) for y in range(box.y0, stop, _SAMPLE_EVERY)]
 
 
-def measure_pedestal(sample: list[FloatArray], tables: Prepared) -> NDArray[np.float64]:
+def measure_pedestal(sample: list[Pixels], tables: Prepared) -> NDArray[np.float64]:
     """Median of the crosstalk that each amp receives, (n_amp,) [image unit]; ``sample`` are rows (amp, y, x)."""
     assert tables.couplings is not None
     return crosstalk.pedestal(np.concatenate(sample, axis=1), tables.couplings, (slice(None), slice(None)))

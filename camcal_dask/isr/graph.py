@@ -25,10 +25,11 @@ from camcal_dask.isr.blocks import Slab
 from camcal_dask.isr.calibrations import Plane, Planes
 from camcal_dask.isr.overscan import Overscan
 from camcal_dask.isr.sequence import measure_overscan
-from camcal_dask.isr.source import DIMS, RawSource, plane_variables
+from camcal_dask.isr.source import RawSource, plane_variables
+from camcal_dask.schema import EXPOSURE_DIMS, Variables
 
 PIXEL_INDEX = "edayx"
-"""Letters of `DIMS` in the notation of ``dask.array.blockwise``."""
+"""Letters of `EXPOSURE_DIMS` in the notation of ``dask.array.blockwise``."""
 
 
 class Declared(NamedTuple):
@@ -37,6 +38,11 @@ class Declared(NamedTuple):
     dims: tuple[str, ...]
     dtype: Any
     attrs: Mapping[str, Any]
+
+
+def declared(described: Variables, unit: str) -> dict[str, Declared]:
+    """What variables are whose image is in ``unit``."""
+    return {name: Declared(v.dims, v.dtype, v.attrs(unit)) for name, v in described.items()}
 
 
 def objects(function: Callable[..., Any], index: str, *args: Any, name: str, **options: Any) -> da.Array:
@@ -186,7 +192,7 @@ class Correction:
         found = []
         for name, names in plane_variables(self.source.config).items():
             for variable in names:
-                blocks = self.planes[name][variable].chunk(dict(zip(DIMS[1:], chunks, strict=True))).data
+                blocks = self.planes[name][variable].chunk(dict(zip(EXPOSURE_DIMS[1:], chunks, strict=True))).data
                 dtype = np.int32 if variable == "mask" else np.float32
                 found.append(blocks if blocks.dtype == dtype else blocks.astype(dtype))
         return found

@@ -19,7 +19,7 @@ from camcal_dask.kernels.pixels.masks import NO_DATA
 _FILL = {"image": np.nan, "variance": np.nan, "mask": NO_DATA}
 _TYPE = {"image": np.float32, "variance": np.float32, "mask": np.int32}
 Planes = Mapping[str, tuple[xr.Variable, tuple[int, ...] | None]]
-"""Variables with the dims `DIMS` and the positions of their amps, None for all."""
+"""Variables with the dims `EXPOSURE_DIMS` and the positions of their amps, None for all."""
 
 
 def exposures(planes: Mapping[str, xr.Variable], amps: tuple[int, ...] | None, n_amp: int) -> da.Array:

@@ -6,11 +6,11 @@ from camcal_dask.instruments.focal_plane import assemble
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.ccd import put_back
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.raw import FloatArray, IntArray
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.pixels import interpolation
 
 
-def fill_bad_regions(image: FloatArray, mask: IntArray, detector: Detector, config: IsrConfig) -> None:
+def fill_bad_regions(image: Pixels, mask: Int32Array, detector: Detector, config: IsrConfig) -> None:
     """Give BAD pixels the median of the others (step 28), in place; arrays (amp, y, x)."""
     if config.fill_bad_regions:
         pixels = assemble(image, detector)
@@ -19,7 +19,7 @@ def fill_bad_regions(image: FloatArray, mask: IntArray, detector: Detector, conf
 
 
 def interpolate(
-    image: FloatArray, variance: FloatArray | None, mask: IntArray, detector: Detector, config: IsrConfig
+    image: Pixels, variance: Pixels | None, mask: Int32Array, detector: Detector, config: IsrConfig
 ) -> None:
     """Interpolate SAT, BAD and UNMASKEDNAN along rows (step 29), in place; the variance if it is given."""
     if not config.interpolate:

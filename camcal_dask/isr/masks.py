@@ -6,19 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camcal_dask.instruments.geometry import Detector
-from camcal_dask.isr.raw import FloatArray, IntArray
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.pixels.masks import BAD
 from camcal_dask.kernels.readout import calibrate
 
 
-def areas(mask: IntArray, detector: Detector, y0: int) -> list[tuple[int, int, int]]:
+def areas(mask: Int32Array, detector: Detector, y0: int) -> list[tuple[int, int, int]]:
     """Index, rows and columns of the pixels of each amp in arrays that start at row ``y0``."""
     rows = mask.shape[1]
     return [(amp.index, min(max(amp.data.height - y0, 0), rows), amp.data.width) for amp in detector.amps]
 
 
 def mask_not_finite(
-    image: FloatArray, mask: IntArray, detector: Detector, y0: int, skip: NDArray[np.bool_] | None = None
+    image: Pixels, mask: Int32Array, detector: Detector, y0: int, skip: NDArray[np.bool_] | None = None
 ) -> None:
     """Flag pixels that are not finite as UNMASKEDNAN (step 22), in place.
 
@@ -30,7 +30,7 @@ def mask_not_finite(
             calibrate.flag_not_finite(image[a], mask[a], height, width)
 
 
-def mask_negative_variance(variance: FloatArray, mask: IntArray, detector: Detector, y0: int) -> None:
+def mask_negative_variance(variance: Pixels, mask: Int32Array, detector: Detector, y0: int) -> None:
     """Flag pixels with variance <= 0 as BAD (step 25), in place."""
     for a, height, width in areas(mask, detector, y0):
         mask[a, :height, :width][variance[a, :height, :width] <= 0] |= BAD

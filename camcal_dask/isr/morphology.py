@@ -11,12 +11,12 @@ from camcal_dask.instruments.focal_plane import assemble
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.ccd import ccd_boxes, put_back
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.raw import FloatArray, IntArray
 from camcal_dask.isr.tables import Prepared
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.readout import saturation
 
 
-def mask_shapes(image: FloatArray, mask: IntArray, detector: Detector, config: IsrConfig, tables: Prepared) -> None:
+def mask_shapes(image: Pixels, mask: Int32Array, detector: Detector, config: IsrConfig, tables: Prepared) -> None:
     """Flag what saturation leaves on E2V and ITL sensors (steps 16 to 18), in ``mask``.
 
     Parameters
@@ -47,7 +47,7 @@ def mask_shapes(image: FloatArray, mask: IntArray, detector: Detector, config: I
     put_back(mask, flags, detector)
 
 
-def widen_trails(mask: IntArray, detector: Detector, config: IsrConfig) -> None:
+def widen_trails(mask: Int32Array, detector: Detector, config: IsrConfig) -> None:
     """Lengthen horizontal runs of SAT at both ends (step 23), in place."""
     if config.widen_trails:
         flags = assemble(mask, detector)

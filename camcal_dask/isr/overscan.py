@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from camcal_dask.instruments.geometry import Amp, Box
 from camcal_dask.isr.config import IsrConfig, OverscanConfig
-from camcal_dask.isr.raw import FloatArray, RawRows, Region, Stripe
+from camcal_dask.isr.raw import RawRows, Region, Stripe
 from camcal_dask.isr.statistics import N_PARALLEL, N_SERIAL
 from camcal_dask.isr.tables import Prepared
+from camcal_dask.kernels.arrays import Pixels
 from camcal_dask.kernels.readout import overscan
 from camcal_dask.kernels.simulator.random import split64
 from camcal_dask.kernels.statistics.moments import median
@@ -27,20 +28,20 @@ class Overscan(NamedTuple):
     columns], ``statistics`` float64 (amp, len(STATISTICS)).  NaN for amps without pixels.
     """
 
-    serial: FloatArray
-    parallel: FloatArray
+    serial: Pixels
+    parallel: Pixels
     statistics: NDArray[np.float64]
 
 
 class AmpLevels(NamedTuple):
     """What is subtracted from an amp: serial level per row [adu], then times gain, then parallel level per column."""
 
-    serial: FloatArray
+    serial: Pixels
     gain: float = 1.0
-    parallel: FloatArray | None = None
+    parallel: Pixels | None = None
 
 
-def subtract(raw: RawRows, index: int, region: Region, levels: AmpLevels, config: IsrConfig, out: FloatArray) -> int:
+def subtract(raw: RawRows, index: int, region: Region, levels: AmpLevels, config: IsrConfig, out: Pixels) -> int:
     """Dither, subtract the serial level, multiply by the gain, subtract the parallel level, in one pass.
 
     Parameters
@@ -72,7 +73,7 @@ def subtract(raw: RawRows, index: int, region: Region, levels: AmpLevels, config
 
 
 def subtract_both(
-    raw: RawRows, regions: dict[int, Region], levels: Overscan, config: IsrConfig, tables: Prepared, image: FloatArray
+    raw: RawRows, regions: dict[int, Region], levels: Overscan, config: IsrConfig, tables: Prepared, image: Pixels
 ) -> int:
     """Steps 5, 6, 9, 12 and 15 in one pass over the pixels, for when nothing else acts on them.
 
@@ -87,20 +88,20 @@ def subtract_both(
     return n_missing
 
 
-def subtract_parallel(stripe: Stripe, parallel: FloatArray) -> None:
+def subtract_parallel(stripe: Stripe, parallel: Pixels) -> None:
     """Subtract the parallel level (amp, x) of every column of the data, in place."""
     columns = stripe.data[1]
     stripe.pixels[:, :, columns] -= parallel[: len(stripe.pixels), None, : columns.stop - columns.start]
 
 
-def strip(raw: RawRows, index: int, box: Box, levels: AmpLevels, config: IsrConfig) -> FloatArray:
+def strip(raw: RawRows, index: int, box: Box, levels: AmpLevels, config: IsrConfig) -> Pixels:
     """Corrected pixels of a box of one amp, float32 (height, width)."""
     out = np.empty((box.height, box.width), np.float32)
     subtract(raw, index, (box.y0, box.y0 + box.height, box.x0, box.x0 + box.width), levels, config, out)
     return out
 
 
-def measure_serial(raw: RawRows, amp: Amp, config: IsrConfig) -> tuple[FloatArray, list[float]]:
+def measure_serial(raw: RawRows, amp: Amp, config: IsrConfig) -> tuple[Pixels, list[float]]:
     """Serial overscan of one amp: level of every raw row [adu] and its statistics."""
     zeros = np.zeros(raw.pixels.shape[1], np.float32)
     if not config.serial_overscan.enabled:
@@ -111,8 +112,8 @@ def measure_serial(raw: RawRows, amp: Amp, config: IsrConfig) -> tuple[FloatArra
 
 
 def measure_parallel(
-    raw: RawRows, amp: Amp, serial: FloatArray, pixels: FloatArray, config: IsrConfig, tables: Prepared
-) -> tuple[FloatArray, list[float]]:
+    raw: RawRows, amp: Amp, serial: Pixels, pixels: Pixels, config: IsrConfig, tables: Prepared
+) -> tuple[Pixels, list[float]]:
     """Parallel overscan of one amp: level of every data column [unit of the image] and its statistics.
 
     Parameters
@@ -146,8 +147,8 @@ def parallel_boxes(raw: RawRows) -> dict[int, Box]:
 
 
 def _fit(
-    strip: FloatArray, settings: OverscanConfig, gain: float, data_median: Callable[[], float] | None
-) -> tuple[FloatArray, list[float]]:
+    strip: Pixels, settings: OverscanConfig, gain: float, data_median: Callable[[], float] | None
+) -> tuple[Pixels, list[float]]:
     """Level of every line of a strip (K, N) and the numbers of `STATISTICS`; thresholds in adu are times ``gain``."""
     mask = np.zeros(strip.shape, np.int32)
     if np.isfinite(settings.saturation_adu):
@@ -175,7 +176,7 @@ def _fit(
     return fit.vector, statistics
 
 
-def _too_bright(strip: FloatArray, settings: OverscanConfig, data_median: Callable[[], float]) -> bool:
+def _too_bright(strip: Pixels, settings: OverscanConfig, data_median: Callable[[], float]) -> bool:
     """Whether the strip holds light (reference/isr.md 2.2 step 1.
 
     The median of the data is a whole amp's work and matters only if the strip is bright itself.

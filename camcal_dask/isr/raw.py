@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import Box, Detector
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.pixels.masks import BAD, NO_DATA
 from camcal_dask.kernels.readout.overscan import FILL
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int32]
 Region = tuple[int, int, int, int]
 """Rows y0..y1 and columns x0..x1 of a raw amp [pixel]."""
 
@@ -26,7 +24,7 @@ _STRIPE = 64  # rows corrected at a time: 16 amps of them stay in the second-lev
 class RawRows:
     """Raw pixels of one exposure of one detector: int32 (amp, h, w) [adu] whose corner stands at row y0, column x0."""
 
-    pixels: IntArray
+    pixels: Int32Array
     y0: int
     x0: int
     exposure: int
@@ -46,12 +44,12 @@ class Stripe(NamedTuple):
     """
 
     region: Region
-    pixels: FloatArray
-    flags: IntArray
+    pixels: Pixels
+    flags: Int32Array
     data: tuple[slice, slice]
     target: tuple[slice, slice, slice]
 
-    def trim(self, image: FloatArray, mask: IntArray) -> None:
+    def trim(self, image: Pixels, mask: Int32Array) -> None:
         """Write what remains after the trim (step 15)."""
         image[self.target] = self.pixels[:, :, self.data[1]]
         mask[self.target] = self.flags[:, :, self.data[1]]
@@ -102,7 +100,7 @@ def common_region(regions: dict[int, Region], detector: Detector) -> Region:
     return found.pop()
 
 
-def place_amps(detector: Detector, rows: range, image: FloatArray, mask: IntArray) -> dict[int, Region]:
+def place_amps(detector: Detector, rows: range, image: Pixels, mask: Int32Array) -> dict[int, Region]:
     """Clear the mask, mark what is beyond the pixels of each amp (NaN, NO_DATA), and say which raw pixels are needed.
 
     Parameters
@@ -128,7 +126,7 @@ def place_amps(detector: Detector, rows: range, image: FloatArray, mask: IntArra
     return regions
 
 
-def flag_missing(raw: RawRows, regions: dict[int, Region], mask: IntArray) -> None:
+def flag_missing(raw: RawRows, regions: dict[int, Region], mask: Int32Array) -> None:
     """Flag pixels that were never written as NO_DATA and BAD alone, in place."""
     for a, (top, bottom, left, right) in regions.items():
         rows = raw.pixels[a, top - raw.y0 : bottom - raw.y0, left - raw.x0 : right - raw.x0]

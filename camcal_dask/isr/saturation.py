@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from camcal_dask.isr.raw import FloatArray, IntArray
 from camcal_dask.isr.tables import Prepared
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.readout import calibrate
 
 
-def flag_and_scale(pixels: FloatArray, flags: IntArray, index: int, tables: Prepared) -> None:
+def flag_and_scale(pixels: Pixels, flags: Int32Array, index: int, tables: Prepared) -> None:
     """Set SAT and SUSPECT where an amp reaches its levels [adu], then multiply it by its gain, in place.
 
     Parameters

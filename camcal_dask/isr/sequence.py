@@ -31,20 +31,11 @@ from camcal_dask.isr import (
 from camcal_dask.isr.calibrations import Flags, Planes
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.overscan import AmpLevels, Overscan
-from camcal_dask.isr.raw import (
-    FloatArray,
-    IntArray,
-    RawRows,
-    Stripe,
-    common_region,
-    flag_missing,
-    make_stripe,
-    place_amps,
-    stripes,
-)
+from camcal_dask.isr.raw import RawRows, Stripe, common_region, flag_missing, make_stripe, place_amps, stripes
 from camcal_dask.isr.statistics import AMP_OFFSET, N_PARALLEL, N_SERIAL, PEDESTAL, STATISTICS, STATUS
 from camcal_dask.isr.tables import Prepared
 from camcal_dask.isr.variance import noise_variance, variance_plane
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 
 
 class Exposure(NamedTuple):
@@ -64,7 +55,7 @@ class Exposure(NamedTuple):
     tables: Prepared
     flags: Flags | None = None
 
-    def variance(self, image: FloatArray, noise: FloatArray, *, flat: bool = True) -> FloatArray:
+    def variance(self, image: Pixels, noise: Pixels, *, flat: bool = True) -> Pixels:
         """Variance (amp, y, x) that belongs to an image, after the flat or before it."""
         bias, dark, response, _ = self.planes
         scaled = None if dark is None else (dark, self.dark_scale)
@@ -73,8 +64,8 @@ class Exposure(NamedTuple):
 
 
 def correct(
-    exposure: Exposure, image: FloatArray, mask: IntArray, variance: FloatArray | None = None
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+    exposure: Exposure, image: Pixels, mask: Int32Array, variance: Pixels | None = None
+) -> tuple[Pixels, NDArray[np.bool_]]:
     """Correct an exposure into ``image``, ``mask`` and, if given, ``variance``, (amp, len(rows), width) each.
 
     The pedestals of step 30 are written into the statistics of ``exposure.levels``.
@@ -151,7 +142,7 @@ def measure_overscan(raw: RawRows, config: IsrConfig, tables: Prepared, *, width
     return found
 
 
-def _to_image_unit(raw: RawRows, stripe: Stripe, serial: FloatArray, config: IsrConfig, tables: Prepared) -> int:
+def _to_image_unit(raw: RawRows, stripe: Stripe, serial: Pixels, config: IsrConfig, tables: Prepared) -> int:
     """Fill a stripe: dither, serial overscan, saturation, gain; number of pixels that are not finite."""
     missing = 0
     for a in range(len(stripe.pixels)):
@@ -160,9 +151,7 @@ def _to_image_unit(raw: RawRows, stripe: Stripe, serial: FloatArray, config: Isr
     return missing
 
 
-def _parallel_strips(
-    raw: RawRows, serial: FloatArray, config: IsrConfig, tables: Prepared
-) -> dict[int, FloatArray] | FloatArray:
+def _parallel_strips(raw: RawRows, serial: Pixels, config: IsrConfig, tables: Prepared) -> dict[int, Pixels] | Pixels:
     """Parallel overscan (height, width) of every amp after steps 5 to 10 [image unit]."""
     boxes = overscan.parallel_boxes(raw)
     if not config.parallel_overscan.enabled:
@@ -177,7 +166,7 @@ def _parallel_strips(
     return stripe.pixels
 
 
-def _pedestals(raw: RawRows, serial: FloatArray, config: IsrConfig, tables: Prepared) -> NDArray[np.float64]:
+def _pedestals(raw: RawRows, serial: Pixels, config: IsrConfig, tables: Prepared) -> NDArray[np.float64]:
     """Median of the crosstalk that each amp receives in its data region (n_amp,) [image unit]."""
     if not crosstalk.has_pedestal(config, tables):
         return np.zeros(len(raw.detector.amps))

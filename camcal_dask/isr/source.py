@@ -15,13 +15,12 @@ from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.memory import reuse_freed_memory
 from camcal_dask.isr.raw import RawRows
 from camcal_dask.isr.tables import Prepared, Tables, check_detectors, prepare
-
-DIMS = ("exposure", "detector", "amp", "y", "x")
+from camcal_dask.schema import EXPOSURE_DIMS
 
 
 @dataclass(frozen=True)
 class RawSource:
-    """Where raw pixels come from: a lazy variable with the dims of `DIMS`, and what its axes stand for."""
+    """Where raw pixels come from: a lazy variable with the dims of `EXPOSURE_DIMS`, and what its axes stand for."""
 
     pixels: xr.Variable
     exposures: tuple[int, ...]
@@ -75,8 +74,8 @@ def _slice(positions: Sequence[int]) -> slice | list[int]:
 
 def check_raw(raw: xr.DataArray) -> None:
     """Refuse raws that are not as ``Repo.raws`` returns them."""
-    if raw.dims != DIMS:
-        raise PlanError(f"isr: raw has dims {raw.dims}, expected {DIMS}")
+    if raw.dims != EXPOSURE_DIMS:
+        raise PlanError(f"isr: raw has dims {raw.dims}, expected {EXPOSURE_DIMS}")
     if raw.chunks is not None:
         raise PlanError(
             "isr: raw is already chunked; pass it as Repo.raws returns it, because isr chooses the blocks itself"

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.calibrations import Plane, Planes
 from camcal_dask.isr.config import IsrConfig
-from camcal_dask.isr.raw import FloatArray
 from camcal_dask.isr.statistics import READ_NOISE
 from camcal_dask.isr.tables import NO_TABLES, Prepared, prepare
+from camcal_dask.kernels.arrays import Pixels
 from camcal_dask.kernels.readout import calibrate
 
 
 def noise_variance(
     detector: Detector, statistics: NDArray[np.float64], config: IsrConfig, tables: Prepared | None = None
-) -> FloatArray:
+) -> Pixels:
     """Return the read-noise term of the variance of every amp (reference/isr.md 2.12).
 
     In bootstrap (adu) the gain is taken as 1 and the noise is the scatter of the corrected serial
@@ -46,12 +46,12 @@ def noise_variance(
 
 
 def variance_plane(
-    image: FloatArray,
-    noise: FloatArray,
+    image: Pixels,
+    noise: Pixels,
     bias: Plane | None,
     dark: tuple[Plane, float] | None = None,
     flat: tuple[Plane, float] | None = None,
-) -> FloatArray:
+) -> Pixels:
     """Return ``V = I + V_bias + s^2 V_dark + RN^2`` (reference/isr.md 2.12; G = 1, as in electron and in bootstrap).
 
     I is the image before the flat; with one, V' = (I'^2 V_F + V / c^2) / F^2 for I' = I / cF (0.3), and
@@ -66,7 +66,7 @@ def variance_plane(
     flat : the flat and its scale c, if any
     """
     if dark is None and flat is None:
-        simple: FloatArray = image + noise[..., None, None]
+        simple: Pixels = image + noise[..., None, None]
         if bias is not None:
             simple += bias.variance
         return simple
@@ -90,7 +90,7 @@ def variance_plane(
 
 
 def add_shared_variance(
-    variance: FloatArray, planes: Planes, weights: Sequence[float], dark_scales: Sequence[float], flat_scale: float
+    variance: Pixels, planes: Planes, weights: Sequence[float], dark_scales: Sequence[float], flat_scale: float
 ) -> None:
     """Add to that of a weighted sum of exposures what they share, in place: the variance of bias and dark.
 

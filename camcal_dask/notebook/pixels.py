@@ -21,9 +21,11 @@ from camcal_dask.calibs.ptc.pairs import Pairs
 from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.config import Settings, settled
 from camcal_dask.errors import ConfigError
+from camcal_dask.isr.blocks import PIXELS
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.corrected import CorrectedExposures, isr
-from camcal_dask.schema import CORRECTED, check
+from camcal_dask.isr.statistics import CORRECTED
+from camcal_dask.schema import check
 from camcal_dask.verify.judging.criterion import Criterion
 from camcal_dask.verify.judging.judge import judge as judge_statistics
 from camcal_dask.verify.measuring.block import MeasureConfig
@@ -101,7 +103,7 @@ def combine(
     """
     chosen = settled(CombineConfig, config, settings, "combine")
     if isinstance(corrected, xr.Dataset):
-        check(corrected, CORRECTED.values(), "combine")
+        check(corrected, [CORRECTED[name] for name in PIXELS], "combine")
     return combine_exposures(corrected, chosen, levels=levels)
 
 
@@ -293,7 +295,7 @@ def describe(dataset_type: str) -> pd.DataFrame:
     """
     product = rooms.product(dataset_type)
     rows = [
-        (v.name, ", ".join(v.dims), v.dtype, v.attrs(product.unit)["units"], v.doc, v.nan)
+        (v.name, ", ".join(v.dims), v.dtype, v.attrs(product.unit).get("units", ""), v.doc, v.nan)
         for v in product.variables.values()
     ]
     return pd.DataFrame(rows, columns=["name", "dims", "dtype", "unit", "meaning", "NaN"]).set_index("name")

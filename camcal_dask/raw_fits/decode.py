@@ -31,9 +31,8 @@ import numpy.typing as npt
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
+from camcal_dask.kernels.arrays import Int32Array
 from camcal_dask.kernels.compression.rice import BLOCK, SLACK, decode_rows
-
-Int32Array = npt.NDArray[np.int32]
 
 FAULTS = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, fits.VerifyError)
 """What astropy raises on a damaged file."""

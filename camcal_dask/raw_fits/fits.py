@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from astropy.io import fits
 
 from camcal_dask.errors import DataError
 from camcal_dask.instruments import Amp, Detector, Instrument, get_instrument
 from camcal_dask.instruments.state import switched_off
+from camcal_dask.kernels.arrays import Int32Array
 from camcal_dask.raw_fits import checksums, contradictions, decode
 from camcal_dask.raw_fits.cameras import CAMERAS
 from camcal_dask.raw_fits.header import RawIdentity, check_sensor, translate
 from camcal_dask.regular import check_regular
-
-Int32Array = npt.NDArray[np.int32]
 
 _GZIP = b"\x1f\x8b"
 _NAMELESS = "COMPRESSED_IMAGE"  # what compressing an image without EXTNAME calls it

@@ -17,6 +17,7 @@ from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.butler import selection
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.storage import files, objects
+from camcal_dask.schema import RAW
 
 ANCHOR = ".butler"
 """Ending of the empty file by which the Butler's datastore knows a cube or record beside it.
@@ -123,7 +124,7 @@ class CubeFormatter(FormatterV2):
         camera = get_instrument(str(self.data_id["instrument"]))
         exposure, detector = int(self.data_id["exposure"]), int(self.data_id["detector"])
         array = cubes.RawCubeArray([path], [cubes.raw_slot(exposure)], [detector], camera.raw_shape[1:])
-        variable = cubes.lazy_variable(cubes.RAW_DIMS, array, {"units": "adu"})
+        variable = cubes.lazy_variable(RAW.dims, array, {"units": "adu"})
         coords = {"exposure": [exposure], **selection.detector_coords(camera, [detector])}
         dataset = xr.Dataset({"raw": variable}, coords=coords, attrs={"instrument": camera.name})
         return dataset.isel(exposure=0, detector=0)

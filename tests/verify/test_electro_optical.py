@@ -215,7 +215,7 @@ def test_frame_is_where_the_edges_of_the_ccd_are():
         whole = np.zeros((2 * height, 8 * width), bool)
         for amp in detector.amps:
             part = np.zeros((height, width), bool)
-            part[inside(amp)] = True
+            part[inside(amp, detector)] = True
             part = part[:: -1 if amp.flip_y else 1, :: -1 if amp.flip_x else 1]
             whole[amp.iy * height :, amp.ix * width :][:height, :width] = part
         expected = np.zeros_like(whole)

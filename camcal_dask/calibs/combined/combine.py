@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
-import pydantic
 import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
@@ -21,12 +20,14 @@ from pydantic import Field
 from camcal_dask.calibs.combined.finish import Combined, Finished, finish_detector
 from camcal_dask.calibs.combined.product import COMBINED, LEVELS, OF_HALVES
 from camcal_dask.config import Config
-from camcal_dask.errors import DataError, PlanError, nearest
+from camcal_dask.errors import DataError, PlanError
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.isr.blocks import Part
+from camcal_dask.isr.config import PlaneNames
 from camcal_dask.isr.corrected import SLAB_ROWS, CorrectedExposures, as_corrected, on_all_amps
-from camcal_dask.isr.graph import PIXEL_INDEX, Declared, flatten, named_variables, objects, regions
-from camcal_dask.kernels.pixels.masks import BAD, CR, MASK_PLANES, bits
+from camcal_dask.isr.graph import PIXEL_INDEX, declared, flatten, named_variables, objects, regions
+from camcal_dask.kernels.arrays import BoolArray, Int32Array, IntArray, Pixels
+from camcal_dask.kernels.pixels.masks import BAD, CR, bits
 from camcal_dask.kernels.statistics.moments import (
     HALVES_EVERY,
     Halves,
@@ -34,9 +35,6 @@ from camcal_dask.kernels.statistics.moments import (
     clipped_mean_stack,
     compare_halves,
 )
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int32]
 
 
 class CombineConfig(Config):
@@ -48,22 +46,14 @@ class CombineConfig(Config):
     """Half-width of the clipping window in standard deviations."""
     iterations: int = Field(3, ge=1)
     """Number of selections of the clipped mean."""
-    reject_mask: tuple[str, ...] = ("SAT", "DETECTED", "INTRP")
+    reject_mask: PlaneNames = ("SAT", "DETECTED", "INTRP")
     """Pixels with one of these planes do not enter.  BAD ones do, and hand on their BAD."""
-    clear_mask: tuple[str, ...] = ()
+    clear_mask: PlaneNames = ()
     """Planes that are cleared in the inputs first: the pixels enter and the product does not show them."""
     sample_variance_from: int = Field(5, ge=2)
     """With fewer exposures the variance follows from those of the inputs, otherwise from their scatter."""
     compare_halves: bool = False
     """Compare every other exposure with the rest: differ they must not by more than noise (DMTN-101 5.5-5.7)."""
-
-    @pydantic.field_validator("reject_mask", "clear_mask")
-    @classmethod
-    def _known_planes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in MASK_PLANES:
-                raise ValueError(f"unknown mask plane {name!r}{nearest(name, MASK_PLANES)}")
-        return names
 
 
 Hits = Sequence[NDArray[np.int64]]
@@ -187,15 +177,15 @@ def combine_block(
 
 
 def _fill(  # noqa: PLR0913
-    stack: FloatArray,
-    variances: FloatArray | None,
-    planes: IntArray,
+    stack: Pixels,
+    variances: Pixels | None,
+    planes: Int32Array,
     inputs: Part,
     config: CombineConfig,
     scale: tuple[float, ...],
     hits: Hits | None,
     amp_rows: int,
-) -> tuple[NDArray[np.bool_], list[FloatArray | None]]:
+) -> tuple[NDArray[np.bool_], list[Pixels | None]]:
     """Fetch and scale all exposures, NaN where rejected; gather the masks of the rest.
 
     Returns
@@ -223,7 +213,7 @@ def _fill(  # noqa: PLR0913
     return used, noises
 
 
-def _flag_hits(mask: IntArray, clean: NDArray[np.bool_], hits: NDArray[np.int64], first_row: int, height: int) -> None:
+def _flag_hits(mask: Int32Array, clean: BoolArray, hits: IntArray, first_row: int, height: int) -> None:
     """Flag the hits (flat indices into whole amps of ``height`` rows) that lie in these rows as CR, in place."""
     n_amp, rows, width = mask.shape
     a, y, x = np.unravel_index(hits, (n_amp, height, width))
@@ -233,7 +223,7 @@ def _flag_hits(mask: IntArray, clean: NDArray[np.bool_], hits: NDArray[np.int64]
     clean[a[here]] = False
 
 
-def _divided(values: FloatArray, divisor: float) -> FloatArray:
+def _divided(values: Pixels, divisor: float) -> Pixels:
     """Divide in place."""
     if divisor != 1:
         values /= np.float32(divisor)
@@ -263,7 +253,7 @@ def scaled_units(units: str, scale: str) -> str:
 
 
 def _single_survivors(
-    inputs: Part, stack: FloatArray, noise: Sequence[FloatArray | None], result: Any, scale: tuple[float, ...]
+    inputs: Part, stack: Pixels, noise: Sequence[Pixels | None], result: Any, scale: tuple[float, ...]
 ) -> None:
     """Give pixels with one surviving input that input's variance; a sample of one has none."""
     alone = np.flatnonzero(result.n == 1)
@@ -285,8 +275,7 @@ def _dataset(corrected: CorrectedExposures, finished: da.Array, config: CombineC
     time_s = 1.0 if config.scale.endswith("_time") else 0.0
     sizes = {**corrected.sizes, "level": len(LEVELS), "of_halves": len(OF_HALVES)}
     units = scaled_units(corrected.attrs["units"], config.scale)
-    declared = {name: Declared(v.dims, v.dtype, v.attrs(units)) for name, v in COMBINED.items()}
-    found = named_variables(finished, ("detector",), declared, sizes, _field, prefix="combined")
+    found = named_variables(finished, ("detector",), declared(COMBINED, units), sizes, _field, prefix="combined")
     coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
     times = {"exposure_time_s": time_s, "dark_time_s": time_s}
     attrs = {**corrected.attrs, "units": units, **times, "combine_config": config.model_dump_json()}

@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from camcal_dask.calibs.combined.product import LEVELS, OF_HALVES
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.geometry import Detector
+from camcal_dask.kernels.arrays import Int32Array, Pixels
 from camcal_dask.kernels.pixels.masks import BAD, NO_DATA
 from camcal_dask.kernels.statistics.moments import Halves, compare_amp, median, percentiles
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int32]
 
 
 class Combined(NamedTuple):
@@ -23,9 +21,9 @@ class Combined(NamedTuple):
     ``halves`` has arrays (amp, y, x) of every fourth row, None if not asked for.
     """
 
-    image: FloatArray
-    variance: FloatArray
-    mask: IntArray
+    image: Pixels
+    variance: Pixels
+    mask: Int32Array
     used: NDArray[np.bool_]
     halves: Halves | None = None
 
@@ -33,13 +31,13 @@ class Combined(NamedTuple):
 class Finished(NamedTuple):
     """All arrays of one detector, named as the variables of the product, without the detector axis."""
 
-    image: FloatArray
-    variance: FloatArray
-    mask: IntArray
+    image: Pixels
+    variance: Pixels
+    mask: Int32Array
     distribution: NDArray[np.float64]
-    n_bad: IntArray
+    n_bad: Int32Array
     halves: NDArray[np.float64]
-    n_input: IntArray
+    n_input: Int32Array
 
 
 def finish_detector(slabs: list[Combined], detector: Detector) -> Finished:
@@ -94,7 +92,7 @@ def unusable_amps(product: Finished, detector: Detector, *, divides: bool) -> di
     return reasons
 
 
-def _halves(slabs: list[Combined], detector: Detector, n_input: IntArray) -> NDArray[np.float64]:
+def _halves(slabs: list[Combined], detector: Detector, n_input: Int32Array) -> NDArray[np.float64]:
     """Numbers of `OF_HALVES` of every amp, NaN if the halves were not compared."""
     out = np.full((len(n_input), len(OF_HALVES)), np.nan)
     compared = [slab.halves for slab in slabs if slab.halves is not None]
@@ -105,7 +103,7 @@ def _halves(slabs: list[Combined], detector: Detector, n_input: IntArray) -> NDA
     return out
 
 
-def _pad(image: FloatArray, variance: FloatArray, mask: IntArray, detector: Detector) -> None:
+def _pad(image: Pixels, variance: Pixels, mask: Int32Array, detector: Detector) -> None:
     """Mark what is beyond the pixels of each amp, and amps that the detector lacks."""
     sizes = {amp.index: (amp.data.height, amp.data.width) for amp in detector.amps}
     for a in range(image.shape[0]):

@@ -13,7 +13,7 @@ from camcal_dask.instruments.geometry import Amp, Detector, get_instrument
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.kernels.pixels.hot_pixels import Q95, hot_pixels
 from camcal_dask.kernels.statistics import outlier_counts
-from camcal_dask.schema import AMP_DIMS, number_variables
+from camcal_dask.schema import AMP_DIMS, DETECTOR_DIMS, number_variables
 from camcal_dask.verify.measuring.product import measure_image
 from camcal_dask.verify.verdict import Calibs
 
@@ -55,11 +55,11 @@ def hot_mask(dark: xr.Dataset) -> xr.Dataset:
     -------
     Dataset of ``mask`` (detector, amp, y, x) int32, 1 where `kernels.pixels.hot_pixels.hot_pixels` finds one.
     """
-    image = dark["image"].transpose("detector", "amp", "y", "x").chunk({"detector": 1, "amp": -1, "y": -1, "x": -1})
+    image = dark["image"].transpose(*DETECTOR_DIMS).chunk({"detector": 1, "amp": -1, "y": -1, "x": -1})
     numbers = da.from_array(image["detector"].values, chunks=1)[:, None, None, None]
     names = {"instrument": dark.attrs["instrument"], "units": dark.attrs["units"]}
     mask = da.map_blocks(_hot_block, image.data, numbers, **names, dtype=np.int32, meta=np.empty((0,) * 4, np.int32))
-    coords = {dim: image[dim].values for dim in ("detector", "amp")}
+    coords = {dim: image[dim].values for dim in AMP_DIMS}
     return xr.Dataset({"mask": (image.dims, mask)}, coords, names)
 
 

@@ -19,6 +19,7 @@ from camcal_dask.isr.corrected import CorrectedExposures, as_corrected
 from camcal_dask.isr.graph import PIXEL_INDEX, objects, unwrap
 from camcal_dask.kernels.light.flat_scale import Levels, measure_levels, solve_scales
 from camcal_dask.kernels.pixels.masks import NO_DATA, bits
+from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS
 
 
 class LevelConfig(Config):
@@ -88,7 +89,7 @@ def solve(
         dark = [e for e, s in zip(exposures, scales.exposure_scale, strict=True) if not np.isfinite(s)]
         raise DataError(f"flat: exposures {dark} have no level above 0; leave them out (-d)")
     _refuse_unlit(levels, exposures)
-    unit = ("detector",) if config.unit == "detector" else ("detector", "amp")
+    unit = ("detector",) if config.unit == "detector" else AMP_DIMS
     return xr.Dataset(
         {
             "exposure_scale": ("exposure", scales.exposure_scale),
@@ -96,8 +97,8 @@ def solve(
             "residual": (("exposure", *unit), scales.residual),
             "level": (("exposure", "detector"), mean),
             "n_pixel": (("exposure", "detector"), count),
-            "amp_level": (("exposure", "detector", "amp"), amp_mean),
-            "amp_n_pixel": (("exposure", "detector", "amp"), amp_count),
+            "amp_level": (STATISTIC_DIMS, amp_mean),
+            "amp_n_pixel": (STATISTIC_DIMS, amp_count),
         },
         {"exposure": list(exposures), "detector": ids, "amp": list(amps)},
     )

@@ -15,7 +15,6 @@ from camcal_dask.verify.measuring.product import measure_image
 
 FRAME = 9
 """Pixels at the edges of a CCD that are no dark defects: the picture frame [pixel]."""
-_LAST_COLUMN = 7
 _LIT = 0.1
 """An amp of a flat below this fraction of the median amp is dead, as for the defects."""
 FLAT_NUMBERS = number_variables(
@@ -46,17 +45,17 @@ def _flat_numbers(detector: Detector, image: npt.NDArray[np.float32], units: str
     torn = tearing(profiles)
     found = {}
     for amp in detector.amps:
-        inner = image[amp.index][inside(amp)]
+        inner = image[amp.index][inside(amp, detector)]
         found[amp.index] = [*outlier_counts.dark(inner), outlier_counts.vampires(inner), torn[amp.ix, amp.iy]]
     return found
 
 
-def inside(amp: Amp, frame: int = FRAME) -> tuple[slice, slice]:
+def inside(amp: Amp, detector: Detector, frame: int = FRAME) -> tuple[slice, slice]:
     """Rows and columns of an amp, readout coordinates, without the picture frame of the CCD.
 
-    Readout row 0 is an outer row; the first or last columns are outer ones for the amps at the ends of a row of eight.
+    Readout row 0 is an outer row; the first or last columns are outer ones for the amps at the ends of a row.
     """
     height, width = amp.data.height, amp.data.width
-    first, last = (amp.ix == 0, amp.ix == _LAST_COLUMN)
+    first, last = (amp.ix == 0, amp.ix == detector.last_ix)
     left, right = (last, first) if amp.flip_x else (first, last)
     return slice(min(frame, height), height), slice(frame if left else 0, width - frame if right else width)

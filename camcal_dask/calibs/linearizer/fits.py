@@ -20,6 +20,7 @@ from camcal_dask.exchange.tables import write_tables
 from camcal_dask.instruments.focal_plane import amp_boxes
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.kernels.linearity.correct import TYPES
+from camcal_dask.schema import AMP_DIMS
 
 SCHEMA = "Gen3 Linearizer"
 VERSION = 1.8
@@ -159,7 +160,7 @@ def _assembled(
         raise DataError(f"{path}: linearity type {unknown[0]!r} is not known{nearest(unknown[0], TYPES)}")
     codes = np.array([TYPES.index(str(kind)) for kind in kinds], np.int8)
     bad = codes == TYPES.index("None")
-    variables: dict[str, Any] = {"type": (("detector", "amp"), codes[None])}
+    variables: dict[str, Any] = {"type": (AMP_DIMS, codes[None])}
     for column in COLUMNS:
         if column.name in table and column.dtype != "S" and column.variable:
             dims, values = ("amp", column.dim) if column.dim else ("amp",), table[column.name]
@@ -172,7 +173,7 @@ def _assembled(
     reference = str(table["ABS_REF_AMP"][0]) if "ABS_REF_AMP" in table else ""
     index = names.tolist().index(reference) if reference in names.tolist() else -1
     variables["reference_amp"] = (("detector",), np.array([index], np.int32))
-    variables["bad"] = (("detector", "amp"), bad[None])
+    variables["bad"] = (AMP_DIMS, bad[None])
     if lookup is not None:
         variables["table"] = (("detector", "row", "column"), lookup[None])
     good = [str(kind) for kind in kinds if kind != "None"]

@@ -7,6 +7,7 @@ import xarray as xr
 
 from camcal_dask.calibs.linearizer.config import LinearityConfig
 from camcal_dask.calibs.linearizer.fit import _nanmedian, fit
+from camcal_dask.schema import AMP_DIMS
 
 
 def normalize(linearizer: xr.Dataset, config: LinearityConfig) -> xr.DataArray:
@@ -48,7 +49,7 @@ def correct_photodiode(linearizer: xr.Dataset, ptc: xr.Dataset) -> xr.Dataset:
     A residual of r adu at a slope of k adu/C means that the diode read r/k too little.
     """
     slope = linearizer["line"].isel(term=1)
-    shift = (linearizer["residual"] / slope.where(np.abs(slope) > 1e-12)).median(("detector", "amp"), skipna=True)
+    shift = (linearizer["residual"] / slope.where(np.abs(slope) > 1e-12)).median(AMP_DIMS, skipna=True)
     values = np.nan_to_num(shift.values)
     return ptc.assign(photo_charge=ptc["photo_charge"] + xr.DataArray(values, dims="pair"))
 

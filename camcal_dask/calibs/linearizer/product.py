@@ -8,26 +8,25 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from camcal_dask.schema import Variable, Variables, variables
+from camcal_dask.schema import AMP_DIMS, Variable, Variables, variables
 
-AMP = ("detector", "amp")
-FLAT = (*AMP, "flat")
+FLAT = (*AMP_DIMS, "flat")
 
 LINEARIZER: Variables = variables(
-    Variable("type", AMP, "i1", "1", "kind of correction, index into camcal_dask.kernels.linearity.correct.TYPES"),
-    Variable("coefficients", (*AMP, "coefficient"), "f8", "adu", "as the kind lays them out, padded with 0"),
+    Variable("type", AMP_DIMS, "i1", "1", "kind of correction, index into camcal_dask.kernels.linearity.correct.TYPES"),
+    Variable("coefficients", (*AMP_DIMS, "coefficient"), "f8", "adu", "as the kind lays them out, padded with 0"),
     Variable("table", ("detector", "row", "column"), "f4", "adu", "rows of a LookupTable; empty for other kinds"),
-    Variable("input_gain", AMP, "f8", "electron/adu", "gain of the photon transfer curve it was made from"),
-    Variable("input_turnoff", AMP, "f8", "adu", "turnoff of that curve"),
-    Variable("linearity_turnoff", AMP, "f8", "adu", "largest signal that is linear"),
-    Variable("linearity_max_signal", AMP, "f8", "adu", "largest signal seen"),
-    Variable("bad", AMP, "?", "1", "the amp could not be fitted"),
+    Variable("input_gain", AMP_DIMS, "f8", "electron/adu", "gain of the photon transfer curve it was made from"),
+    Variable("input_turnoff", AMP_DIMS, "f8", "adu", "turnoff of that curve"),
+    Variable("linearity_turnoff", AMP_DIMS, "f8", "adu", "largest signal that is linear"),
+    Variable("linearity_max_signal", AMP_DIMS, "f8", "adu", "largest signal seen"),
+    Variable("bad", AMP_DIMS, "?", "1", "the amp could not be fitted"),
     Variable("reference_amp", ("detector",), "i4", "1", "index of the reference amp of a DoubleSpline; -1: none"),
-    Variable("fit_params", (*AMP, "parameter"), "f8", "1", "polynomial, or slopes and nuisance terms of a Spline"),
-    Variable("fit_params_err", (*AMP, "parameter"), "f8", "1", "their errors"),
-    Variable("fit_chi2", AMP, "f8", "1", "reduced chi2 of the fit"),
-    Variable("line", (*AMP, "term"), "f8", "adu", "intercept and slope of the linearised signal against light"),
-    Variable("residual_sigma", AMP, "f8", "1", "robust scatter of the residual relative to the signal"),
+    Variable("fit_params", (*AMP_DIMS, "parameter"), "f8", "1", "polynomial, or slopes and nuisance terms of a Spline"),
+    Variable("fit_params_err", (*AMP_DIMS, "parameter"), "f8", "1", "their errors"),
+    Variable("fit_chi2", AMP_DIMS, "f8", "1", "reduced chi2 of the fit"),
+    Variable("line", (*AMP_DIMS, "term"), "f8", "adu", "intercept and slope of the linearised signal against light"),
+    Variable("residual_sigma", AMP_DIMS, "f8", "1", "robust scatter of the residual relative to the signal"),
     Variable("abscissa", FLAT, "f8", "1", "exposure time [s] or photodiode charge [C]"),
     Variable("normalization", ("detector", "flat"), "f8", "1", "factor on it, from the focal plane"),
     Variable("group", FLAT, "i8", "1", "group of equal illumination; -1: none"),

@@ -25,6 +25,7 @@ from camcal_dask.kernels.linearity.double import (
 )
 from camcal_dask.kernels.pixels.masks import bits
 from camcal_dask.kernels.statistics.binning import bin_amps
+from camcal_dask.schema import AMP_DIMS
 
 
 class Reference(NamedTuple):
@@ -100,7 +101,7 @@ def table(measured: Mapping[int, DetectorRatios], exposures: Sequence[int], amps
         {
             "reference_level": (("detector", "exposure"), [[r.reference for r in d.ratios] for d in each]),
             "gain_ratio": (("detector", "amp", "exposure"), [np.transpose([r.amp for r in d.ratios]) for d in each]),
-            "amp_scaling": (("detector", "amp"), [d.scaling for d in each]),
+            "amp_scaling": (AMP_DIMS, [d.scaling for d in each]),
             "reference_amp": ("detector", np.array([d.reference.amp for d in each], np.int32)),
             "reference_exposure": ("detector", np.array([d.reference.exposure for d in each], np.int64)),
         },

@@ -14,14 +14,14 @@ import xarray as xr
 
 from camcal_dask.calibs.ptc.table import nominal
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.linearity.akima import akima_spline
 from camcal_dask.kernels.linearity.correct import TYPES, correct_signals
 from camcal_dask.kernels.linearity.nodes import find_levels, level_medians, level_signals, measure_shape
 from camcal_dask.kernels.linearity.proportionality import LINEAR_RANGE, ends_early, proportionality
 from camcal_dask.kernels.linearity.spline import Ramp, SplineTerms, fit_spline, uniform_nodes
+from camcal_dask.schema import AMP_DIMS
 from camcal_dask.verify.judging.criterion import Criterion
-
-FloatArray = npt.NDArray[np.float64]
 
 REFIT_NODES = 15
 _GRID = 200
@@ -158,12 +158,12 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
         if one["used"].values.any():
             for name, value in amp_numbers(one).items():
                 found[name][d, a] = value
-    measured: dict[str, Any] = {name: (("detector", "amp"), values) for name, values in found.items()}
+    measured: dict[str, Any] = {name: (AMP_DIMS, values) for name, values in found.items()}
     fitted = (linearizer["type"] != TYPES.index("None")) & ~linearizer["bad"]
     measured |= {"fitted": fitted.astype(np.float64), "n_used": linearizer["used"].sum("flat")}
     ends = linearizer["linearity_turnoff"], linearizer["ordinate"].max("flat")
-    short = ends_early(*((adu * linearizer["input_gain"]).transpose("detector", "amp").values for adu in ends))
-    measured["short_ramp"] = (("detector", "amp"), short.astype(np.float64))
+    short = ends_early(*((adu * linearizer["input_gain"]).transpose(*AMP_DIMS).values for adu in ends))
+    measured["short_ramp"] = (AMP_DIMS, short.astype(np.float64))
     table = table.assign(measured)
     if "left_out" in linearizer:
         return table

@@ -15,24 +15,24 @@ from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-import pydantic
 import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 from pydantic import Field
 
 from camcal_dask.config import Config
-from camcal_dask.errors import PlanError, nearest
+from camcal_dask.errors import PlanError
 from camcal_dask.instruments.focal_plane import readout_to_focal_plane, transform
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.isr.blocks import Part
+from camcal_dask.isr.config import PlaneNames
 from camcal_dask.isr.corrected import CorrectedExposures, on_all_amps
-from camcal_dask.isr.graph import Declared, named_variables, objects, regions
-from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
+from camcal_dask.isr.graph import declared, named_variables, objects, regions
+from camcal_dask.kernels.arrays import FloatArray
+from camcal_dask.kernels.pixels.masks import bits
 from camcal_dask.kernels.ptc.flat_pair import GainCorrection, PairRules, bad_pixels, measure_pair, unvignetted
 from camcal_dask.schema import Variable, Variables, variables
 
-FloatArray = NDArray[np.float64]
 _log = logging.getLogger(__name__)
 
 _AMP = ("pair", "detector", "amp")
@@ -69,7 +69,7 @@ class PtcExtractConfig(Config):
     """Side of the covariance matrix; the largest lag is one less."""
     edge_pixel: int = Field(20, ge=0)
     """Frame of every amp that is left out [pixel]; at most a tenth of its shorter side."""
-    bad_planes: tuple[str, ...] = ("SUSPECT", "BAD", "NO_DATA", "SAT")
+    bad_planes: PlaneNames = ("SUSPECT", "BAD", "NO_DATA", "SAT")
     """Planes that exclude a pixel, in either exposure."""
     sigma_clip: float = Field(5.5, gt=0)
     """Half-width of all clipping windows in standard deviations."""
@@ -92,14 +92,6 @@ class PtcExtractConfig(Config):
     """As there, outliers are clipped by abs(D) <= mean + 5.5 sigma; else by abs(D - mean) <= 5.5 sigma."""
     sample_variance: bool = True
     """As there, ``raw_var`` is divided by N - 1, the covariances by N; else both by N."""
-
-    @pydantic.field_validator("bad_planes")
-    @classmethod
-    def _known_planes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in MASK_PLANES:
-                raise ValueError(f"unknown mask plane {name!r}{nearest(name, MASK_PLANES)}")
-        return names
 
     def edge_of(self, height: int, width: int) -> int:
         """Frame [pixel] that an amp of this size loses: of a tiny amp something must remain."""
@@ -284,8 +276,7 @@ def _dataset(
     """Gather the pairs of each detector, one task, and cut the variables out of that, a task each."""
     gathered = objects(_gather, "d", blocks, "pd", name=f"curve-{blocks.name.removeprefix('pairs-')}")
     sizes = {"pair": len(pairs), "amp": corrected.sizes["amp"], "lag_i": config.lags, "lag_j": config.lags}
-    declared = {n: Declared(v.dims, v.dtype, v.attrs("adu")) for n, v in EXTRACTED.items()}
-    found = named_variables(gathered, ("detector",), declared, sizes, _field, prefix="extracted")
+    found = named_variables(gathered, ("detector",), declared(EXTRACTED, "adu"), sizes, _field, prefix="extracted")
     coords = {k: c for k, c in corrected.coords.items() if set(c.dims) <= {"detector", "amp"}}
     lags = np.arange(config.lags)
     attrs = {"instrument": corrected.attrs["instrument"], "units": "adu", "extract_config": config.model_dump_json()}

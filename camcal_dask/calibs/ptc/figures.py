@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.verify.measuring.curve import shot_variance
 
-FloatArray = npt.NDArray[np.float64]
 Panel = tuple[xr.Dataset, Axes, Axes | None]
 """Curve of an amp, its panel, and the panel of residuals below."""
 

@@ -20,6 +20,7 @@ from camcal_dask.errors import DataError
 from camcal_dask.instruments.focal_plane import ccd_to_focal_plane, readout_to_ccd, transform
 from camcal_dask.instruments.geometry import Detector
 from camcal_dask.isr.corrected import CorrectedExposures, as_dataset
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.light.gain_ratio import (
     chebyshev_basis,
     fit_gain_ratios,
@@ -29,8 +30,7 @@ from camcal_dask.kernels.light.gain_ratio import (
 )
 from camcal_dask.kernels.pixels.masks import bits
 from camcal_dask.kernels.statistics.binning import bin_amps, bin_centres
-
-FloatArray = NDArray[np.float64]
+from camcal_dask.schema import AMP_DIMS
 
 _SEED = 12345
 """Upstream's, so that the same flats are drawn."""
@@ -187,10 +187,10 @@ def adjust_by_amp_offsets(ptc: xr.Dataset, config: GainRatioConfig | None = None
     config = config or GainRatioConfig()
     if "amp_offset" not in ptc:
         raise DataError("the curves have no amp_offset: measure them with isr.amp_offsets=measure")
-    gain = ptc["gain_unadjusted"].transpose("detector", "amp").values.copy()
+    gain = ptc["gain_unadjusted"].transpose(*AMP_DIMS).values.copy()
     for k, detector in enumerate(ptc["detector"].values.tolist()):
         gain[k] = _by_offsets(ptc.sel(detector=detector), gain[k], config)
-    return ptc.assign(gain=(("detector", "amp"), gain, ptc["gain"].attrs))
+    return ptc.assign(gain=(AMP_DIMS, gain, ptc["gain"].attrs))
 
 
 def _by_offsets(ptc: xr.Dataset, gain: FloatArray, config: GainRatioConfig) -> FloatArray:

@@ -12,13 +12,11 @@ import xarray as xr
 
 from camcal_dask.calibs.ptc.extract import EXTRACTED
 from camcal_dask.calibs.ptc.variables import SOLVED
-from camcal_dask.schema import Variables
-
-AMP = ("detector", "amp")
+from camcal_dask.schema import AMP_DIMS, Variables
 
 
 def _detector_first(dims: tuple[str, ...]) -> tuple[str, ...]:
-    return (*AMP, *(d for d in dims if d not in AMP))
+    return (*AMP_DIMS, *(d for d in dims if d not in AMP_DIMS))
 
 
 PTC: Variables = MappingProxyType(
@@ -37,7 +35,7 @@ def shared(pairs: xr.Dataset, n_parameter: int) -> xr.Dataset:
     n_parameter : int
         Parameters of the fit of the variance.
     """
-    common = pairs.drop_vars([name for name, v in pairs.variables.items() if {*AMP} & set(v.dims)])
+    common = pairs.drop_vars([name for name, v in pairs.variables.items() if {*AMP_DIMS} & set(v.dims)])
     lags = {name: range(pairs.sizes[name]) for name in ("lag_i", "lag_j")}
     return common.assign_coords(lags).assign_coords(parameter=range(n_parameter))
 
@@ -74,5 +72,5 @@ def arrays_of(solved: xr.Dataset, n_parameter: int) -> dict[str, npt.NDArray[Any
 
 def amp_table(ptc: xr.Dataset) -> xr.Dataset:
     """Scalars of the amps, a row each: ``amp_table(ptc).to_pandas()`` is a DataFrame with index (detector, amp)."""
-    scalars = [name for name, v in ptc.data_vars.items() if set(v.dims) == set(AMP)]
-    return ptc[scalars].reset_coords(drop=True).stack(row=AMP)
+    scalars = [name for name, v in ptc.data_vars.items() if set(v.dims) == set(AMP_DIMS)]
+    return ptc[scalars].reset_coords(drop=True).stack(row=AMP_DIMS)

@@ -17,6 +17,7 @@ from camcal_dask.calibs.ptc.gain_ratios import adjust_by_amp_offsets
 from camcal_dask.calibs.ptc.solve_config import PtcSolveConfig
 from camcal_dask.calibs.ptc.variables import SOLVED, BadReason
 from camcal_dask.errors import DataError
+from camcal_dask.kernels.arrays import BoolArray, FloatArray
 from camcal_dask.kernels.linearity.fit import SIGMA_OF_MAD
 from camcal_dask.kernels.ptc.covariance_fit import fit_covariances, subtract_long_range
 from camcal_dask.kernels.ptc.fit import (
@@ -32,11 +33,10 @@ from camcal_dask.kernels.ptc.fit import (
     reject_outliers,
 )
 from camcal_dask.kernels.ptc.models import covariances, exp_variance
+from camcal_dask.schema import AMP_DIMS
 
 __all__ = ["SOLVED", "BadReason", "PtcSolveConfig", "gain_from_flat_pairs", "reasons_of", "replace_invalid", "solve"]
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 _log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def gain_from_flat_pairs(partial: xr.Dataset) -> xr.Dataset:
     noise = partial["noise_adu"].median("pair") * gain if "noise_adu" in partial else gain * np.nan
     out = {"gain": gain, "gain_err": np.sqrt(np.pi / 2) * spread / np.sqrt(n), "noise": noise, "bad": gain.isnull()}
     described = {name: v.assign_attrs(SOLVED[name].attrs("adu")) for name, v in out.items()}
-    return xr.Dataset(described, attrs={**partial.attrs, "fit_type": "PARTIAL"}).transpose("detector", "amp")
+    return xr.Dataset(described, attrs={**partial.attrs, "fit_type": "PARTIAL"}).transpose(*AMP_DIMS)
 
 
 def _check(partial: xr.Dataset, config: PtcSolveConfig) -> None:

@@ -13,13 +13,13 @@ from scipy.optimize import least_squares
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.facts import vendors
 from camcal_dask.instruments.geometry import get_instrument
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.linearity.proportionality import Proportionality, ends_early, proportionality
 from camcal_dask.raw_fits.identifiers import unpack_exposure_id
+from camcal_dask.schema import AMP_DIMS, DETECTOR_DIMS
 from camcal_dask.verify.measuring.block import MeasureConfig
 from camcal_dask.verify.measuring.curve import shot_variance
 from camcal_dask.verify.measuring.references import expectations
-
-FloatArray = npt.NDArray[np.float64]
 
 GAIN_RANGE_ADU = (1_000.0, 25_000.0)
 """Means of the pairs whose gains are judged [adu]."""
@@ -143,7 +143,7 @@ def nominal(ptc: xr.Dataset) -> xr.Dataset:
     pixels = np.zeros(shape, np.int64)
     for row, detector in zip(pixels, detectors, strict=True):
         row[: len(detector.amps)] = [amp.data.width * amp.data.height for amp in detector.amps]
-    nothing = (("detector", "amp", "y", "x"), np.broadcast_to(0.0, (*shape, *camera.trimmed_shape)))
+    nothing = (DETECTOR_DIMS, np.broadcast_to(0.0, (*shape, *camera.trimmed_shape)))
     image = xr.Dataset({"image": nothing}, places, {"instrument": camera.name, "units": "electron"})
     found = expectations(image, MeasureConfig())
     names = {"detector_name": [d.full_name for d in detectors], "vendor": [d.vendor for d in detectors]}
@@ -154,7 +154,7 @@ def nominal(ptc: xr.Dataset) -> xr.Dataset:
             "read_noise_nominal": found["read_noise"],
             "noise_factor": found["noise_expected"] / found["read_noise"],
             "overscan_error": found["overscan_error"],
-            "n_pixel": (("detector", "amp"), pixels),
+            "n_pixel": (AMP_DIMS, pixels),
         },
         {name: ("detector", values) for name, values in names.items()},
         {"instrument": camera.name},
@@ -192,7 +192,7 @@ def _a00_error(ptc: xr.Dataset) -> xr.DataArray:
 def _short_ramp(ptc: xr.Dataset) -> xr.DataArray:
     """1 where no flat is brighter than the turnoff of a lit amp: it is where the ramp ends, and tells nothing of it."""
     brightest = ptc["raw_mean"].where(ptc["valid"]).max("pair")
-    turnoff, end = ((adu * ptc["gain"]).transpose("detector", "amp") for adu in (ptc["turnoff"], brightest))
+    turnoff, end = ((adu * ptc["gain"]).transpose(*AMP_DIMS) for adu in (ptc["turnoff"], brightest))
     return turnoff.copy(data=ends_early(turnoff.values, end.values).astype(np.float64))
 
 

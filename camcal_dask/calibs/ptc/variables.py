@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from camcal_dask.schema import Variable, Variables, variables
+from camcal_dask.schema import AMP_DIMS, Variable, Variables, variables
 
-AMP = ("detector", "amp")
-
-
-PAIR = (*AMP, "pair")
+PAIR = (*AMP_DIMS, "pair")
 
 
-LAGS = (*AMP, "lag_i", "lag_j")
+LAGS = (*AMP_DIMS, "lag_i", "lag_j")
 
 
 class BadReason(IntEnum):
@@ -33,32 +30,36 @@ class BadReason(IntEnum):
 
 
 SOLVED: Variables = variables(
-    Variable("gain", AMP, "f8", "electron/adu", "gain; NaN for a bad amp"),
-    Variable("gain_err", AMP, "f8", "electron/adu", "error of the gain, scaled by the reduced chi2"),
-    Variable("gain_unadjusted", AMP, "f8", "electron/adu", "gain of the fit, before any adjustment of the ratios"),
-    Variable("noise", AMP, "f8", "electron", "read noise of the fit"),
-    Variable("noise_err", AMP, "f8", "electron", "error of the read noise, scaled by the reduced chi2"),
-    Variable("a00", AMP, "f8", "1/electron", "area coefficient of lag (0, 0), negative"),
-    Variable("turnoff", AMP, "f8", "adu", "largest mean that follows the curve"),
-    Variable("turnoff_sampling_error", AMP, "f8", "adu", "half the distance of its neighbours"),
-    Variable("rolloff", AMP, "f8", "adu", "mean up to which the loss of variance is tolerable; NaN if not modelled"),
-    Variable("rolloff_err", AMP, "f8", "adu", "error of where the loss begins"),
-    Variable("rolloff_tau", AMP, "f8", "adu", "scale of the loss of variance, negative"),
-    Variable("rolloff_tau_err", AMP, "f8", "adu", "its error"),
-    Variable("chi2", AMP, "f8", "1", "reduced chi2 of the final fit"),
-    Variable("fit_pars", (*AMP, "parameter"), "f8", "1", "Eq. 16: a00 [1/electron], g [electron/adu], n2 [electron^2]"),
-    Variable("fit_pars_err", (*AMP, "parameter"), "f8", "1", "errors of fit_pars, scaled by the reduced chi2"),
-    Variable("overscan_median_level", AMP, "f8", "adu", "median serial overscan of the pairs in use"),
-    Variable("overscan_median_sigma", AMP, "f8", "adu", "its scatter, from the median absolute deviation"),
-    Variable("bad", AMP, "?", "1", "no curve could be fitted"),
+    Variable("gain", AMP_DIMS, "f8", "electron/adu", "gain; NaN for a bad amp"),
+    Variable("gain_err", AMP_DIMS, "f8", "electron/adu", "error of the gain, scaled by the reduced chi2"),
+    Variable("gain_unadjusted", AMP_DIMS, "f8", "electron/adu", "gain of the fit, before any adjustment of the ratios"),
+    Variable("noise", AMP_DIMS, "f8", "electron", "read noise of the fit"),
+    Variable("noise_err", AMP_DIMS, "f8", "electron", "error of the read noise, scaled by the reduced chi2"),
+    Variable("a00", AMP_DIMS, "f8", "1/electron", "area coefficient of lag (0, 0), negative"),
+    Variable("turnoff", AMP_DIMS, "f8", "adu", "largest mean that follows the curve"),
+    Variable("turnoff_sampling_error", AMP_DIMS, "f8", "adu", "half the distance of its neighbours"),
+    Variable(
+        "rolloff", AMP_DIMS, "f8", "adu", "mean up to which the loss of variance is tolerable; NaN if not modelled"
+    ),
+    Variable("rolloff_err", AMP_DIMS, "f8", "adu", "error of where the loss begins"),
+    Variable("rolloff_tau", AMP_DIMS, "f8", "adu", "scale of the loss of variance, negative"),
+    Variable("rolloff_tau_err", AMP_DIMS, "f8", "adu", "its error"),
+    Variable("chi2", AMP_DIMS, "f8", "1", "reduced chi2 of the final fit"),
+    Variable(
+        "fit_pars", (*AMP_DIMS, "parameter"), "f8", "1", "Eq. 16: a00 [1/electron], g [electron/adu], n2 [electron^2]"
+    ),
+    Variable("fit_pars_err", (*AMP_DIMS, "parameter"), "f8", "1", "errors of fit_pars, scaled by the reduced chi2"),
+    Variable("overscan_median_level", AMP_DIMS, "f8", "adu", "median serial overscan of the pairs in use"),
+    Variable("overscan_median_sigma", AMP_DIMS, "f8", "adu", "its scatter, from the median absolute deviation"),
+    Variable("bad", AMP_DIMS, "?", "1", "no curve could be fitted"),
     Variable(
         "bad_reason",
-        AMP,
+        AMP_DIMS,
         "i1",
         "1",
         "why not: " + ", ".join(f"{reason.value} {reason.name.lower()}" for reason in BadReason),
     ),
-    Variable("lags", AMP, "i8", "1", "side of the lag matrix in the covariance fit; 0 without one"),
+    Variable("lags", AMP_DIMS, "i8", "1", "side of the lag matrix in the covariance fit; 0 without one"),
     Variable("a_matrix", LAGS, "f8", "1/electron", "area coefficients a_ij"),
     Variable("a_matrix_err", LAGS, "f8", "1/electron", "errors of a_matrix, scaled by the reduced chi2"),
     Variable("b_matrix", LAGS, "f8", "1/electron", "time-dependent coefficients b_ij; noisy where a_ij is near 0"),

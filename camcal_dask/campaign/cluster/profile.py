@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from dask.utils import parse_bytes, parse_timedelta
 from pydantic import Field
 
 from camcal_dask.campaign.planning.shipped import shipped
-from camcal_dask.config import Config, UserPath, expanded, load_config
+from camcal_dask.config import Config, UserPath, expanded, load_config, read_yaml
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.redact import SECRET, redacted
 
@@ -275,12 +274,7 @@ def load_profile(spec: str, processes: int | None = None) -> Profile:
         raise ConfigError(
             f"no cluster profile {redacted(spec)!r}{nearest(spec, names)} (or give a YAML file or tcp://host:port)"
         )
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+    values = read_yaml(path)
     if processes is not None:
         values = {**values, "workers": processes, "adaptive": None}
     return load_config(Profile, values, str(path))

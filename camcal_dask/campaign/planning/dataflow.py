@@ -62,11 +62,12 @@ def flows(plan: Plan) -> Iterator[Flow]:
     for step in steps:
         is_last = step is steps[-1]
         for detector in plan.able:
+            calibs = _calibs(step, refs[detector])
             for quantum in plan.quanta_of(step, detector):
                 yield Flow(
                     quantum,
                     (quantum.exposures or exposures) if step.raws else (),
-                    _calibs(step, refs[detector]),
+                    calibs,
                     tuple(_EARLIER[how].format(name) for name, how in step.after),
                     KEPT if not is_last else plan.recipe.product if plan.is_calibration else ROW,
                     plan.output,

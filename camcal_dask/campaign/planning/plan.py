@@ -108,8 +108,13 @@ class Plan:
 
     def quanta_of(self, step: Step, detector: int) -> Iterator[Quantum]:
         """Quanta of one step and detector."""
-        groups = {"detector": ((),), "exposure": tuple((e,) for e in self.exposures), "group": self.found.groups}
-        return (Quantum(step.name, detector, group) for group in groups[step.each])
+        return (Quantum(step.name, detector, group) for group in self._groups(step))
+
+    def _groups(self, step: Step) -> Sequence[tuple[int, ...]]:
+        """Exposures of each quantum of a detector; none stands for all."""
+        if step.each == "detector":
+            return ((),)
+        return self.found.groups if step.each == "group" else [(e,) for e in self.exposures]
 
     def refs(self, detector: int) -> dict[str, CalibRef]:
         """Calibrations of one detector."""

@@ -11,11 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from camcal_dask import rooms
 from camcal_dask.campaign.planning.pipelines import find_pipeline
-from camcal_dask.config import Config, apply_override, load_config
+from camcal_dask.config import Config, apply_override, load_config, read_yaml
 from camcal_dask.errors import ConfigError, nearest
 from camcal_dask.isr.applied import applied_by, expected_unit, without
 from camcal_dask.isr.config import IsrConfig
@@ -156,12 +154,7 @@ def load_recipe(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+    values = read_yaml(path)
     imported = values.pop("import", [])
     parents = [imported] if isinstance(imported, str) else imported
     return functools.reduce(_merge, [*(_read((path.parent / parent).resolve()) for parent in parents), values])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -261,12 +261,12 @@ def plan_raws(
     """
     recipe, calibs, lacking = applied(request, request.recipe, raws)
     cost = exposure_cost(request, raws, beside_bytes) if check_memory else 0
-    return replace(
-        request.plan(task_bytes=cost, detectors=()),
+    return request.plan(
         recipe=recipe,
         raws=raws,
         detectors=tuple(raws["detector"].values.tolist()),
         calibs=calibs,
+        task_bytes=cost,
         lacking=lacking,
         bytes_per_detector=bytes_per_detector,
         physical_filter=filter_of(recipe, raws),

@@ -28,6 +28,7 @@ from zarr.storage import LocalStore
 
 from camcal_dask.errors import DataError, RepoError
 from camcal_dask.instruments import Instrument
+from camcal_dask.kernels.arrays import Int32Array
 from camcal_dask.kernels.pixels.masks import FILL
 from camcal_dask.repo.cubes.products import (
     check_whole,
@@ -59,11 +60,11 @@ from camcal_dask.repo.storage.shards import (
     write_metadata,
     write_shard,
 )
+from camcal_dask.schema import RAW
 
 __all__ = [
     "FILL",
     "N_SLOTS",
-    "RAW_DIMS",
     "RawCubeArray",
     "check_whole",
     "create_product",
@@ -93,11 +94,9 @@ __all__ = [
     "write_raw_manifest",
 ]
 
-Int32Array = npt.NDArray[np.int32]
 
 N_SLOTS = 100_000
 """Exposures of one day and controller: exposure ids are day * 100000 + sequence number."""
-RAW_DIMS = ("exposure", "detector", "amp", "y", "x")
 RAW_COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle, typesize=4, blocksize=1 << 20)
 """Measured per core on full-size bias / flat frames, lz4-5 + bitshuffle in brackets: 7.2 / 3.1 times smaller
 than int32 (5.4 / 2.8; RICE FITS 5.9 / 3.1), read at 1260 / 755 MB/s (840 / 940), written at 500 / 330 MB/s
@@ -151,7 +150,7 @@ def _lay_out(path: Path, instrument: Instrument) -> None:
     attributes = {"camcal_kind": "raw", "camcal_format": FORMAT, "instrument": instrument.name}
     group = zarr.create_group(LocalStore(path), attributes=attributes)
     shape, units = (N_SLOTS, *instrument.raw_shape), {"units": "adu"}
-    create_array(group, "raw", RAW_DIMS, shape, np.dtype("i4"), units, leading=2, compressor=RAW_COMPRESSOR)
+    create_array(group, RAW.name, RAW.dims, shape, np.dtype("i4"), units, leading=2, compressor=RAW_COMPRESSOR)
 
 
 def renew_metadata(uri: str, instrument: Instrument) -> None:

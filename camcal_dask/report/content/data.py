@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from camcal_dask.instruments import Detector
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.report.content.layout import Layout
 from camcal_dask.report.content.quantities import Quantity, colour_limits
 from camcal_dask.verify.judging.account import bad_exposures
 from camcal_dask.verify.judging.criterion import LEVEL_DIMS
 from camcal_dask.verify.judging.levels import FAIL, NOT_EVALUATED, PREFIX
-
-FloatArray = NDArray[np.float64]
 
 
 def page_data(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from camcal_dask.instruments import Detector
 from camcal_dask.instruments.focal_plane import ccd_to_focal_plane, readout_to_focal_plane, transform
+from camcal_dask.kernels.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 _FILL = 0.94
 """Part of the distance to the neighbour that a magnified detector takes."""
 

@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.linearity.fit import mad_sigma
+from camcal_dask.schema import AMP_DIMS
 from camcal_dask.verify.judging.account import bad_exposures
 
-FloatArray = NDArray[np.float64]
-AMP = ("detector", "amp")
 _MAX_LABELS = 12
 _HIDDEN = frozenset({"n_pixel", "force_failure"})
 _WIDTH_SIGMA = 4.0
@@ -104,14 +104,14 @@ def quantities(verdict: xr.Dataset | None, product: xr.Dataset | None) -> list[Q
 def _of_tests(verdict: xr.Dataset) -> Iterator[Quantity]:
     """Share of exposures in which the amp failed, and the worst margin of each test."""
     if "amp_success" in verdict:
-        failed = 100 * (~verdict["amp_success"]).transpose("exposure", *AMP).values.astype(float)
+        failed = 100 * (~verdict["amp_success"]).transpose("exposure", *AMP_DIMS).values.astype(float)
         failed[:, ~_exists(verdict)] = np.nan
         bad = bad_exposures(verdict)
         share = failed[~bad].mean(axis=0) if (~bad).any() else failed.mean(axis=0)
         doc = "exposures in which a required test failed, without those that are bad as a whole"
         yield Quantity("failing", "exposures failed", "%", doc, "tests", share, failed)
     for i, test in enumerate(verdict["test"].values if "test" in verdict.coords else ()):
-        value = verdict["value"].isel(test=i).transpose("exposure", *AMP).values
+        value = verdict["value"].isel(test=i).transpose("exposure", *AMP_DIMS).values
         if np.isfinite(value).any():
             limit = f"{verdict['test_op'].values[i]} {verdict['test_threshold'].values[i]:g}"
             name = str(verdict["test_name"].values[i])
@@ -122,16 +122,16 @@ def _of_tests(verdict: xr.Dataset) -> Iterator[Quantity]:
 def _of_statistics(verdict: xr.Dataset) -> Iterator[Quantity]:
     for name, variable in verdict.data_vars.items():
         key = str(name)
-        if key in _HIDDEN or variable.dtype.kind not in "fiu" or set(variable.dims) - {"exposure", *AMP}:
+        if key in _HIDDEN or variable.dtype.kind not in "fiu" or set(variable.dims) - {"exposure", *AMP_DIMS}:
             continue
         unit, doc = str(variable.attrs.get("units", "")), str(variable.attrs.get("long_name", ""))
         label = key.replace("_", " ")
-        if set(variable.dims) == {"exposure", *AMP}:
-            series = variable.transpose("exposure", *AMP).values.astype(float)
+        if set(variable.dims) == {"exposure", *AMP_DIMS}:
+            series = variable.transpose("exposure", *AMP_DIMS).values.astype(float)
             if np.isfinite(series).any():
                 yield Quantity(key, label, unit, doc, "statistics", _over_exposures(verdict, series), series)
-        elif set(variable.dims) == set(AMP):
-            values = variable.transpose(*AMP).values.astype(float)
+        elif set(variable.dims) == set(AMP_DIMS):
+            values = variable.transpose(*AMP_DIMS).values.astype(float)
             if np.isfinite(values).any():
                 yield Quantity(key, label, unit, doc, "references", values)
 
@@ -139,14 +139,14 @@ def _of_statistics(verdict: xr.Dataset) -> Iterator[Quantity]:
 def _of_product(product: xr.Dataset) -> Iterator[Quantity]:
     """Every (detector, amp) variable, and every slice of those with one short further axis."""
     for name, variable in product.data_vars.items():
-        if variable.dtype.kind not in "fiub" or not set(AMP) <= set(variable.dims):
+        if variable.dtype.kind not in "fiub" or not set(AMP_DIMS) <= set(variable.dims):
             continue
-        extra = [d for d in variable.dims if d not in AMP]
+        extra = [d for d in variable.dims if d not in AMP_DIMS]
         if len(extra) > 1 or (extra and variable.sizes[extra[0]] > _MAX_LABELS):
             continue
         unit, doc = str(variable.attrs.get("units", "")), str(variable.attrs.get("long_name", ""))
         for label, part in _slices(variable, extra):
-            values = part.transpose(*AMP).values.astype(float)
+            values = part.transpose(*AMP_DIMS).values.astype(float)
             if np.isfinite(values).any():
                 title = f"{name} {label}".replace("_", " ").strip()
                 key = f"product.{name}" + (f".{label}" if label else "")
@@ -167,7 +167,7 @@ def _exists(verdict: xr.Dataset) -> NDArray[np.bool_]:
     """Whether the detector has the amp, (detector, amp)."""
     if "n_pixel" not in verdict:
         return np.ones((verdict.sizes["detector"], verdict.sizes["amp"]), bool)
-    return np.asarray((verdict["n_pixel"] > 0).any("exposure").transpose(*AMP).values)
+    return np.asarray((verdict["n_pixel"] > 0).any("exposure").transpose(*AMP_DIMS).values)
 
 
 def _over_exposures(verdict: xr.Dataset, series: FloatArray) -> FloatArray:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from camcal_dask import rooms
 from camcal_dask.instruments import Detector
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.report.pages.markup import Markup, join, number, tag
 from camcal_dask.rooms import Curve, Figures
 
-FloatArray = NDArray[np.float64]
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 270, 170, 44, 26
 
 

@@ -25,14 +25,15 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS
 
 Level = Literal["amp", "detector", "exposure", "run"]
 LEVEL_DIMS: Mapping[Level, tuple[str, ...]] = MappingProxyType(
     {
-        "amp": ("exposure", "detector", "amp"),
+        "amp": STATISTIC_DIMS,
         "detector": ("exposure", "detector"),
         "exposure": ("exposure",),
-        "run": ("detector", "amp"),
+        "run": AMP_DIMS,
     }
 )
 """Whose result a test is; ``run``: that of an amp over all exposures, or of the calibration itself."""

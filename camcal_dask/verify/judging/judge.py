@@ -14,6 +14,7 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.facts import known_bad_amps
+from camcal_dask.schema import AMP_DIMS
 from camcal_dask.verify.judging.criterion import (
     LEVEL_DIMS,
     SIGNIFICANCE,
@@ -256,7 +257,7 @@ def _known_bad(statistics: xr.Dataset, known_bad: Collection[tuple[str, str]] | 
     labels = detector_names(statistics)
     amps = [str(a) for a in statistics["amp"].values]
     table = [[(label, amp) in pairs for amp in amps] for label in labels]
-    return xr.DataArray(np.array(table, bool).reshape(len(labels), len(amps)), dims=("detector", "amp"))
+    return xr.DataArray(np.array(table, bool).reshape(len(labels), len(amps)), dims=AMP_DIMS)
 
 
 def _success(verdict: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from camcal_dask.errors import ConfigError, nearest
+from camcal_dask.schema import AMP_DIMS
 from camcal_dask.verify.judging.levels import FAIL, PREFIX
 
 BESIDE = ("exposure", "run", "day_obs", "mjd", "physical_filter", "detector_name", "raft", "slot", "vendor")
@@ -18,7 +19,7 @@ REDUCTIONS = ("median", "mean", "std", "min", "max")
 
 
 def table(
-    statistics: xr.Dataset, names: Sequence[str], *, by: Sequence[str] = ("detector", "amp"), how: str = "median"
+    statistics: xr.Dataset, names: Sequence[str], *, by: Sequence[str] = AMP_DIMS, how: str = "median"
 ) -> pd.DataFrame:
     """Numbers as a table, one row a combination of ``by``.
 
@@ -186,7 +187,7 @@ def compare(first: xr.DataArray, second: xr.DataArray) -> pd.DataFrame:
     a, b = xr.align(a, b, join="inner")
     change = b - a
     ranked = worst(abs(change), change.size)
-    place = {dim: xr.DataArray(ranked[dim].values, dims="row") for dim in ("detector", "amp")}
+    place = {dim: xr.DataArray(ranked[dim].values, dims="row") for dim in AMP_DIMS}
     ranked = ranked.drop(columns="value").assign(first=a.sel(place).values, second=b.sel(place).values)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = ranked["second"] / ranked["first"]

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.errors import DataError
+from camcal_dask.schema import STATISTIC_DIMS
 from camcal_dask.verify.judging.criterion import Criterion
 from camcal_dask.verify.judging.judge import judge
 
@@ -43,7 +44,7 @@ def judge_table(
         scalars = {name: [c.item()] for name, c in rows.coords.items() if not c.dims}
         named = {name: ("exposure", values) for name, values in ({"exposure": [0]} | scalars).items()}
         rows = rows.drop_vars(scalars).expand_dims("exposure").assign_coords(named)
-    dims = ("exposure", "detector", "amp")
+    dims = STATISTIC_DIMS
     pixels = (rows["n_pixel"] + xr.zeros_like(rows["exposure"])).transpose(*dims)
     rows = rows.transpose(*dims, ..., missing_dims="ignore").assign(n_pixel=pixels, n_good=pixels.astype(np.float64))
     verdict = judge(rows, tests, thresholds=thresholds, known_bad=known_bad, role="construction")

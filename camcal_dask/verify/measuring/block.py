@@ -17,17 +17,15 @@ import numpy.typing as npt
 from camcal_dask.config import Config
 from camcal_dask.instruments.focal_plane import amp_layout
 from camcal_dask.instruments.geometry import Amp
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.pixels import cosmic_rays
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.kernels.statistics import one_pass as statistics
 from camcal_dask.kernels.statistics import order_statistics
 from camcal_dask.schema import STATISTIC_DIMS, number_variables
 
-FloatArray = npt.NDArray[np.float64]
-
 TOO_MANY_COSMIC_RAYS, EXCEPTION, LOW_N = 1, 2, 4
 FORCE_FAILURE = TOO_MANY_COSMIC_RAYS | EXCEPTION
-_LAST_COLUMN = 7
 _FILLED = 0.5
 """Part of a bin that must be good for its mean to be compared: beside a masked frame, bins of a single pixel remain."""
 _FRACTIONS = np.array([0.05, 0.16, 0.84, 0.95])
@@ -195,6 +193,7 @@ def measure_block(
         result["n_pixel"][a] = layout[a, 0] * layout[a, 1]
         if layout[a, 0] > 0:
             sums[a] = _measure_amp(image[a], mask[a], bad_bits, layout[a], config, result, a)
+            result["n_defect_frame"][a] = _in_frame(mask[a], layout[a], int(layout[:, 2].max()), config)
     flags = np.where(result["n_masked"] > config.low_n_fraction * result["n_pixel"], LOW_N, 0)
     flags |= _repair(image, variance, mask, bad_bits, layout, config, sums, result, marked)
     if config.correlations:
@@ -226,7 +225,7 @@ def _measure_amp(
     numbers = _moments(good, n)
     numbers |= dict(zip(("q05", "q16", "q84", "q95"), good.q, strict=True))
     numbers |= {"n_good": n, "n_masked": n_masked, "n_saturated": planes[MASK_PLANES["SAT"]]}
-    numbers |= {"n_defect": planes[MASK_PLANES["BAD"]], "n_defect_frame": _in_frame(mask, layout, config)}
+    numbers |= {"n_defect": planes[MASK_PLANES["BAD"]]}
     numbers |= _unmasked(values, excluded, good, config)
     result["n_masked_plane"][a] = planes
     if n > 0:
@@ -276,17 +275,17 @@ def _unmasked(
     }
 
 
-def _in_frame(mask: npt.NDArray[np.int32], layout: npt.NDArray[np.int64], config: MeasureConfig) -> int:
+def _in_frame(mask: npt.NDArray[np.int32], layout: npt.NDArray[np.int64], last_ix: int, config: MeasureConfig) -> int:
     """Pixels of an amp that are BAD and lie in the outermost frame of the CCD.
 
     The serial register is at the edge: readout row 0 is always an outer row of the CCD, and the first or last
-    columns are outer ones for the amps at the ends of a row of eight.
+    columns are outer ones for the amps at the ends of a row, whose last has the index ``last_ix``.
     """
     height, width, ix, _, flip_x, _ = (int(v) for v in layout)
     rows, columns = config.frame_pixel
     bad = bits(["BAD"])
     n = np.count_nonzero(mask[: min(rows, height), :width] & bad)
-    if ix in (0, _LAST_COLUMN):
+    if ix in (0, last_ix):
         start = 0 if (ix == 0) != bool(flip_x) else max(width - columns, 0)
         n += np.count_nonzero(mask[rows:height, start : min(start + columns, width)] & bad)
     return int(n)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.ptc.models import EQ_20, LagPlanes, growth, polynomials
-
-FloatArray = npt.NDArray[np.float64]
-_AMP = ("detector", "amp")
+from camcal_dask.schema import AMP_DIMS
 
 
 def shot_variance(ptc: xr.Dataset, signal: xr.DataArray) -> xr.DataArray:
@@ -30,7 +28,7 @@ def shot_variance(ptc: xr.Dataset, signal: xr.DataArray) -> xr.DataArray:
     (.., detector, amp) [electron^2]; NaN for amps without a curve.
     """
     names = [name for name in ("a00", "a_matrix", "b_matrix", "fit_pars") if name in ptc]
-    ptc = ptc[names].reset_coords(drop=True).reindex({d: signal[d] for d in _AMP if d in signal.coords})
+    ptc = ptc[names].reset_coords(drop=True).reindex({d: signal[d] for d in AMP_DIMS if d in signal.coords})
     series = _series(ptc)
     if series is None:
         a00 = ptc["a00"].compute()

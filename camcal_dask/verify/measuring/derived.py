@@ -11,14 +11,10 @@ from camcal_dask.schema import STATISTIC_DIMS, number_variables
 from camcal_dask.verify.judging.criterion import SIGNIFICANCE
 from camcal_dask.verify.measuring.curve import shot_variance
 from camcal_dask.verify.measuring.references import FEW
-from camcal_dask.verify.measuring.response import clipping_factors
+from camcal_dask.verify.measuring.response import SAMPLE_VARIANCE_FROM, clipping_factors
 
 BF_DEFICIT_PER_ELECTRON = 4.6e-6
 """Largest |a00| of the bands of both vendors (reference 1.7): variance = mu (1 - |a00| mu) with a00 at most this."""
-
-
-SAMPLE_VARIANCE_FROM = 5
-"""With as many inputs the variance of a combined image is their scatter (default of `CombineConfig`)."""
 
 
 DERIVED = number_variables(

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.statistics import moments
-from camcal_dask.verify.measuring.references import FloatArray
+from camcal_dask.schema import AMP_DIMS
 
 MASTERS: Mapping[str, tuple[str, ...]] = {
     "bias": ("bias_variance",),
@@ -50,9 +51,9 @@ def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int]) -> dict[
                 _master_block, *(p.data for p in planes), name, dtype=np.float64, meta=np.empty((0,) * 4),
                 chunks=(planes[0].data.chunks[0], planes[0].data.chunks[1], (len(numbers),), (1,)),
             )  # fmt: skip
-            coords = {d: calib[d].values for d in ("detector", "amp")}
+            coords = {d: calib[d].values for d in AMP_DIMS}
             for i, number in enumerate(numbers):
-                found[number] = xr.DataArray(data[:, :, i, 0], coords, ("detector", "amp"))
+                found[number] = xr.DataArray(data[:, :, i, 0], coords, AMP_DIMS)
             if "n_input" in calib:
                 found[f"{name}_n"] = calib["n_input"].reset_coords(drop=True).astype(np.float64)
                 if "input_dark_time_s" in calib.attrs:

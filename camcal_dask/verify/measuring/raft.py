@@ -12,9 +12,10 @@ import numpy.typing as npt
 import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, get_instrument
+from camcal_dask.kernels.arrays import FloatArray
+from camcal_dask.kernels.pixels.masks import FILL
 from camcal_dask.kernels.statistics.correlation import correlate, deviations, flat_difference
 
-FloatArray = npt.NDArray[np.float64]
 Kind = Literal["overscan", "image"]
 BUFFER = 10
 """Outermost columns and rows of the overscan that are left out, fewer if it is narrow [pixel]."""
@@ -72,7 +73,7 @@ def _samples(raw: npt.NDArray[np.int32], instrument: str, detector: int, kind: K
     found: list[Any] = [None] * len(camera.amp_names)
     for amp in camera.detectors[detector].amps:
         pixels = raw[:, 0, amp.index]
-        if (pixels[:, : amp.raw_height, : amp.raw_width] > np.iinfo(np.int32).min).all():
+        if (pixels[:, : amp.raw_height, : amp.raw_width] != FILL).all():
             found[amp.index] = _overscan(pixels[0], amp) if kind == "overscan" else _image(pixels, amp)
     return found
 

@@ -15,10 +15,10 @@ import xarray as xr
 
 from camcal_dask.config import Config
 from camcal_dask.instruments.geometry import Amp, get_instrument
+from camcal_dask.kernels.arrays import FloatArray
+from camcal_dask.kernels.pixels.masks import FILL
 from camcal_dask.kernels.readout import eper
 from camcal_dask.schema import STATISTIC_DIMS, number_variables
-
-FloatArray = npt.NDArray[np.float64]
 
 READOUT = number_variables(
     STATISTIC_DIMS,
@@ -33,7 +33,6 @@ READOUT = number_variables(
     },
 )
 """Numbers of every amp of a raw exposure."""
-_NEVER_WRITTEN = int(np.iinfo(np.int32).min)
 
 
 class ReadoutConfig(Config):
@@ -99,7 +98,7 @@ def _block(raw: npt.NDArray[np.int32], detectors: npt.NDArray[np.int64], config:
 def measure_amp(raw: npt.NDArray[np.int32], amp: Amp, config: ReadoutConfig) -> dict[str, float]:
     """Numbers of `READOUT` of one amp (y, x) [adu]; empty if the pixels were never written."""
     raw = raw[: amp.raw_height, : amp.raw_width]
-    if (raw == _NEVER_WRITTEN).any():
+    if (raw == FILL).any():
         return {}
     edge = config.edge_pixel
     overscan = raw[amp.serial_overscan.y, amp.serial_overscan.x]

@@ -11,15 +11,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels.statistics import moments
+from camcal_dask.schema import AMP_DIMS
 from camcal_dask.verify.measuring.block import MeasureConfig, bin_side, corner_box
-
-FloatArray = npt.NDArray[np.float64]
-
 
 SPLIT = ("split_mean", "split_noise", "split_expected", "split_n")
 """Comparison of the calibrations of the even and of the odd inputs."""
@@ -65,7 +62,7 @@ def expectations(
             table[:, d, a] = (amp.gain, amp.read_noise, *_noise_factors(amp, corrected["image"].shape[-2:], config))
     dims = {"detector": corrected["detector"].values, "amp": list(instrument.amp_names)[:n_amp]}
     gain, read_noise, pixel, mean, halves, corner, cell, common, strip = (
-        xr.DataArray(row, dims, ("detector", "amp")) for row in table
+        xr.DataArray(row, dims, AMP_DIMS) for row in table
     )
     curve = {} if ptc is None else _curve(ptc, gain, pixel)
     known = curve.get("from_ptc", xr.zeros_like(gain)) > 0
@@ -124,7 +121,7 @@ def _supplied(corrected: xr.Dataset, name: str, nominal: xr.DataArray) -> xr.Dat
     """Take the variable of the Dataset if it is there and in memory, else the nominal values."""
     if name not in corrected or set(corrected[name].dims) != {"detector", "amp"}:
         return nominal
-    return xr.DataArray(np.asarray(corrected[name].transpose("detector", "amp")), nominal.coords)
+    return xr.DataArray(np.asarray(corrected[name].transpose(*AMP_DIMS)), nominal.coords)
 
 
 def _noise_factors(amp: Amp, shape: Sequence[int], config: MeasureConfig) -> tuple[float, ...]:

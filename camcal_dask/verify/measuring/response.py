@@ -18,9 +18,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.statistics.moments import clip_statistics, clipped_mean_stack
 from camcal_dask.schema import STATISTIC_DIMS, number_variables
-from camcal_dask.verify.measuring.block import FloatArray
 
 RESPONSE = number_variables(
     STATISTIC_DIMS,
@@ -33,8 +33,8 @@ RESPONSE = number_variables(
 )
 CLIP_SIGMA, CLIP_ITERATIONS = 5.0, 3
 _N_PIXEL = 100_000
-_SAMPLE_VARIANCE_FROM = 5
-"""Default of the combine engine, whose clip is 3 sigma, three times."""
+SAMPLE_VARIANCE_FROM = 5
+"""With as many inputs the variance of a combined image is their scatter (default of `CombineConfig`)."""
 
 
 def measure_response(
@@ -100,7 +100,7 @@ def clipping_factors(n: int) -> tuple[float, float]:
     if n < 2:  # noqa: PLR2004 (nothing to clip)
         return 1.0, 1.0
     inputs = np.random.default_rng(n).standard_normal((n, _N_PIXEL), np.float32)
-    given = np.ones_like(inputs) if n < _SAMPLE_VARIANCE_FROM else None
+    given = np.ones_like(inputs) if n < SAMPLE_VARIANCE_FROM else None
     found = clipped_mean_stack(inputs.copy(), given, sigma=3.0, iterations=3)
     good = np.isfinite(found.mean) & np.isfinite(found.variance)
     mean, said = found.mean[good].astype(np.float64), float(found.variance[good].mean())

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.kernels.charge.persistence import persistence
-from camcal_dask.schema import AMP_DIMS, number_variables
+from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS, number_variables
 
 SERIES = number_variables(
     AMP_DIMS,
@@ -90,7 +90,7 @@ def _persistence(statistics: xr.Dataset) -> dict[str, xr.DataArray]:
     known = "mjd" in statistics and bool(np.isfinite(statistics["mjd"]).all())
     when = statistics["mjd"].values * 86400.0 if known else np.arange(float(statistics.sizes["exposure"]))
     order = np.argsort(when, kind="stable")
-    level = statistics["mean"].transpose("exposure", "detector", "amp").isel(exposure=order)
+    level = statistics["mean"].transpose(*STATISTIC_DIMS).isel(exposure=order)
     found = persistence(level.values.reshape(order.size, -1), when[order])
     decay = found.decay_s if known else np.full_like(found.decay_s, np.nan)
     template = level.isel(exposure=0, drop=True)

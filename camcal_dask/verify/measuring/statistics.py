@@ -23,6 +23,7 @@ from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.isr.blocks import Corrected
 from camcal_dask.isr.corrected import CorrectedExposures, on_all_amps
 from camcal_dask.isr.graph import PIXEL_INDEX
+from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.schema import STATISTIC_DIMS
 from camcal_dask.verify.measuring.block import (
@@ -38,12 +39,10 @@ from camcal_dask.verify.measuring.masters import MASTERS, inputs_of, masters, me
 from camcal_dask.verify.measuring.references import FEW, expectations, split_of
 from camcal_dask.verify.measuring.response import RESPONSE, measure_response
 
-__all__ = ["BLOCK", "STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]
+__all__ = ["STATISTICS", "MeasureConfig", "expectations", "measure", "measure_block"]
 
-FloatArray = npt.NDArray[np.float64]
 _log = logging.getLogger(__name__)
 
-BLOCK = STATISTIC_DIMS
 _GATHER_BYTES = 128 * 2**20
 
 
@@ -221,7 +220,7 @@ def _unpack(packed: da.Array, layout: Layout, corrected: CorrectedExposures, con
         part = part if len(shape) == 1 else part.reshape((n_exposure, n_detector, *shape))
         variables[name] = xr.Variable(("exposure", "detector", *dims), part, _attributes(name, corrected))
         start = stop
-    kept = {k: c for k, c in corrected.coords.items() if set(c.dims) <= set(BLOCK)}
+    kept = {k: c for k, c in corrected.coords.items() if set(c.dims) <= set(STATISTIC_DIMS)}
     result = xr.Dataset(variables, kept)
     result = result.assign_coords(plane=list(MASK_PLANES), amp_b=("amp_b", _amp_names(corrected)))
     result = result.assign_coords(amp=("amp", _amp_names(corrected)))

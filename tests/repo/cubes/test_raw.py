@@ -16,6 +16,7 @@ from camcal_dask.errors import DataError, RepoError
 from camcal_dask.instruments import get_instrument
 from camcal_dask.repo.cubes import raw as cubes
 from camcal_dask.repo.storage import files, shards
+from camcal_dask.schema import RAW
 
 TINY = get_instrument("TinyCam")
 SHAPE = (16, 64, 56)
@@ -77,7 +78,7 @@ def test_the_cube_is_sharded_by_detector_and_any_zarr_reads_it(cube):
     cubes.write_raw(cube, 7, 2, a)
     document = json.loads((files.local_path(cube) / "raw" / "zarr.json").read_text())
     assert document["shape"] == [100_000, 4, *SHAPE]
-    assert document["dimension_names"] == list(cubes.RAW_DIMS)
+    assert document["dimension_names"] == list(RAW.dims)
     assert document["fill_value"] == -(2**31)
     other = xr.open_zarr(cube, chunks=None, consolidated=False, zarr_format=3)["raw"]
     np.testing.assert_array_equal(other[7, 2].values, a)
@@ -208,7 +209,7 @@ def test_a_read_uses_one_core(tmp_path):
 
 def lazy(cube, slots=(7, 8), detectors=(0, 2, 3), present=None):
     array = cubes.RawCubeArray([cube] * len(slots), slots, detectors, SHAPE, present=present)
-    return xr.DataArray(cubes.lazy_variable(cubes.RAW_DIMS, array))
+    return xr.DataArray(cubes.lazy_variable(RAW.dims, array))
 
 
 SELECTIONS = [
@@ -227,7 +228,7 @@ def test_selections_equal_those_of_numpy(cube, selection):
     for s in (7, 8):
         for d in (0, 2, 3):
             cubes.write_raw(cube, s, d, random_pixels(10 * s + d))
-    expected = xr.DataArray(whole, dims=cubes.RAW_DIMS).isel(selection)
+    expected = xr.DataArray(whole, dims=RAW.dims).isel(selection)
     xr.testing.assert_identical(lazy(cube).isel(selection).load(), expected)
     chunked = lazy(cube).isel(selection).chunk()
     xr.testing.assert_identical(chunked.compute(scheduler="synchronous"), expected)
@@ -266,7 +267,7 @@ def test_selecting_and_chunking_read_nothing_and_stay_small(monkeypatch):
     monkeypatch.setattr(cubes, "read_raw", reader)
     days = ["/far/away/20260812.zarr"] * 30 + ["/far/away/20260813.zarr"] * 30
     array = cubes.RawCubeArray(days, range(100, 160), range(189), (16, 2048, 576))
-    raw = xr.DataArray(cubes.lazy_variable(cubes.RAW_DIMS, array))
+    raw = xr.DataArray(cubes.lazy_variable(RAW.dims, array))
     exposures = raw.chunk(exposure=1, detector=1, amp=-1, y=-1, x=-1)
     stack = raw.chunk(exposure=-1, detector=1, amp=-1, y=256, x=-1)
     n_exposures, n_stack = len(exposures.__dask_graph__()), len(stack.__dask_graph__())
