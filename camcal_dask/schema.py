@@ -91,6 +91,11 @@ def number_variables(dims: Sequence[str], described: Mapping[str, tuple[str, str
     return variables(*(Variable(n, tuple(dims), "f8", unit, doc, "unknown") for n, (unit, doc) in described.items()))
 
 
+def described(arrays: Mapping[Any, xr.DataArray], declared: Variables, unit: str) -> dict[str, xr.DataArray]:
+    """Give arrays the attributes of their declarations; the unit of the image is ``unit``."""
+    return {name: array.assign_attrs(declared[name].attrs(unit)) for name, array in arrays.items()}
+
+
 def check(dataset: xr.Dataset, wanted: Iterable[Variable], where: str) -> None:
     """Refuse a Dataset without these variables, or with other dims (in any order) or kinds of numbers.
 
@@ -138,6 +143,7 @@ class Product:
     pixels : name of the variable that a picture shows; empty: it has no pixels.
     exposure_time_s, dark_time_s : of a combined image [s].
     is_calibration : whether it can be certified; statistics of a verification cannot.
+    shared : what all its detectors share, such as the exposures of pairs.
     """
 
     name: str
@@ -150,6 +156,7 @@ class Product:
     exposure_time_s: float = 0.0
     dark_time_s: float = 0.0
     is_calibration: bool = True
+    shared: Variables = field(default_factory=dict)
 
 
 def statistics_product(name: str, doc: str, variables: Variables | None = None) -> Product:

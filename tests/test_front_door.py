@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import camcal_dask as cd
 from camcal_dask.config import settled
-from camcal_dask.errors import ConfigError
+from camcal_dask.errors import ConfigError, DataError
 from camcal_dask.simulation import SimulationConfig
 
 ROOT = Path(cd.__file__).parent
@@ -164,3 +165,15 @@ def test_a_plan_is_run_as_it_is(night, monkeypatch):
         cd.run("REPO", found, output="u/other")
     with cd.start_cluster("threads", 2) as client:
         assert cd.run("REPO", found, cluster=client).complete
+
+
+def test_verbs_say_what_a_dataset_lacks():
+    curve = xr.Dataset({"raw_mean": (("pair", "detector", "amp"), np.ones((2, 1, 16)))})
+    with pytest.raises(
+        DataError, match=r"fit_linearizer: gain is missing, .*; turnoff is missing, .*; used is missing"
+    ):
+        cd.fit_linearizer(curve)
+    with pytest.raises(
+        DataError, match=r"judge: n_good has dims \(detector, amp\), expected \(exposure, detector, amp\)"
+    ):
+        cd.judge(xr.Dataset({"n_good": (("detector", "amp"), np.ones((1, 16)))}))

@@ -28,7 +28,7 @@ LAYERS = [
     {"demo"},
     {"cli", "__init__"},
 ]
-ANYWHERE = {"errors", "config", "redact", "regular"}
+ANYWHERE = {"errors", "config", "redact", "regular", "progress"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(ROOT.rglob("*.py"))
 HOMES = {

@@ -8,15 +8,15 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from camcal_dask import progress
 from camcal_dask.campaign.running import faults
 from camcal_dask.config import expanded
 from camcal_dask.errors import RepoError, explain
@@ -176,24 +176,9 @@ def names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-@contextmanager
-def bar(label: str, total: int) -> Iterator[Callable[[str], None]]:
+def bar(label: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
     """Show a progress bar; the yielded function advances it by one and sets its note."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(label, total=total, note="")
-
-        def advance(note: str = "") -> None:
-            progress.update(task, advance=1, note=redacted(note).encode(errors="backslashreplace").decode())
-
-        yield advance
+    return progress.bar(console, label, total)
 
 
 def grid(rows: list[tuple[str, str]]) -> Table:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from camcal_dask.campaign.chain import Chain, ChainSettings
 from camcal_dask.campaign.cluster.workers import Profile, connect
@@ -19,6 +18,7 @@ from camcal_dask.campaign.simulation import simulate_on
 from camcal_dask.demo.truth import bias_table, lines
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments import get_instrument
+from camcal_dask.progress import bar
 from camcal_dask.repo.butler.repository import Repo, create_repo
 from camcal_dask.repo.butler.signoff import approve, certify
 from camcal_dask.repo.incoming.ingest import find_files, ingest
@@ -74,7 +74,7 @@ def run_demo(folder: Path, exposures: int, profile: Profile, *, fresh: bool, con
         settings = ChainSettings(
             PREFIX, where=f"exposure.day_obs = {DAY_OBS}", unverified=bootstrap, overrides=tuple(_known_bad())
         )
-        steps = Chain(repo, client, settings, lambda line: _plain(console, line), lambda *bar: _bar(console, *bar))
+        steps = Chain(repo, client, settings, lambda line: _plain(console, line), partial(bar, console))
         steps.run(PIPELINES)
         faults = ", ".join(f"{kind} {number} {amp}" for kind, (number, amp) in FAULTS.items())
         for name, run in (("bias", "bias"), ("dark", "dark"), ("flat", f"flat/{FILTER}"), ("defects", "defects")):
@@ -127,19 +127,6 @@ def _prepare(folder: Path, fresh: bool) -> None:
     (folder / MARKER).touch()
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    )
-
-
-@contextmanager
-def _bar(console: Console, label: str, total: int) -> Iterator[Callable[[str], None]]:
-    with _progress(console) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda _: bar.advance(task)
-
-
 def _simulate(client: Client, folder: Path, exposures: int, console: Console) -> None:
     sets = (
         bias_set(exposures + 1, DAY_OBS, contaminated_first=True),
@@ -151,14 +138,12 @@ def _simulate(client: Client, folder: Path, exposures: int, console: Console) ->
         console.print("simulate   files are there from an earlier run")
         return
     overrides = [f"faults.{kind}=[{list(amp)}]" for kind, amp in FAULTS.items()]
-    with _progress(console) as bar:
-        task = bar.add_task("simulate", total=len(DETECTORS) * (len(specs) + 1))
-        simulate_on(client, folder, INSTRUMENT, specs, DETECTORS, overrides, progress=lambda _: bar.advance(task))
+    with bar(console, "simulate", len(DETECTORS) * (len(specs) + 1)) as advance:
+        simulate_on(client, folder, INSTRUMENT, specs, DETECTORS, overrides, progress=lambda _: advance(""))
 
 
 def _ingest(client: Client, repo: Repo, folder: Path, console: Console) -> None:
     files = find_files([str(folder)])
-    with _progress(console) as bar:
-        task = bar.add_task("ingest", total=len(files))
-        summary = ingest(repo, files, client=client, progress=lambda _: bar.advance(task))
+    with bar(console, "ingest", len(files)) as advance:
+        summary = ingest(repo, files, client=client, progress=lambda _: advance(""))
     console.print(summary.text())

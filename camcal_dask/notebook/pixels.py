@@ -18,6 +18,7 @@ from camcal_dask.calibs.linearizer.fit import fit
 from camcal_dask.calibs.ptc.extract import EXTRACTED, PtcExtractConfig
 from camcal_dask.calibs.ptc.extract import extract as extract_pairs
 from camcal_dask.calibs.ptc.pairs import Pairs
+from camcal_dask.calibs.ptc.product import PTC
 from camcal_dask.calibs.ptc.solve import PtcSolveConfig, solve
 from camcal_dask.config import Settings, settled
 from camcal_dask.errors import ConfigError
@@ -28,7 +29,7 @@ from camcal_dask.isr.statistics import CORRECTED
 from camcal_dask.schema import check
 from camcal_dask.verify.judging.criterion import Criterion
 from camcal_dask.verify.judging.judge import judge as judge_statistics
-from camcal_dask.verify.measuring.block import MeasureConfig
+from camcal_dask.verify.measuring.block import STATISTICS, MeasureConfig
 from camcal_dask.verify.measuring.statistics import measure as measure_exposures
 
 Calibs = Mapping[str, xr.Dataset]
@@ -208,6 +209,7 @@ def fit_linearizer(
     'adu'
     """
     chosen = settled(LinearityConfig, config, settings, "fit_linearizer")
+    check(ptc, [PTC[name] for name in ("raw_mean", "gain", "turnoff", "used")], "fit_linearizer")
     return fit(ptc, chosen, normalization=normalization, ratios=ratios)
 
 
@@ -282,6 +284,7 @@ def judge(
     >>> float(verdict.test_threshold.sel(test="bias.noise"))
     0.5
     """
+    check(statistics, [STATISTICS["n_good"]], "judge")
     return judge_statistics(statistics, tests, thresholds=thresholds, known_bad=known_bad)
 
 
@@ -296,7 +299,7 @@ def describe(dataset_type: str) -> pd.DataFrame:
     product = rooms.product(dataset_type)
     rows = [
         (v.name, ", ".join(v.dims), v.dtype, v.attrs(product.unit).get("units", ""), v.doc, v.nan)
-        for v in product.variables.values()
+        for v in (*product.shared.values(), *product.variables.values())
     ]
     return pd.DataFrame(rows, columns=["name", "dims", "dtype", "unit", "meaning", "NaN"]).set_index("name")
 

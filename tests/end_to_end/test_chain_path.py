@@ -16,6 +16,7 @@ from camcal_dask.repo.cubes import products
 from camcal_dask.simulation import SimulationConfig, bias_set, dark_set, flat_set, load_truth, schedule, simulate
 from camcal_dask.simulation.config import CosmicRays, Crosstalk, SerialCti
 from camcal_dask.verify.judging.levels import NOT_EVALUATED, PASS
+from tests.declared import assert_declared
 
 DAY = 20260812
 N, FLAT_S, DARK_S = 9, 10.0, 60.0
@@ -82,6 +83,16 @@ def test_the_order_follows_from_the_needs_and_the_choice_is_explained(folder):
         runs = [f"u/{product}/{f}" for f in ("r_57", "i_39")] if kind == "flat" else [f"u/{product}"]
         for run_of_it in runs:
             assert f"verify{kind.capitalize()} in {run_of_it}.verify: 4 done" in text
+
+
+def test_all_that_is_stored_is_declared(repo):
+    for product in CHAIN.split(","):
+        kind = product.removesuffix("Bootstrap")
+        at = f"u/{product}/r_57" if kind == "flat" else f"u/{product}"
+        assert_declared(repo.open(product, run=at), product)
+        statistics = repo.open(f"verify{kind.capitalize()}", run=f"{at}.verify")
+        assert_declared(statistics, f"verify{kind.capitalize()}")
+        assert statistics["noise_expected"].attrs["units"] == statistics.attrs["units"]
 
 
 def test_verifications_apply_the_candidate_and_what_belongs_beside_it(repo):

@@ -12,6 +12,7 @@ from camcal_dask.repo.butler.repository import open_repo
 from camcal_dask.simulation import SimulationConfig, load_truth, simulate
 from camcal_dask.simulation.config import Illumination, NonLinearity, Photodiode, ReadNoise, ShotNoise
 from camcal_dask.simulation.exposures import ptc_set
+from tests.declared import assert_declared
 
 DAY = 20260812
 DETECTORS = (0, 2)
@@ -98,6 +99,9 @@ def test_the_linearizer_is_verified(folder, repo):
     text = run(folder / "repo", "verifyLinearizer", "u/spline", "u/verify")
     assert "linearizer" in text
     verdict = repo.open("verifyLinearizer", run="u/verify")
+    assert_declared(verdict, "verifyLinearizer")
+    assert verdict["refit"].attrs["units"] == "1"
+    assert_declared(repo.open("linearizer", run="u/spline"), "linearizer")
     assert bool(verdict["run_success"])
     assert float(verdict["refit"].max()) < 0.01
 

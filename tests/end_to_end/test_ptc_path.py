@@ -23,6 +23,7 @@ from camcal_dask.simulation.config import (
     NonLinearity,
     SerialCti,
 )
+from tests.declared import assert_declared
 
 DAY = 20260812
 TIMES_S = np.geomspace(0.3, 50, 12).round(3).tolist()
@@ -175,6 +176,9 @@ def test_the_chain_makes_and_judges_a_curve(folder):
     assert "verifyGain in v/linearizerPtc.verifyGain" in text
     with open_repo(folder / "repo") as repo:
         curve = repo.open("linearizerPtc", run="v/linearizerPtc").load()
+        for name in ("verifyPtc", "verifyGain"):
+            assert_declared(repo.open(name, run=f"v/linearizerPtc.{name}"), name)
+    assert_declared(curve, "linearizerPtc")
     assert curve.sizes["lag_i"] == 1
     assert np.isfinite(curve["aux_CCDTEMP"]).all()
     assert np.isfinite(curve["gain"]).all()

@@ -70,17 +70,6 @@ DEFECTS = (
         error="(0.5 + 5e-5 * n_good) / (n_masked_outlier + min_over_exposures(n_clipped))",
     ),
     Criterion(
-        id="defects.change",
-        name="CHANGE",
-        value="abs(n_defect - n_defect_previous)",
-        threshold=50.0,
-        required=False,
-        source="ours",
-        doc="pixels more or fewer than in the certified mask: at most 50 or 20 %",
-        op="<",
-        error="0.2 / 6 * n_defect_previous",
-    ),
-    Criterion(
         id="defects.prob",
         name="PROB",
         value="(n_outlier - n_masked_outlier) / n_pixel",

@@ -37,7 +37,9 @@ LINEARIZER: Variables = variables(
     Variable("residual_unmasked", FLAT, "f8", "adu", "the same of all flats"),
     Variable("left_out", FLAT, "f8", "1", "departure from linearity if the fit does not know the flat's level"),
 )
-"""Variables of ``linearizer``; the coordinate ``exposure`` (flat) is the exposure, or the first of the pair."""
+"""Variables of ``linearizer``."""
+OF_FLATS: Variables = variables(Variable("exposure", ("flat",), "i8", "", "the exposure, or the first of the pair"))
+"""What all detectors share."""
 
 
 def shared(linearizer: xr.Dataset) -> xr.Dataset:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from camcal_dask.calibs.ptc.table import nominal
+from camcal_dask.calibs.linearizer.product import LINEARIZER as FITTED
+from camcal_dask.calibs.ptc.table import NOMINAL, nominal
 from camcal_dask.errors import DataError
 from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.linearity.akima import akima_spline
@@ -20,13 +21,35 @@ from camcal_dask.kernels.linearity.correct import TYPES, correct_signals
 from camcal_dask.kernels.linearity.nodes import find_levels, level_medians, level_signals, measure_shape
 from camcal_dask.kernels.linearity.proportionality import LINEAR_RANGE, ends_early, proportionality
 from camcal_dask.kernels.linearity.spline import Ramp, SplineTerms, fit_spline, uniform_nodes
-from camcal_dask.schema import AMP_DIMS
+from camcal_dask.schema import AMP_DIMS, Variable, described, number_variables, variables
 from camcal_dask.verify.judging.criterion import Criterion
 
 REFIT_NODES = 15
 _GRID = 200
-_AT_FLATS = ("refit", "refit_error", "worst", "rms", "linear_to")
-_BETWEEN = ("left_out_worst", "left_out_rms", "least_slope", "wander")
+_KEPT = ("residual_sigma", "linearity_turnoff", "linearity_max_signal", "input_gain", "input_turnoff")
+_OF_AMP = number_variables(
+    AMP_DIMS,
+    {
+        "refit": ("1", "largest relative correction of a second spline through linearised signals"),
+        "refit_error": ("1", "standard error of refit"),
+        "worst": ("1", "largest departure from proportionality to light"),
+        "rms": ("1", "rms departure from proportionality to light"),
+        "linear_to": ("electron", "largest signal that is proportional to light"),
+        "left_out_worst": ("1", "largest departure of a level of light that the fit did not know"),
+        "left_out_rms": ("1", "rms of that departure over all levels"),
+        "least_slope": ("1", "least derivative of the corrected signal by the signal, between the flats"),
+        "wander": ("1", "largest departure of the relative correction from the line through those at the flats"),
+    },
+)
+LINEARIZER_NUMBERS = variables(
+    *NOMINAL.values(),
+    *(FITTED[name] for name in _KEPT),
+    *_OF_AMP.values(),
+    Variable("fitted", AMP_DIMS, "f8", "1", "1 where the amp has a linearizer"),
+    Variable("n_used", AMP_DIMS, "i8", "1", "flats in use"),
+    Variable("short_ramp", AMP_DIMS, "f8", "1", "1 where no flat is brighter than the turnoff, below 90 000 electron"),
+)
+"""Numbers of `linearizer_table`."""
 
 LINEARIZER = (
     Criterion(
@@ -141,18 +164,13 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
 
     Returns
     -------
-    Dataset
-        ``refit`` and its error, ``worst``, ``rms`` (all relative), ``linear_to`` [electron], ``fitted``;
-        ``left_out_worst``, ``left_out_rms``, ``least_slope``, ``wander`` (relative);
-        residual_sigma, linearity_turnoff, linearity_max_signal, input_gain, input_turnoff as in the product;
-        ``n_used`` flats; ``n_pixel``; ``short_ramp``, 1 where no flat is brighter than the turnoff, and that is below
-        `LINEAR_RANGE`.  A linearizer from a file of the LSST stack, which has no place for the levels
-        left out, has no ``left_out_worst`` and ``left_out_rms``, and attribute ``not_measured`` says so.
+    Dataset of `LINEARIZER_NUMBERS`
+        A linearizer from a file of the LSST stack, which has no place for the levels left out, has no
+        ``left_out_worst`` and ``left_out_rms``, and attribute ``not_measured`` says so.
     """
     table = nominal(linearizer)
-    kept = ("residual_sigma", "linearity_turnoff", "linearity_max_signal", "input_gain", "input_turnoff")
-    table = table.assign({name: linearizer[name] for name in kept})
-    found = {name: np.full(table["input_gain"].shape, np.nan) for name in (*_AT_FLATS, *_BETWEEN)}
+    table = table.assign({name: linearizer[name] for name in _KEPT})
+    found = {name: np.full(table["input_gain"].shape, np.nan) for name in _OF_AMP}
     for d, a in np.ndindex(*table["input_gain"].shape):
         one = linearizer.isel(detector=d, amp=a)
         if one["used"].values.any():
@@ -165,6 +183,7 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
     short = ends_early(*((adu * linearizer["input_gain"]).transpose(*AMP_DIMS).values for adu in ends))
     measured["short_ramp"] = (AMP_DIMS, short.astype(np.float64))
     table = table.assign(measured)
+    table = table.assign(described(dict(table.data_vars), LINEARIZER_NUMBERS, "adu"))
     if "left_out" in linearizer:
         return table
     return table.drop_vars(["left_out_worst", "left_out_rms"]).assign_attrs(not_measured="levels left out of the fit")
@@ -172,11 +191,11 @@ def linearizer_table(linearizer: xr.Dataset) -> xr.Dataset:
 
 def amp_numbers(one: xr.Dataset) -> dict[str, float]:
     """Return the numbers of a single amp of a linearizer, see `linearizer_table`."""
-    return dict(zip((*_AT_FLATS, *_BETWEEN), (*_left(one), *_left_out(one), *_shape(one)), strict=True))
+    return dict(zip(_OF_AMP, (*_left(one), *_left_out(one), *_shape(one)), strict=True))
 
 
 def _left(one: xr.Dataset) -> tuple[float, float, float, float, float]:
-    """Values of `_AT_FLATS` for one amp; light is what the straight line through the linearised signals says.
+    """Values of ``refit`` to ``linear_to`` for one amp; light is what the line through the linearised signals says.
 
     Proportional to light can only be what is below the turnoff of the photon transfer curve.
     """

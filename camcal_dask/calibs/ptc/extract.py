@@ -37,6 +37,15 @@ _log = logging.getLogger(__name__)
 
 _AMP = ("pair", "detector", "amp")
 _LAG = (*_AMP, "lag_i", "lag_j")
+OF_PAIRS: Variables = variables(
+    Variable("exposure_1", ("pair",), "i8", "", "first exposure of the pair"),
+    Variable("exposure_2", ("pair",), "i8", "", "second exposure"),
+    Variable("exposure_time", ("pair",), "f8", "s", "requested exposure time", "unknown"),
+    Variable("mjd", ("pair",), "f8", "d", "TAI MJD of the begin of the earlier exposure", "unknown"),
+    Variable("photo_charge", ("pair",), "f8", "C", "photodiode charge, mean of the two", "unknown"),
+    Variable("photo_charge_delta", ("pair",), "f8", "C", "photodiode charge, second minus first", "unknown"),
+)
+"""Numbers of the pairs as such; with them header values that the settings name, as ``aux_<name>``."""
 EXTRACTED: Variables = variables(
     Variable("raw_mean", _AMP, "f8", "adu", "mean signal of the pair, clipped"),
     Variable("raw_delta", _AMP, "f8", "adu", "mean of the second exposure minus that of the first"),
@@ -315,12 +324,13 @@ def _of_exposures(
     ]
     known = np.isfinite(charges).sum(axis=0)
     mean = np.where(known > 0, np.nansum(charges, axis=0) / np.maximum(known, 1), np.nan)
-    found: dict[str, Any] = {
-        "exposure_1": ("pair", first),
-        "exposure_2": ("pair", second),
-        "exposure_time": ("pair", values("exposure_time", first), {"units": "s"}),
-        "mjd": ("pair", np.fmin(values("mjd", first), values("mjd", second)), {"units": "d"}),
-        "photo_charge": ("pair", mean, {"units": "C", "long_name": "photodiode charge, mean of the two"}),
-        "photo_charge_delta": ("pair", charges[1] - charges[0], {"units": "C", "long_name": "second minus first"}),
+    of_pairs = {
+        "exposure_1": first,
+        "exposure_2": second,
+        "exposure_time": values("exposure_time", first),
+        "mjd": np.fmin(values("mjd", first), values("mjd", second)),
+        "photo_charge": mean,
+        "photo_charge_delta": charges[1] - charges[0],
     }
+    found: dict[str, Any] = {name: ("pair", array, OF_PAIRS[name].attrs("")) for name, array in of_pairs.items()}
     return found | {f"aux_{k}": ("pair", v.sel(exposure=first).values, dict(v.attrs)) for k, v in aux.items()}

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.optimize import least_squares
 
+from camcal_dask.calibs.ptc.variables import SOLVED
 from camcal_dask.errors import DataError
 from camcal_dask.instruments.facts import vendors
 from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.linearity.proportionality import Proportionality, ends_early, proportionality
 from camcal_dask.raw_fits.identifiers import unpack_exposure_id
-from camcal_dask.schema import AMP_DIMS, DETECTOR_DIMS
+from camcal_dask.schema import AMP_DIMS, DETECTOR_DIMS, STATISTIC_DIMS, Variable, described, number_variables, variables
 from camcal_dask.verify.measuring.block import MeasureConfig
 from camcal_dask.verify.measuring.curve import shot_variance
 from camcal_dask.verify.measuring.references import expectations
@@ -25,6 +26,78 @@ GAIN_RANGE_ADU = (1_000.0, 25_000.0)
 """Means of the pairs whose gains are judged [adu]."""
 LINES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2))
 """Lags whose covariance against the mean is described by a line."""
+
+NOMINAL = variables(
+    *number_variables(
+        AMP_DIMS,
+        {
+            "gain_nominal": ("electron/adu", "gain of the camera model"),
+            "noise_nominal": ("electron", "read noise of a corrected pixel by the camera model"),
+            "read_noise_nominal": ("electron", "read noise of the camera model, as the overscan shows it"),
+            "noise_factor": ("1", "noise of a corrected pixel over that of the overscan"),
+            "overscan_error": ("1", "relative standard error of the noise of the serial overscan"),
+        },
+    ).values(),
+    Variable("n_pixel", AMP_DIMS, "i8", "pixel", "pixels of the amp; 0: it does not exist"),
+)
+"""Numbers of `nominal`."""
+_LINE = ("lag", *AMP_DIMS)
+PTC_NUMBERS = variables(
+    *NOMINAL.values(),
+    *(SOLVED[name] for name in ("gain", "gain_err", "noise", "noise_err", "a00", "turnoff", "chi2")),
+    *number_variables(
+        AMP_DIMS,
+        {
+            "noise_scatter": ("adu", "scatter of the overscan noise over the pairs in use"),
+            "overscan_noise": ("electron", "median noise of the overscan of the pairs in use"),
+            "noise_tested": (
+                "electron",
+                "the fitted noise; of a curve that was not linearised that of the overscan: a bend moves the "
+                "intercept, not the overscan",
+            ),
+            "row_mean_slope": ("1", "variance of the row means over that expected of independent pixels"),
+            "row_mean_slope_err": ("1", "error of row_mean_slope"),
+            "a00_err": ("1/electron", "error of a00; 0 where none was noted"),
+            "raw_mean_max": ("adu", "mean of the brightest pair"),
+            "linearity_worst": ("1", "largest departure from proportionality to light"),
+            "linearity_rms": ("1", "rms departure from proportionality to light"),
+            "linearity_turnoff": ("electron", "largest signal that is proportional to light"),
+            "a_sum": ("1/electron", "sum of a_ij over all four quadrants"),
+            "a_sum_err": ("1/electron", "error of a_sum"),
+        },
+    ).values(),
+    Variable("linear_only", AMP_DIMS, "f8", "1", "0", "the curve was not linearised: a00 and its sum are not judged"),
+    Variable("n_used", AMP_DIMS, "i8", "1", "pairs in use"),
+    Variable("short_ramp", AMP_DIMS, "f8", "1", "1 where the curve holds to the last flat, below 90 000 electron"),
+    Variable("a00_centre", ("detector",), "f8", "1/electron", "centre of the vendor's band", "unknown vendor"),
+    Variable("a00_half_width", ("detector",), "f8", "1/electron", "half width of the vendor's band", "unknown vendor"),
+    Variable("cov_slope", _LINE, "f8", "adu", "slope of a robust line: covariance against the mean", "not measured"),
+    Variable("cov_offset", _LINE, "f8", "adu^2", "offset of that line", "not measured"),
+)
+"""Numbers of `ptc_table`."""
+GAIN_NUMBERS = variables(
+    *NOMINAL.values(),
+    SOLVED["gain"],
+    *number_variables(
+        STATISTIC_DIMS,
+        {
+            "pair_gain": ("electron/adu", "gain of the pair, its means made equal"),
+            "raw_mean": ("adu", "mean of the pair"),
+            "noise_adu": ("adu", "noise of the overscan of the pair"),
+            "gain_flux_corrected": (
+                "electron/adu",
+                "pair_gain free of the brighter-fatter effect: by the curve's model, for an amp without one by the "
+                "slope of its vendor",
+            ),
+            "gain_ptc_corrected": (
+                "electron/adu",
+                "the same, by the curve's model only",
+            ),
+            "pair_error": ("1", "relative standard error of pair_gain"),
+        },
+    ).values(),
+)
+"""Numbers of `gain_table`; exposure is the first of the pair."""
 
 
 def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
@@ -37,17 +110,8 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
 
     Returns
     -------
-    Dataset
-        gain, gain_err, noise, noise_err, a00, turnoff as in the product; ``gain_nominal``, ``noise_nominal``;
-        ``noise_tested`` [electron], the fitted noise, of a curve that was not linearised that of the overscan: a bend
-        moves the intercept, not the overscan; ``linear_only``, 0, NaN for such a curve: its sum is not judged;
-        ``noise_scatter`` [adu]; ``overscan_noise`` [electron], ``noise_factor`` (noise of a corrected pixel over that
-        of the overscan);
-        ``row_mean_slope`` and its error; ``a_sum`` and its error; ``a00_centre``, ``a00_half_width``,
-        ``a00_err``; ``n_used`` pairs;
-        ``raw_mean_max`` [adu]; ``short_ramp``, 1 where the curve holds as far as the flats reach, which is below
-        `LINEAR_RANGE`; ``linearity_worst``, ``linearity_rms``, ``linearity_turnoff`` [electron] against light
-        (`kernels.linearity.proportionality`); ``cov_slope``, ``cov_offset`` (.., lag) of a robust line; ``n_pixel``.
+    Dataset of `PTC_NUMBERS`
+        ``a_sum`` only of a fit with ``a_matrix``; proportionality by `kernels.linearity.proportionality`.
     """
     used = ptc["used"]
     weighted = ptc.where(used)
@@ -81,14 +145,12 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
     table = table.assign_coords(lag=names)
     for k, name in enumerate(("cov_slope", "cov_offset")):
         table[name] = (("lag", "detector", "amp"), lines[:, k])
-    return table.assign_coords({name: values[0] for name, values in _exposures(ptc).items()})
+    table = table.assign_coords({name: values[0] for name, values in _exposures(ptc).items()})
+    return table.assign(described(dict(table.data_vars), PTC_NUMBERS, "adu"))
 
 
 def gain_table(ptc: xr.Dataset) -> xr.Dataset:
-    """Gains of the single pairs of `GAIN_RANGE_ADU`: rows (exposure, detector, amp), exposure the first of the pair.
-
-    ``gain_flux_corrected`` is free of the brighter-fatter effect: by the curve's model, for an amp without one by the
-    slope of its vendor (`camcal_dask.instruments.facts.vendors`).
+    """Gains of the single pairs of `GAIN_RANGE_ADU`: a Dataset of `GAIN_NUMBERS`.
 
     Raises
     ------
@@ -118,7 +180,8 @@ def gain_table(ptc: xr.Dataset) -> xr.Dataset:
         pair_error=np.sqrt(2 / pairs["n_pixel"].where(pairs["n_pixel"] > 0)),
     )
     table = table.drop_vars([c for c in table.coords if "pair" in table[c].dims]).rename(pair="exposure")
-    return table.assign_coords({name: ("exposure", values) for name, values in _exposures(pairs).items()})
+    table = table.assign_coords({name: ("exposure", values) for name, values in _exposures(pairs).items()})
+    return table.assign(described(dict(table.data_vars), GAIN_NUMBERS, "adu"))
 
 
 def _is_linearised(ptc: xr.Dataset) -> bool:

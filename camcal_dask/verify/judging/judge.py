@@ -14,7 +14,7 @@ import xarray as xr
 
 from camcal_dask.errors import ConfigError
 from camcal_dask.instruments.facts import known_bad_amps
-from camcal_dask.schema import AMP_DIMS
+from camcal_dask.schema import AMP_DIMS, described
 from camcal_dask.verify.judging.criterion import (
     LEVEL_DIMS,
     SIGNIFICANCE,
@@ -26,7 +26,15 @@ from camcal_dask.verify.judging.criterion import (
     to_json,
     with_thresholds,
 )
-from camcal_dask.verify.judging.levels import FAIL, NOT_EVALUATED, PASS, PREFIX, detector_names, required_failures
+from camcal_dask.verify.judging.levels import (
+    FAIL,
+    NOT_EVALUATED,
+    PASS,
+    PREFIX,
+    VERDICT,
+    detector_names,
+    required_failures,
+)
 from camcal_dask.verify.judging.policies import majority, rubin
 from camcal_dask.verify.measuring.derived import DERIVED, complete
 from camcal_dask.verify.verdict import criteria_of
@@ -65,14 +73,10 @@ def judge(
     Returns
     -------
     Dataset
-        ``value``, ``limit``, ``margin`` float64 (signed distance to the limit in units of it, negative when failed) and
-        ``status`` int8 (1 pass, 0 fail, -1 not evaluated), dims (test, exposure, detector, amp); the same named
-        ``detector_*``, ``exposure_*`` and ``run_*`` for tests of these levels (`LEVEL_DIMS`).
-        ``amp_success``, ``detector_success``, ``exposure_success``, ``run_success`` bool: no required test failed
-        there or below, known-bad amps left out above the amp.  ``n_failed`` (exposure, detector) amps.
-        ``upstream_status`` as ``status``, of upstream's tests by upstream's limits, for ``policy_rubin``.  ``decisive``
-        (exposure): whether ``run_success`` and tests of the run rest on the exposure, see `decisive`.  The references
-        of `complete`.  Attributes: the criteria, their hash, the automatic ``policy_rubin`` and ``policy_majority``.
+        Of `camcal_dask.verify.judging.levels.VERDICT`, and the references of `complete`.  ``value``, ``limit``,
+        ``margin`` and ``status`` are those of tests of the amp; ``detector_*``, ``exposure_*`` and ``run_*`` those of
+        tests of these levels, if there are any.  Known-bad amps do not count above the amp; for ``decisive`` see
+        `decisive`.  Attributes: the criteria, their hash, the automatic ``policy_rubin`` and ``policy_majority``.
     """
     shipped = criteria_of(tests) if isinstance(tests, str) else tests
     criteria = with_thresholds(shipped, thresholds or {})
@@ -80,6 +84,7 @@ def judge(
     statistics = complete(statistics.compute().assign_coords(coordinates))
     verdict = _judged(statistics, criteria, shipped, known_bad, coordinates)
     verdict.attrs = _attributes(statistics, criteria) | {"calibration": tests if isinstance(tests, str) else ""}
+    verdict = verdict.assign(described({n: verdict[n] for n in VERDICT if n in verdict}, VERDICT, ""))
     policies = {"policy_rubin": rubin(verdict), "policy_majority": majority(verdict)}
     return verdict.assign_attrs({n: "accept" if policy.accepted else "reject" for n, policy in policies.items()})
 
@@ -144,7 +149,7 @@ def decisive(statistics: xr.Dataset) -> xr.DataArray:
     first = statistics["first_in_set"].values.astype(bool)
     role = statistics["role"].values if "role" in statistics.coords else np.full(first.shape, "")
     aside = first & (role == "verification")
-    return xr.DataArray(~aside | aside.all(), dims="exposure", attrs={"long_name": "the verdict rests on the exposure"})
+    return xr.DataArray(~aside | aside.all(), dims="exposure")
 
 
 def _counted(statistics: xr.Dataset, exists: xr.DataArray | None, known_bad: xr.DataArray) -> xr.Dataset:

@@ -22,7 +22,7 @@ from camcal_dask.kernels.pixels import cosmic_rays
 from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.kernels.statistics import one_pass as statistics
 from camcal_dask.kernels.statistics import order_statistics
-from camcal_dask.schema import STATISTIC_DIMS, number_variables
+from camcal_dask.schema import STATISTIC_DIMS, Variable, number_variables, variables
 
 TOO_MANY_COSMIC_RAYS, EXCEPTION, LOW_N = 1, 2, 4
 FORCE_FAILURE = TOO_MANY_COSMIC_RAYS | EXCEPTION
@@ -74,6 +74,25 @@ STATISTICS = number_variables(
         "force_failure": ("1", "1 where the amp could not be processed"),
     },
 )
+
+
+MAPS = variables(
+    Variable("n_masked_plane", (*STATISTIC_DIMS, "plane"), "f8", "pixel", "pixels with each mask plane"),
+    Variable("residual_binned", (*STATISTIC_DIMS, "y_bin", "x_bin"), "f8", "image", "means of bins", "no good pixel"),
+    Variable(
+        "amp_correlation",
+        ("exposure", "detector", "kind", "amp", "amp_b"),
+        "f8",
+        "1",
+        "correlation of the pixels of two amps, in the image and in the overscan",
+        "no common good pixels",
+    ),
+    Variable("row_mean", (*STATISTIC_DIMS, "y"), "f8", "image", "mean of each row, if asked for", "no good pixel"),
+    Variable(
+        "column_mean", (*STATISTIC_DIMS, "x"), "f8", "image", "mean of each column, if asked for", "no good pixel"
+    ),
+)
+"""Arrays of every amp."""
 
 
 class CosmicRayConfig(Config):

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from camcal_dask.schema import STATISTIC_DIMS, number_variables
+from camcal_dask.schema import STATISTIC_DIMS, described, number_variables, variables
 from camcal_dask.verify.judging.criterion import SIGNIFICANCE
 from camcal_dask.verify.measuring.curve import shot_variance
-from camcal_dask.verify.measuring.references import FEW
+from camcal_dask.verify.measuring.references import FEW, REFERENCES
 from camcal_dask.verify.measuring.response import SAMPLE_VARIANCE_FROM, clipping_factors
 
 BF_DEFICIT_PER_ELECTRON = 4.6e-6
 """Largest |a00| of the bands of both vendors (reference 1.7): variance = mu (1 - |a00| mu) with a00 at most this."""
 
 
-DERIVED = number_variables(
+_OF_EXPOSURES = number_variables(
     STATISTIC_DIMS,
     {
         "mean_per_s": ("image/s", "mean divided by the exposure time"),
@@ -37,14 +37,18 @@ DERIVED = number_variables(
         "response_power": ("1", "variance of the response that the flat has, its noise taken off"),
         "response_blind": ("1", "1 where a flat without any of this response would be within the noise"),
         "bf_allowance": ("1", "part of the shot variance that the brighter-fatter effect may take away"),
-        "reference_error": ("1", "relative standard error of noise_expected"),
         "noise_error": (
             "1",
             "relative standard error of the noise of the pixels, part of which rows and columns share",
         ),
     },
 )
-"""Numbers that `complete` adds: unit and meaning."""
+DERIVED = variables(*_OF_EXPOSURES.values(), REFERENCES["reference_error"])
+"""Numbers that `complete` adds; the last to statistics of old, which lack it."""
+SHOT = number_variables(
+    STATISTIC_DIMS, {"ptc_variance": ("image^2", "variance of the mean signal, by the photon transfer curve")}
+)
+"""Numbers of `expected_shot`."""
 
 
 def complete(statistics: xr.Dataset) -> xr.Dataset:
@@ -129,7 +133,7 @@ def expected_shot(statistics: xr.Dataset, ptc: xr.Dataset | None) -> dict[str, x
     electron = statistics["to_electron"]
     variance = shot_variance(ptc, statistics["mean"].clip(min=0.0) * electron) / electron**2
     known = variance.where(statistics["from_ptc"] > 0).transpose(*statistics["mean"].dims)
-    return {"ptc_variance": known.assign_attrs(long_name="variance of the mean signal, by the photon transfer curve")}
+    return described({"ptc_variance": known}, SHOT, statistics.attrs.get("units", ""))
 
 
 def _shot_variance(statistics: xr.Dataset, mean: xr.DataArray, electron: Any) -> tuple[xr.DataArray, Any]:
@@ -212,7 +216,8 @@ def _response(statistics: xr.Dataset, bent: xr.DataArray) -> dict[str, xr.DataAr
 
 
 def _described(name: str, array: xr.DataArray, template: xr.DataArray, unit: str) -> xr.DataArray:
-    filled: xr.DataArray = (xr.zeros_like(template) + array).transpose(*template.dims)
+    at = {} if "exposure" in DERIVED[name].dims else {"exposure": 0}
+    filled: xr.DataArray = (xr.zeros_like(template) + array).transpose(*template.dims).isel(at, drop=True)
     return filled.assign_attrs(DERIVED[name].attrs(unit))
 
 

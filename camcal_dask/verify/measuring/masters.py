@@ -12,21 +12,46 @@ import xarray as xr
 
 from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.statistics import moments
-from camcal_dask.schema import AMP_DIMS
+from camcal_dask.schema import AMP_DIMS, Variables, described, number_variables, variables
 
-MASTERS: Mapping[str, tuple[str, ...]] = {
-    "bias": ("bias_variance",),
-    "dark": ("dark_level", "dark_variance"),
-    "flat": ("flat_inverse", "flat_inverse_square", "flat_variance"),
+MASTERS: Mapping[str, Variables] = {
+    "bias": number_variables(AMP_DIMS, {"bias_variance": ("image^2", "median variance of the bias")}),
+    "dark": number_variables(
+        AMP_DIMS,
+        {
+            "dark_level": ("image/s", "median of the dark"),
+            "dark_variance": ("image^2/s^2", "median variance of the dark"),
+        },
+    ),
+    "flat": number_variables(
+        AMP_DIMS,
+        {
+            "flat_inverse": ("1", "mean of 1 / flat"),
+            "flat_inverse_square": ("1", "mean of 1 / flat^2"),
+            "flat_variance": ("1", "median of the variance of the flat over flat^2"),
+        },
+    ),
 }
-"""Calibration -> names of the numbers of it that enter the expected noise, see `masters`."""
-
+"""Calibration -> the numbers of it that enter the expected noise, see `masters`."""
+INPUTS = number_variables(
+    AMP_DIMS,
+    {
+        **{f"{name}_n": ("exposure", f"exposures in the {name}") for name in MASTERS},
+        **{f"{name}_input_seconds": ("s", f"dark time of the exposures in the {name}") for name in MASTERS},
+    },
+)
+"""What the calibrations that were applied are made of."""
+MEMBERS = number_variables(
+    ("exposure", "detector"),
+    {f"in_{name}": ("1", f"1 for an exposure that is in the {name}, else 0") for name in MASTERS},
+)
+"""Numbers of `members`."""
 
 _LIT = 0.1
 """Pixels of a flat below this fraction of the median of the amp are left out."""
 
 
-def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int]) -> dict[str, xr.DataArray]:
+def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int], unit: str) -> dict[str, xr.DataArray]:
     """Level and variance of every amp of the calibrations that were applied, lazily.
 
     Parameters
@@ -34,15 +59,15 @@ def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int]) -> dict[
     calibs : mapping of name to Dataset
         ``bias``, ``dark`` and ``flat``: ``image`` and ``variance`` (detector, amp, y, x); others are ignored.
     detectors : sequence of int
+    unit : str
+        Of the images that were corrected.
 
     Returns
     -------
     dict of (detector, amp) float64
-        By the names of `MASTERS`: medians of the variance of the bias [image^2], of the image and the variance of
-        the dark [image/s, (image/s)^2]; of the flat F with variance V the means of 1 / F and 1 / F^2 and the
-        median of V / F^2.  ``<calibration>_n``, exposures combined, and ``dark_input_seconds``, their dark time.
+        Of `MASTERS` and `INPUTS`.
     """
-    found = {}
+    found: dict[str, xr.DataArray] = {}
     for name, numbers in MASTERS.items():
         if name in calibs:
             calib = calibs[name].sel(detector=list(detectors))
@@ -58,7 +83,7 @@ def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int]) -> dict[
                 found[f"{name}_n"] = calib["n_input"].reset_coords(drop=True).astype(np.float64)
                 if "input_dark_time_s" in calib.attrs:
                     found[f"{name}_input_seconds"] = xr.full_like(found[f"{name}_n"], calib.attrs["input_dark_time_s"])
-    return found
+    return described(found, variables(*(v for numbers in (*MASTERS.values(), INPUTS) for v in numbers.values())), unit)
 
 
 def inputs_of(calibs: Mapping[str, xr.Dataset], exposures: Sequence[int], name: str) -> npt.NDArray[np.bool_]:
@@ -72,13 +97,14 @@ def members(calibs: Mapping[str, xr.Dataset], corrected: xr.Dataset) -> dict[str
     exposures = [int(e) for e in corrected["exposure"].values]
     dims = {d: corrected[d].values for d in ("exposure", "detector")}
     shape = tuple(len(values) for values in dims.values())
-    return {
+    found = {
         f"in_{name}": xr.DataArray(
             np.broadcast_to(inputs_of(calibs, exposures, name)[:, None], shape).astype(np.float64), dims, tuple(dims)
         )
         for name in MASTERS
         if name in calibs and "exposures" in calibs[name].attrs
     }
+    return described(found, MEMBERS, "")
 
 
 def _master_block(image: npt.NDArray[np.float32], variance: npt.NDArray[np.float32], name: str) -> FloatArray:

@@ -15,11 +15,37 @@ import xarray as xr
 
 from camcal_dask.instruments.geometry import Amp, get_instrument
 from camcal_dask.kernels.statistics import moments
-from camcal_dask.schema import AMP_DIMS
+from camcal_dask.schema import AMP_DIMS, described, number_variables
 from camcal_dask.verify.measuring.block import MeasureConfig, bin_side, corner_box
 
-SPLIT = ("split_mean", "split_noise", "split_expected", "split_n")
-"""Comparison of the calibrations of the even and of the odd inputs."""
+REFERENCES = number_variables(
+    AMP_DIMS,
+    {
+        "gain": ("electron/adu", "gain of the photon transfer curve, of the camera model where there is none"),
+        "read_noise": ("electron", "read noise as the overscan shows it, from the same"),
+        "from_ptc": ("1", "1 where gain and read noise are those of the photon transfer curve, else 0"),
+        "to_electron": ("electron/image", "electrons in a unit of the image"),
+        "noise_expected": ("image", "read noise of a corrected pixel, with that of the medians subtracted"),
+        "reference_error": ("1", "relative standard error of noise_expected"),
+        "mean_error": ("image", "standard error of the mean of the amp"),
+        "split_error": ("image", "standard error of the mean of the rows that halves are compared on"),
+        "corner_error": ("image", "standard error of the mean of the corner box"),
+        "bin_error": ("image", "standard error of the mean of a bin"),
+        "common_error": ("image", "root of the standard error of the variance that rows and columns share"),
+        "overscan_error": ("1", "relative standard error of the noise of the serial overscan"),
+    },
+)
+"""Numbers of `expectations`."""
+SPLIT = number_variables(
+    AMP_DIMS,
+    {
+        "split_mean": ("image", "clipped mean (5 sigma) of the calibration of the even inputs minus that of the odd"),
+        "split_noise": ("image", "clipped standard deviation of that difference"),
+        "split_expected": ("image", "root of the median of the variances of both"),
+        "split_n": ("pixel", "pixels compared"),
+    },
+)
+"""Comparison of the calibrations of the even and of the odd inputs (DMTN-101 5.5-5.7)."""
 SURE_NOISE = 0.01
 """A fitted noise of a larger relative error is replaced by that of the overscans of the same pairs of flats."""
 FEW = 4
@@ -43,15 +69,8 @@ def expectations(
     Returns
     -------
     dict of (detector, amp) float64
-        ``gain`` [electron/adu]; ``read_noise`` [electron], as the overscan shows it; ``to_electron``, electrons in a
-        unit of the image; ``noise_expected`` [image unit], read noise of a corrected pixel: the read noise and that of
-        the medians subtracted, RN sqrt(1 + pi/(2 n_serial) + pi/(2 n_parallel)), which is what a photon transfer curve
-        measures too (+3.5 % for LSSTCam; reference 1.7 has +4.6 %); ``reference_error``, its relative standard error;
-        ``from_ptc``, 1 where gain and noise are the curve's, 0 where they are the camera model's; ``mean_error``,
-        ``split_error`` [image unit], standard errors of the mean of the amp and of its rows that halves are compared
-        on; ``corner_error``, ``bin_error`` [image unit], those of the corner box and of a bin against the rest of the
-        amp; ``common_error`` [image unit], root of the standard error of the variance that rows and columns of pixels
-        share; ``overscan_error``, relative standard error of the noise of the serial overscan.
+        Of `REFERENCES`.  The noise of a corrected pixel is RN sqrt(1 + pi/(2 n_serial) + pi/(2 n_parallel)), which is
+        what a photon transfer curve measures too (+3.5 % for LSSTCam; reference 1.7 has +4.6 %).
     """
     instrument = get_instrument(corrected.attrs["instrument"])
     detectors = [instrument.detectors[int(d)] for d in corrected["detector"].values]
@@ -75,7 +94,8 @@ def expectations(
     found |= {"from_ptc": known.astype(np.float64), "reference_error": curve.get("error", xr.zeros_like(gain))}
     factors = {"noise_expected": pixel, "mean_error": mean, "split_error": halves}
     factors |= {"corner_error": corner, "bin_error": cell, "common_error": common}
-    return found | {name: noise * factor for name, factor in factors.items()}
+    found |= {name: noise * factor for name, factor in factors.items()}
+    return described(found, REFERENCES, corrected.attrs["units"])
 
 
 def _curve(ptc: xr.Dataset, template: xr.DataArray, pixel: xr.DataArray) -> dict[str, xr.DataArray]:
@@ -103,18 +123,11 @@ def _curve(ptc: xr.Dataset, template: xr.DataArray, pixel: xr.DataArray) -> dict
 
 
 def split_of(calib: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Comparison of the halves of a calibration's inputs (DMTN-101 5.5-5.7); nothing if they were not compared.
-
-    Returns
-    -------
-    dict of (detector, amp) float64, in the unit of the image
-        ``split_mean`` and ``split_noise``, clipped mean (5 sigma) and standard deviation of even - odd;
-        ``split_expected``, root of the median of the summed variances; ``split_n``, pixels.
-    """
+    """`SPLIT` of a calibration, (detector, amp) float64; nothing if its halves were not compared."""
     if "halves" not in calib:
         return {}
     numbers = calib["halves"].drop_vars("of_halves", errors="ignore")
-    return {name: numbers[..., i] for i, name in enumerate(SPLIT)}
+    return described({name: numbers[..., i] for i, name in enumerate(SPLIT)}, SPLIT, calib.attrs.get("units", ""))
 
 
 def _supplied(corrected: xr.Dataset, name: str, nominal: xr.DataArray) -> xr.DataArray:

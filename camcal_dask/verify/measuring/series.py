@@ -8,21 +8,25 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.kernels.charge.persistence import persistence
-from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS, number_variables
+from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS, described, number_variables, variables
 
-SERIES = number_variables(
+_OF_ALL = number_variables(
     AMP_DIMS,
     {
         "level_range": ("image", "95th minus 5th percentile of the mean over the exposures"),
         "corner_range": ("image", "the same of the mean at the readout corner"),
         "shift_frequency": ("1", "part of the exposures with a sudden step of the bias level"),
-        "gain_ratio": ("1", "signal over photodiode charge, divided by its mean over the exposures of a filter"),
         "gain_drift": ("1", "largest departure of that ratio from the median of the focal plane"),
         "persistence": ("image", "first dark minus the mean of the last three"),
         "persistence_decay": ("s", "time in which that excess falls to 1/e"),
     },
 )
-"""Numbers of an amp over all exposures, (detector, amp); ``gain_ratio`` (exposure, detector, amp)."""
+_OF_EACH = number_variables(
+    STATISTIC_DIMS,
+    {"gain_ratio": ("1", "signal over photodiode charge, divided by its mean over the exposures of a filter")},
+)
+SERIES = variables(*_OF_ALL.values(), *_OF_EACH.values())
+"""Numbers of an amp over all exposures, and what they are taken from."""
 
 
 def series(statistics: xr.Dataset) -> xr.Dataset:
@@ -54,12 +58,8 @@ def series(statistics: xr.Dataset) -> xr.Dataset:
         found |= _gains(statistics)
     if _are_darks(statistics) and statistics.sizes["exposure"] >= 4:
         found |= _persistence(statistics)
-    unit = statistics.attrs.get("units", "")
-    described = {
-        name: array.assign_attrs(units=SERIES[name].unit.replace("image", unit), long_name=SERIES[name].doc)
-        for name, array in found.items()
-    }
-    return xr.Dataset(described).drop_vars([c for c in statistics.coords if c not in statistics.dims], errors="ignore")
+    found = described(found, SERIES, statistics.attrs.get("units", ""))
+    return xr.Dataset(found).drop_vars([c for c in statistics.coords if c not in statistics.dims], errors="ignore")
 
 
 def _settled(statistics: xr.Dataset) -> xr.Dataset:

@@ -28,6 +28,7 @@ from camcal_dask.kernels.pixels.masks import MASK_PLANES, bits
 from camcal_dask.schema import STATISTIC_DIMS
 from camcal_dask.verify.measuring.block import (
     EXCEPTION,
+    MAPS,
     STATISTICS,
     Layout,
     MeasureConfig,
@@ -73,9 +74,8 @@ def measure(
     Returns
     -------
     Dataset of `STATISTICS` (exposure, detector, amp), of a flat also `camcal_dask.verify.measuring.response.RESPONSE`,
-    ``n_masked_plane`` (.., plane), ``residual_binned``
-    (.., y_bin, x_bin), ``amp_correlation`` (exposure, detector, kind, amp, amp_b), the variables carried along,
-    the references of `expectations` and `masters` (detector, amp), and of a ``ptc`` those of `expected_shot`.
+    of `MAPS`, the variables carried along, the references of `expectations` and `masters` (detector, amp), and of a
+    ``ptc`` those of `expected_shot`.
     """
     config, calibs = config or MeasureConfig(), calibs or {}
     carried = tuple(name for name in corrected.numbers if name not in STATISTICS)
@@ -89,7 +89,7 @@ def measure(
     result = result.assign(expectations(frame, config, calibs.get("ptc")))
     result = result.assign(expected_shot(result, calibs.get("ptc")))
     detectors = frame["detector"].values.tolist()
-    result = result.assign(masters(calibs, detectors) | members(calibs, frame))
+    result = result.assign(masters(calibs, detectors, corrected.attrs["units"]) | members(calibs, frame))
     if calib is not None and "distribution" in calib:
         chosen = calib["distribution"].reindex(detector=detectors)
         result["calib_distribution"] = chosen.drop_vars([c for c in chosen.coords if c not in chosen.dims])
@@ -233,8 +233,8 @@ def _amp_names(corrected: CorrectedExposures) -> list[str]:
 
 def _attributes(name: str, corrected: CorrectedExposures) -> dict[str, str]:
     units = corrected.attrs["units"]
-    if found := STATISTICS.get(name) or RESPONSE.get(name):
+    if found := STATISTICS.get(name) or MAPS.get(name) or RESPONSE.get(name):
         return found.attrs(units)
     if name in corrected:
         return corrected.described(name)
-    return {"units": {"n_masked_plane": "pixel", "amp_correlation": "1"}.get(name, units)}
+    return {"units": units}
