@@ -29,7 +29,7 @@ BIAS = (
         threshold=9.0,
         required=False,
         source="ours",
-        doc="read noise of the overscan [electron] at the level of the camera (CCD-007)",
+        doc="read noise of the overscan [electron] against the requirement on the camera (CCD-007)",
         op="<",
         level="run",
     ),

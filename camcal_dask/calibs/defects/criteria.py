@@ -13,7 +13,7 @@ DEFECTS = (
         threshold=0.0,
         required=True,
         source="cp_verify",
-        doc="masking does not add outliers; 3 pixels and a change of the window are allowed",
+        doc="masking adds no outliers; three pixels and a shift of the clipping window are allowed",
         error="0.5 + n_clipped * abs(unmasked_noise / noise - 1)",
     ),
     Criterion(
@@ -23,7 +23,7 @@ DEFECTS = (
         threshold=0.0,
         required=True,
         source="cp_verify",
-        doc="masking does not add scatter, but for the chance of having masked ordinary pixels",
+        doc="masking adds no scatter, beyond the chance of having masked ordinary pixels",
         error="sqrt(0.5 * (n_masked + 1)) / n_good",
     ),
     Criterion("defects.min", "MIN", "unmasked_min - min", 0.0, True, "cp_verify", "masking does not lower the minimum"),
@@ -35,7 +35,7 @@ DEFECTS = (
         threshold=0.005,
         required=True,
         source="ours",
-        doc="defects of a CCD (CCD-012), without the frame that is masked as a whole (0.7 % by itself)",
+        doc="defects of a CCD (CCD-012), not counting the frame, which alone is 0.7 %",
         op="<",
         level="detector",
     ),
@@ -56,7 +56,7 @@ DEFECTS = (
         threshold=0.3,
         required=False,
         source="ours",
-        doc="most of the amp is masked, without the frame of the CCD",
+        doc="most of the amp is masked, not counting the frame of the CCD",
     ),
     Criterion(
         id="defects.completeness",
@@ -65,7 +65,7 @@ DEFECTS = (
         threshold=0.5,
         required=False,
         source="ours",
-        doc="part of the outliers that the mask lacks; of the exposure that has fewest: cosmic rays are no defects "
+        doc="fraction of the outliers that the mask lacks, in the exposure that has fewest: cosmic rays are no defects "
         "(DMTN-101 3.4); 50 of a million pixels are the tail of noise, which the flat's own inputs make longer",
         error="(0.5 + 5e-5 * n_good) / (n_masked_outlier + min_over_exposures(n_clipped))",
     ),

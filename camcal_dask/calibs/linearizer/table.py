@@ -59,7 +59,7 @@ LINEARIZER = (
         threshold=0.01,
         required=True,
         source="cp_verify",
-        doc="largest relative correction of a second spline, made from linearised signals; the node at 0 is skipped",
+        doc="largest relative correction of a second spline through linearised signals; the node at 0 is skipped",
         error="refit_error",
     ),
     Criterion(
@@ -69,7 +69,7 @@ LINEARIZER = (
         threshold=1.0,
         required=True,
         source="ours",
-        doc="the amp has a linearity",
+        doc="the amp has a linearizer",
         op="==",
     ),
     Criterion(
@@ -136,7 +136,8 @@ LINEARIZER = (
         threshold=LINEAR_RANGE[1],
         required=False,
         source="ours",
-        doc="signal [electron] up to which the amp can be linearised; not evaluated if to the end of a ramp below that",
+        doc="signal [electron] up to which the amp can be linearised; not evaluated if a ramp that ends "
+        "below the limit is linear throughout",
         op=">",
         cannot_tell="short_ramp",
     ),
@@ -147,7 +148,7 @@ LINEARIZER = (
         threshold=0.95,
         required=False,
         source="ours",
-        doc="the linearity reaches the turnoff of the photon transfer curve",
+        doc="the linearizer reaches the turnoff of the photon transfer curve",
         op=">=",
     ),
 )

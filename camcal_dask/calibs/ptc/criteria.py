@@ -25,7 +25,8 @@ PTC = (
         threshold=0.05,
         required=True,
         source="cp_verify",
-        doc="fitted read noise (before linearity: of the overscan) against the camera model's, of a corrected pixel",
+        doc="fitted read noise (that of the overscan, if not linearised) of a corrected pixel against "
+        "that of the camera model",
         dmtn="16.2",
         op="<",
         error="noise_err / noise_nominal",
@@ -47,7 +48,8 @@ PTC = (
         threshold=LINEAR_RANGE[1],
         required=True,
         source="cp_verify",
-        doc="signal [electron] up to which the curve holds; not evaluated if to the end of a ramp below that",
+        doc="signal [electron] up to which the curve holds; not evaluated if it holds throughout a ramp "
+        "that ends below the limit",
         dmtn="16.3",
         op=">",
         cannot_tell="short_ramp",
@@ -59,7 +61,7 @@ PTC = (
         threshold=1.0,
         required=False,
         source="cp_verify",
-        doc="a00 in its vendor's band, which predates a change of the clocks: advice",
+        doc="a00 within the band of its vendor; advisory, as the band predates a change of the clocks",
         dmtn="16.4",
         op="<",
         scale="a00_half_width",
@@ -93,7 +95,7 @@ PTC = (
         threshold=0.5,
         required=False,
         source="ours",
-        doc="variance of row means against that of independent pixels",
+        doc="variance of the row means against that of independent pixels",
         error="row_mean_slope_err",
     ),
     Criterion(
@@ -128,7 +130,8 @@ GAIN = (
         threshold=0.05,
         required=True,
         source="cp_verify",
-        doc="gain of a pair less the brighter-fatter effect (by the curve, else the vendor's slope) against the model",
+        doc="gain of a pair, freed of the brighter-fatter effect (by the curve, or by the vendor's "
+        "slope), against the camera model",
         dmtn="6.2",
         op="<",
         error="pair_error",
@@ -151,7 +154,8 @@ GAIN = (
         threshold=0.01,
         required=False,
         source="ours",
-        doc="gain of one pair without the brighter-fatter effect by the curve's model, against the gain of the curve",
+        doc="gain of a pair, freed of the brighter-fatter effect by the model of the curve, against the "
+        "gain of the curve",
         error="pair_error",
     ),
 )

@@ -20,7 +20,7 @@ def common(calibration: str) -> tuple[Criterion, ...]:
             0.0,
             True,
             "cp_verify",
-            "amp was processed",
+            "the amp was processed",
             op="==",
         ),
         Criterion(
@@ -30,7 +30,7 @@ def common(calibration: str) -> tuple[Criterion, ...]:
             0.3,
             False,
             "ours",
-            "too few pixels to judge by, without the frame of the CCD that is masked as a whole",
+            "too few unmasked pixels to judge by, not counting the frame around the CCD",
         ),
     )
 
@@ -45,7 +45,8 @@ def overscan(calibration: str) -> tuple[Criterion, ...]:
             threshold=0.05,
             required=False,
             source="cp_verify",
-            doc="noise of the serial overscan against the read noise of the curve, of the camera model without one",
+            doc="noise of the serial overscan against the read noise of the curve, or of the camera "
+            "model where there is no curve",
             error="overscan_error + reference_error",
         ),
         Criterion(
