@@ -174,7 +174,7 @@ def _stacks(
         connect(Profile(workers=1, memory_per_worker="2 GiB")) as client,
     ):
         for key, name in (("stack", "darkBootstrap"), ("final_dark", "dark")):
-            recipe = load_recipe(f"{camera.name}/{name}.yaml")
+            recipe = load_recipe(f"{camera.name}/{name}.yaml").resolved(())
             assert isinstance(recipe, StackRecipe)
             kept = {k: _on_disk(*place, t, calibs[k]) for k, t in recipe.calibs.items()}
             graphs = [_stack(raw, kept, recipe, rows, *place, f"{name}{i}.zarr") for i in range(4)]

@@ -260,8 +260,17 @@ class Held:
         """Copy one exposure."""
         block = self.exposures[index]
         image[...], mask[...] = block.image[0, 0][:, self.rows], block.mask[0, 0][:, self.rows]
+        return self._told(block)
+
+    def view(self, index: int) -> tuple[Pixels, Int32Array, Fetched]:
+        """Image and mask of one exposure, not copied unless a kernel could not read them, and the rest."""
+        block = self.exposures[index]
+        image, mask = (np.require(p[0, 0][:, self.rows], None, ["C", "W"]) for p in (block.image, block.mask))
+        return image, mask, self._told(block)
+
+    def _told(self, block: Corrected) -> Fetched:
         noise = None if block.given is not None or block.noise is None else block.noise[0, 0]
-        return Fetched(noise, np.zeros(len(image), bool), block)
+        return Fetched(noise, np.zeros(self.shape[0], bool), block)
 
     def variance(self, index: int, image: Pixels, noise: Pixels | None, *, shared: bool = True) -> Pixels:
         """Variance as it was given, or from the image."""
@@ -278,6 +287,14 @@ class Held:
             scales = [slab.dark_scale(0) for slab in slabs]
             planes, config = first.planes.of_detector(), first.source.config
             add_shared_variance(variance, planes, weights, scales, config.flat_scale)
+
+
+def read(part: Part, index: int) -> tuple[Pixels, Int32Array, Fetched]:
+    """Image and mask of one exposure, to be read only, and the rest."""
+    if isinstance(part, Held):
+        return part.view(index)
+    image, mask = np.empty(part.shape, np.float32), np.empty(part.shape, np.int32)
+    return image, mask, part.fetch(index, image, mask)
 
 
 class Given(NamedTuple):
