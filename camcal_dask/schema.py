@@ -86,6 +86,11 @@ def variables(*described: Variable) -> Variables:
     return MappingProxyType(found)
 
 
+def union(*tables: Variables) -> Variables:
+    """Variables of all tables, in order; of two with one name the later."""
+    return MappingProxyType({name: v for table in tables for name, v in table.items()})
+
+
 def number_variables(dims: Sequence[str], described: Mapping[str, tuple[str, str]]) -> Variables:
     """Numbers of one shape, float64 with NaN where unknown, from their names, units and meanings."""
     return variables(*(Variable(n, tuple(dims), "f8", unit, doc, "unknown") for n, (unit, doc) in described.items()))

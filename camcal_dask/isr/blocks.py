@@ -105,6 +105,9 @@ class Part(Protocol):
     def fetch(self, index: int, image: Pixels, mask: Int32Array) -> Fetched:
         """Write image and mask of one exposure."""
 
+    def read(self, index: int) -> tuple[Pixels, Int32Array, Fetched]:
+        """Image and mask of one exposure, not to be written to; what is in memory is not copied."""
+
     def variance(self, index: int, image: Pixels, noise: Pixels | None, *, shared: bool = True) -> Pixels:
         """Variance of an exposure that was fetched; ``shared``: with that of bias and dark, common to all exposures."""
 
@@ -149,6 +152,11 @@ class Slab:
         spread = np.empty(self.shape, np.float32) if self.source.config.interpolate else None
         noise, overscan, clean = self.correct(index, image, mask, spread)
         return Fetched(noise, clean, overscan)
+
+    def read(self, index: int) -> tuple[Pixels, Int32Array, Fetched]:
+        """Read and correct one exposure into new arrays."""
+        image, mask = np.empty(self.shape, np.float32), np.empty(self.shape, np.int32)
+        return image, mask, self.fetch(index, image, mask)
 
     def correct(
         self, index: int, image: Pixels, mask: Int32Array, variance: Pixels | None = None
@@ -260,15 +268,15 @@ class Held:
         """Copy one exposure."""
         block = self.exposures[index]
         image[...], mask[...] = block.image[0, 0][:, self.rows], block.mask[0, 0][:, self.rows]
-        return self._told(block)
+        return self._fetched(block)
 
-    def view(self, index: int) -> tuple[Pixels, Int32Array, Fetched]:
-        """Image and mask of one exposure, not copied unless a kernel could not read them, and the rest."""
+    def read(self, index: int) -> tuple[Pixels, Int32Array, Fetched]:
+        """Views of one exposure, or copies where compiled kernels could not read them."""
         block = self.exposures[index]
         image, mask = (np.require(p[0, 0][:, self.rows], None, ["C", "W"]) for p in (block.image, block.mask))
-        return image, mask, self._told(block)
+        return image, mask, self._fetched(block)
 
-    def _told(self, block: Corrected) -> Fetched:
+    def _fetched(self, block: Corrected) -> Fetched:
         noise = None if block.given is not None or block.noise is None else block.noise[0, 0]
         return Fetched(noise, np.zeros(self.shape[0], bool), block)
 
@@ -287,14 +295,6 @@ class Held:
             scales = [slab.dark_scale(0) for slab in slabs]
             planes, config = first.planes.of_detector(), first.source.config
             add_shared_variance(variance, planes, weights, scales, config.flat_scale)
-
-
-def read(part: Part, index: int) -> tuple[Pixels, Int32Array, Fetched]:
-    """Image and mask of one exposure, to be read only, and the rest."""
-    if isinstance(part, Held):
-        return part.view(index)
-    image, mask = np.empty(part.shape, np.float32), np.empty(part.shape, np.int32)
-    return image, mask, part.fetch(index, image, mask)
 
 
 class Given(NamedTuple):
@@ -338,10 +338,19 @@ class Replaced:
         for name, plane in (("image", image), ("mask", mask)):
             if name in self.planes:
                 plane[self.planes[name].place] = self.planes[name].values[index, 0]
+        return self._with_numbers(found, index)
+
+    def read(self, index: int) -> tuple[Pixels, Int32Array, Fetched]:
+        """Read one exposure; with planes of its own, copies."""
+        image, mask, found = self.part.read(index)
+        image, mask = (_placed(p, self.planes.get(name), index) for name, p in (("image", image), ("mask", mask)))
+        return image, mask, self._with_numbers(found, index)
+
+    def _with_numbers(self, found: Fetched, index: int) -> Fetched:
         numbers = {name: values[index : index + 1] for name, values in self.numbers.items()}
         of = found.of if isinstance(found.of, Corrected) else _alone(found.of)
         of = of._replace(numbers={**of.numbers, **numbers})
-        clean = found.clean if not self.planes else np.zeros(len(image), bool)
+        clean = found.clean if not self.planes else np.zeros(len(found.clean), bool)
         return Fetched(found.noise, clean, of)
 
     def variance(self, index: int, image: Pixels, noise: Pixels | None, *, shared: bool = True) -> Pixels:

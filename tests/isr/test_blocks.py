@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from camcal_dask.errors import ConfigError, PlanError
+from camcal_dask.isr.blocks import Corrected, Given, Held, Replaced
 from camcal_dask.isr.config import IsrConfig
 from camcal_dask.isr.corrected import isr
 from camcal_dask.isr.statistics import STATISTICS
@@ -135,3 +136,28 @@ def test_wrong_bias_is_refused(raw):
         isr(raw, {"bias": bias_like(raw).isel(detector=[0, 1, 2])}, on)
     with pytest.raises(ConfigError, match=r"expected \(4, 16, 50, 36\)"):
         isr(raw, {"bias": bias_like(raw).isel(y=slice(40))}, on)
+
+
+def test_what_is_in_memory_is_read_without_a_copy_unless_it_is_replaced():
+    shape = (1, 1, 2, 6, 5)
+    block = Corrected(np.arange(60, dtype=np.float32).reshape(shape), np.zeros(shape, np.int32))
+    held = Held([block, block], slice(0, 6))
+    numbers = Replaced(held, {}, {"amp_offset": np.ones((2, 1, 2))})
+    for part in (held, numbers):
+        image, mask, _ = part.read(1)
+        assert np.shares_memory(image, block.image)
+        assert np.shares_memory(mask, block.mask)
+    np.testing.assert_array_equal(numbers.read(0)[2].number("amp_offset"), [1, 1])
+    other = Replaced(held, {"image": Given(np.full((2, 1, 1, 6, 5), 7, np.float32), (1,))}, {})
+    image, mask, fetched = other.read(0)
+    assert (image[1] == 7).all()
+    np.testing.assert_array_equal(image[0], block.image[0, 0, 0])
+    np.testing.assert_array_equal(block.image.ravel(), np.arange(60))
+    assert np.shares_memory(mask, block.mask)
+    copied, flags = np.empty_like(image), np.empty_like(mask)
+    again = other.fetch(0, copied, flags)
+    np.testing.assert_array_equal(copied, image)
+    np.testing.assert_array_equal(again.clean, fetched.clean)
+    some = Held([block], slice(2, 4)).read(0)[0]
+    np.testing.assert_array_equal(some, block.image[0, 0, :, 2:4])
+    assert some.flags.c_contiguous

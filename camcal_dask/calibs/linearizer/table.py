@@ -21,7 +21,7 @@ from camcal_dask.kernels.linearity.correct import TYPES, correct_signals
 from camcal_dask.kernels.linearity.nodes import find_levels, level_medians, level_signals, measure_shape
 from camcal_dask.kernels.linearity.proportionality import LINEAR_RANGE, ends_early, proportionality
 from camcal_dask.kernels.linearity.spline import Ramp, SplineTerms, fit_spline, uniform_nodes
-from camcal_dask.schema import AMP_DIMS, Variable, described, number_variables, variables
+from camcal_dask.schema import AMP_DIMS, Variable, described, number_variables, union, variables
 from camcal_dask.verify.judging.criterion import Criterion
 
 REFIT_NODES = 15
@@ -41,13 +41,17 @@ _OF_AMP = number_variables(
         "wander": ("1", "largest departure of the relative correction from the line through those at the flats"),
     },
 )
-LINEARIZER_NUMBERS = variables(
-    *NOMINAL.values(),
-    *(FITTED[name] for name in _KEPT),
-    *_OF_AMP.values(),
-    Variable("fitted", AMP_DIMS, "f8", "1", "1 where the amp has a linearizer"),
-    Variable("n_used", AMP_DIMS, "i8", "1", "flats in use"),
-    Variable("short_ramp", AMP_DIMS, "f8", "1", "1 where no flat is brighter than the turnoff, below 90 000 electron"),
+LINEARIZER_NUMBERS = union(
+    NOMINAL,
+    variables(*(FITTED[name] for name in _KEPT)),
+    _OF_AMP,
+    variables(
+        Variable("fitted", AMP_DIMS, "f8", "1", "1 where the amp has a linearizer"),
+        Variable("n_used", AMP_DIMS, "i8", "1", "flats in use"),
+        Variable(
+            "short_ramp", AMP_DIMS, "f8", "1", "1 where no flat is brighter than the turnoff, below 90 000 electron"
+        ),
+    ),
 )
 """Numbers of `linearizer_table`."""
 

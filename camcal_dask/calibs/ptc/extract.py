@@ -24,7 +24,7 @@ from camcal_dask.config import Config
 from camcal_dask.errors import PlanError
 from camcal_dask.instruments.focal_plane import readout_to_focal_plane, transform
 from camcal_dask.instruments.geometry import get_instrument
-from camcal_dask.isr.blocks import Part, read
+from camcal_dask.isr.blocks import Part
 from camcal_dask.isr.config import PlaneNames
 from camcal_dask.isr.corrected import CorrectedExposures, on_all_amps
 from camcal_dask.isr.graph import declared, named_variables, objects, regions
@@ -270,7 +270,7 @@ def _measure_pair(
 
 def _exposed(part: Part, index: int, known: tuple[str, ...]) -> Exposed:
     """Read and correct one exposure of a pair."""
-    image, mask, fetched = read(part, index)
+    image, mask, fetched = part.read(index)
     nothing = np.full(part.shape[0], np.nan)
     carried = {
         name: np.asarray(fetched.number(source), np.float64) if source in known else nothing

@@ -33,7 +33,7 @@ from camcal_dask.kernels.ptc.fit import (
     reject_outliers,
 )
 from camcal_dask.kernels.ptc.models import covariances, exp_variance
-from camcal_dask.schema import AMP_DIMS
+from camcal_dask.schema import AMP_DIMS, described
 
 __all__ = ["SOLVED", "BadReason", "PtcSolveConfig", "gain_from_flat_pairs", "reasons_of", "replace_invalid", "solve"]
 
@@ -163,8 +163,9 @@ def gain_from_flat_pairs(partial: xr.Dataset) -> xr.Dataset:
     spread = np.sqrt(((gains - gains.mean("pair")) ** 2).sum("pair") / (n - 1).where(n > 1))
     noise = partial["noise_adu"].median("pair") * gain if "noise_adu" in partial else gain * np.nan
     out = {"gain": gain, "gain_err": np.sqrt(np.pi / 2) * spread / np.sqrt(n), "noise": noise, "bad": gain.isnull()}
-    described = {name: v.assign_attrs(SOLVED[name].attrs("adu")) for name, v in out.items()}
-    return xr.Dataset(described, attrs={**partial.attrs, "fit_type": "PARTIAL"}).transpose(*AMP_DIMS)
+    return xr.Dataset(described(out, SOLVED, "adu"), attrs={**partial.attrs, "fit_type": "PARTIAL"}).transpose(
+        *AMP_DIMS
+    )
 
 
 def _check(partial: xr.Dataset, config: PtcSolveConfig) -> None:

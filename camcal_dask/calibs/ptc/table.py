@@ -17,7 +17,16 @@ from camcal_dask.instruments.geometry import get_instrument
 from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.linearity.proportionality import Proportionality, ends_early, proportionality
 from camcal_dask.raw_fits.identifiers import unpack_exposure_id
-from camcal_dask.schema import AMP_DIMS, DETECTOR_DIMS, STATISTIC_DIMS, Variable, described, number_variables, variables
+from camcal_dask.schema import (
+    AMP_DIMS,
+    DETECTOR_DIMS,
+    STATISTIC_DIMS,
+    Variable,
+    described,
+    number_variables,
+    union,
+    variables,
+)
 from camcal_dask.verify.measuring.block import MeasureConfig
 from camcal_dask.verify.measuring.curve import shot_variance
 from camcal_dask.verify.measuring.references import expectations
@@ -27,8 +36,8 @@ GAIN_RANGE_ADU = (1_000.0, 25_000.0)
 LINES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2))
 """Lags whose covariance against the mean is described by a line."""
 
-NOMINAL = variables(
-    *number_variables(
+NOMINAL = union(
+    number_variables(
         AMP_DIMS,
         {
             "gain_nominal": ("electron/adu", "gain of the camera model"),
@@ -37,15 +46,16 @@ NOMINAL = variables(
             "noise_factor": ("1", "noise of a corrected pixel over that of the overscan"),
             "overscan_error": ("1", "relative standard error of the noise of the serial overscan"),
         },
-    ).values(),
-    Variable("n_pixel", AMP_DIMS, "i8", "pixel", "pixels of the amp; 0: it does not exist"),
+    ),
+    variables(Variable("n_pixel", AMP_DIMS, "i8", "pixel", "pixels of the amp; 0: it does not exist")),
 )
 """Numbers of `nominal`."""
 _LINE = ("lag", *AMP_DIMS)
-PTC_NUMBERS = variables(
-    *NOMINAL.values(),
-    *(SOLVED[name] for name in ("gain", "gain_err", "noise", "noise_err", "a00", "turnoff", "chi2")),
-    *number_variables(
+_SOLVED = ("gain", "gain_err", "noise", "noise_err", "a00", "turnoff", "chi2")
+PTC_NUMBERS = union(
+    NOMINAL,
+    variables(*(SOLVED[name] for name in _SOLVED)),
+    number_variables(
         AMP_DIMS,
         {
             "noise_scatter": ("adu", "scatter of the overscan noise over the pairs in use"),
@@ -65,20 +75,28 @@ PTC_NUMBERS = variables(
             "a_sum": ("1/electron", "sum of a_ij over all four quadrants"),
             "a_sum_err": ("1/electron", "error of a_sum"),
         },
-    ).values(),
-    Variable("linear_only", AMP_DIMS, "f8", "1", "0", "the curve was not linearised: a00 and its sum are not judged"),
-    Variable("n_used", AMP_DIMS, "i8", "1", "pairs in use"),
-    Variable("short_ramp", AMP_DIMS, "f8", "1", "1 where the curve holds to the last flat, below 90 000 electron"),
-    Variable("a00_centre", ("detector",), "f8", "1/electron", "centre of the vendor's band", "unknown vendor"),
-    Variable("a00_half_width", ("detector",), "f8", "1/electron", "half width of the vendor's band", "unknown vendor"),
-    Variable("cov_slope", _LINE, "f8", "adu", "slope of a robust line: covariance against the mean", "not measured"),
-    Variable("cov_offset", _LINE, "f8", "adu^2", "offset of that line", "not measured"),
+    ),
+    variables(
+        Variable(
+            "linear_only", AMP_DIMS, "f8", "1", "0 where a00 and the sum are judged", "the curve was not linearised"
+        ),
+        Variable("n_used", AMP_DIMS, "i8", "1", "pairs in use"),
+        Variable("short_ramp", AMP_DIMS, "f8", "1", "1 where the curve holds to the last flat, below 90 000 electron"),
+        Variable("a00_centre", ("detector",), "f8", "1/electron", "centre of the vendor's band", "unknown vendor"),
+        Variable(
+            "a00_half_width", ("detector",), "f8", "1/electron", "half width of the vendor's band", "unknown vendor"
+        ),
+        Variable(
+            "cov_slope", _LINE, "f8", "adu", "slope of a robust line: covariance against the mean", "not measured"
+        ),
+        Variable("cov_offset", _LINE, "f8", "adu^2", "offset of that line", "not measured"),
+    ),
 )
 """Numbers of `ptc_table`."""
-GAIN_NUMBERS = variables(
-    *NOMINAL.values(),
-    SOLVED["gain"],
-    *number_variables(
+GAIN_NUMBERS = union(
+    NOMINAL,
+    variables(SOLVED["gain"]),
+    number_variables(
         STATISTIC_DIMS,
         {
             "pair_gain": ("electron/adu", "gain of the pair, its means made equal"),
@@ -89,13 +107,10 @@ GAIN_NUMBERS = variables(
                 "pair_gain free of the brighter-fatter effect: by the curve's model, for an amp without one by the "
                 "slope of its vendor",
             ),
-            "gain_ptc_corrected": (
-                "electron/adu",
-                "the same, by the curve's model only",
-            ),
+            "gain_ptc_corrected": ("electron/adu", "the same, by the curve's model only"),
             "pair_error": ("1", "relative standard error of pair_gain"),
         },
-    ).values(),
+    ),
 )
 """Numbers of `gain_table`; exposure is the first of the pair."""
 
@@ -118,9 +133,7 @@ def ptc_table(ptc: xr.Dataset) -> xr.Dataset:
     table = nominal(ptc)
     linear = _is_linearised(ptc)
     overscan = weighted["noise_adu"].median("pair") * ptc["gain"]
-    table = table.assign(
-        {name: ptc[name] for name in ("gain", "gain_err", "noise", "noise_err", "a00", "turnoff", "chi2")}
-    )
+    table = table.assign({name: ptc[name] for name in _SOLVED})
     slope, error = _row_mean_slope(weighted, ptc["gain"], _widths(ptc))
     centre, half = _bands(table["vendor"].values)
     table = table.assign(

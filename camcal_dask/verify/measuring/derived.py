@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from camcal_dask.schema import STATISTIC_DIMS, described, number_variables, variables
+from camcal_dask.schema import STATISTIC_DIMS, described, number_variables, union, variables
 from camcal_dask.verify.judging.criterion import SIGNIFICANCE
 from camcal_dask.verify.measuring.curve import shot_variance
 from camcal_dask.verify.measuring.references import FEW, REFERENCES
@@ -43,7 +43,7 @@ _OF_EXPOSURES = number_variables(
         ),
     },
 )
-DERIVED = variables(*_OF_EXPOSURES.values(), REFERENCES["reference_error"])
+DERIVED = union(_OF_EXPOSURES, variables(REFERENCES["reference_error"]))
 """Numbers that `complete` adds; the last to statistics of old, which lack it."""
 SHOT = number_variables(
     STATISTIC_DIMS, {"ptc_variance": ("image^2", "variance of the mean signal, by the photon transfer curve")}

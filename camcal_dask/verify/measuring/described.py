@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from camcal_dask.isr.statistics import CORRECTED
-from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS, Variable, Variables, variables
+from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS, Variable, Variables, union, variables
 from camcal_dask.verify.judging.levels import VERDICT
 from camcal_dask.verify.measuring.block import MAPS, STATISTICS
 from camcal_dask.verify.measuring.derived import DERIVED, SHOT
@@ -33,7 +33,7 @@ def statistics_of_exposures(*more: Variables, divided: bool = False) -> Variable
     """
     measured = (STATISTICS, MAPS, RESPONSE if divided else {}, _CARRIED, READOUT)
     compared = (REFERENCES, SPLIT, *MASTERS.values(), INPUTS, MEMBERS, SHOT, DERIVED, SERIES)
-    return _each(*measured, *compared, _OF_CANDIDATE, *more, VERDICT)
+    return union(*measured, *compared, _OF_CANDIDATE, *more, VERDICT)
 
 
 def statistics_of_table(numbers: Variables) -> Variables:
@@ -44,11 +44,4 @@ def statistics_of_table(numbers: Variables) -> Variables:
     if not any("exposure" in v.dims for v in numbers.values()):
         numbers = variables(*(v.with_dims(("exposure", *v.dims)) for v in numbers.values()))
     pixels = variables(numbers["n_pixel"].with_dims(STATISTIC_DIMS), STATISTICS["n_good"])
-    return _each(numbers, pixels, VERDICT)
-
-
-def _each(*tables: Variables) -> Variables:
-    found: dict[str, Variable] = {}
-    for table in tables:
-        found |= table
-    return variables(*found.values())
+    return union(numbers, pixels, VERDICT)

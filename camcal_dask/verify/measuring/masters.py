@@ -12,7 +12,7 @@ import xarray as xr
 
 from camcal_dask.kernels.arrays import FloatArray
 from camcal_dask.kernels.statistics import moments
-from camcal_dask.schema import AMP_DIMS, Variables, described, number_variables, variables
+from camcal_dask.schema import AMP_DIMS, Variables, described, number_variables, union
 
 MASTERS: Mapping[str, Variables] = {
     "bias": number_variables(AMP_DIMS, {"bias_variance": ("image^2", "median variance of the bias")}),
@@ -83,7 +83,7 @@ def masters(calibs: Mapping[str, xr.Dataset], detectors: Sequence[int], unit: st
                 found[f"{name}_n"] = calib["n_input"].reset_coords(drop=True).astype(np.float64)
                 if "input_dark_time_s" in calib.attrs:
                     found[f"{name}_input_seconds"] = xr.full_like(found[f"{name}_n"], calib.attrs["input_dark_time_s"])
-    return described(found, variables(*(v for numbers in (*MASTERS.values(), INPUTS) for v in numbers.values())), unit)
+    return described(found, union(*MASTERS.values(), INPUTS), unit)
 
 
 def inputs_of(calibs: Mapping[str, xr.Dataset], exposures: Sequence[int], name: str) -> npt.NDArray[np.bool_]:

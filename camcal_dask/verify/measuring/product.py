@@ -48,8 +48,7 @@ def measure_image(calib: xr.Dataset, described: Variables, numbers: Measure) -> 
     ]  # fmt: skip
     packed = da.concatenate(rows)
     variables = {
-        name: (AMP_DIMS, packed[..., i], {"units": s.unit, "long_name": s.doc})
-        for i, (name, s) in enumerate(described.items())
+        name: (AMP_DIMS, packed[..., i], s.attrs(calib.attrs["units"])) for i, (name, s) in enumerate(described.items())
     }
     return xr.Dataset(variables, {dim: image[dim].values for dim in AMP_DIMS})
 

@@ -79,10 +79,7 @@ def measure_readout(raw: xr.DataArray, config: ReadoutConfig | None = None) -> x
     )
     dims = STATISTIC_DIMS
     coords = {name: c for name, c in raw.coords.items() if set(c.dims) <= set(dims)}
-    variables = {
-        name: (dims, packed[..., i], {"units": s.unit, "long_name": s.doc})
-        for i, (name, s) in enumerate(READOUT.items())
-    }
+    variables = {name: (dims, packed[..., i], s.attrs("adu")) for i, (name, s) in enumerate(READOUT.items())}
     return xr.Dataset(variables, coords)
 
 

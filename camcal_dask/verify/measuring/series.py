@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from camcal_dask.kernels.charge.persistence import persistence
-from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS, described, number_variables, variables
+from camcal_dask.schema import AMP_DIMS, STATISTIC_DIMS, described, number_variables, union
 
 _OF_ALL = number_variables(
     AMP_DIMS,
@@ -25,7 +25,7 @@ _OF_EACH = number_variables(
     STATISTIC_DIMS,
     {"gain_ratio": ("1", "signal over photodiode charge, divided by its mean over the exposures of a filter")},
 )
-SERIES = variables(*_OF_ALL.values(), *_OF_EACH.values())
+SERIES = union(_OF_ALL, _OF_EACH)
 """Numbers of an amp over all exposures, and what they are taken from."""
 
 
