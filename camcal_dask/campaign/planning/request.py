@@ -146,6 +146,32 @@ def first_of(request: Request, dataset_type: str, use: str) -> Sequence[tuple[Ma
     return found
 
 
+def plan_from(request: Request, **sources: str) -> Plan:
+    """Plan a table that is made from products alone, one quantum a detector; ``calibs`` has each under its name.
+
+    The first source says which detectors there are; one that lacks another source is recorded with the reason.
+
+    Raises
+    ------
+    RepoError
+        If a source is in none of the inputs.
+    """
+    calibs = {
+        name: {int(data_id["detector"]): ref for data_id, ref in first_of(request, dataset_type, "is made from")}
+        for name, dataset_type in sources.items()
+    }
+    chosen = request.detectors(next(iter(calibs.values())))
+    lacking = {
+        d: f"no {sources[name]} in {request.searched}" for name, refs in calibs.items() for d in chosen if d not in refs
+    }
+    return request.plan(
+        detectors=chosen,
+        calibs={name: {d: refs[d] for d in chosen if d in refs} for name, refs in calibs.items()},
+        task_bytes=TABLE_BYTES,
+        lacking=lacking,
+    )
+
+
 def one_each(request: Request, dataset_type: str, raws: xr.DataArray) -> Refs:
     """Calibration of each detector that has one; all exposures must have the same.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from camcal_dask.campaign.planning.quanta import Step
 from camcal_dask.campaign.planning.recipe import Recipe
-from camcal_dask.campaign.planning.request import TABLE_BYTES, first_of
+from camcal_dask.campaign.planning.request import plan_from
 from camcal_dask.campaign.task import Task
 from camcal_dask.repo.cubes import products
 from camcal_dask.rooms import Curve, Figures
@@ -30,9 +30,7 @@ class LevelsRecipe(Recipe):
 
 def plan(request):
     """Find the sky of every detector."""
-    skies = {int(data_id["detector"]): ref for data_id, ref in first_of(request, request.recipe.sky, "is made from")}
-    chosen = request.detectors(skies)
-    return request.plan(detectors=chosen, calibs={"sky": {d: skies[d] for d in chosen}}, task_bytes=TABLE_BYTES)
+    return plan_from(request, sky=request.recipe.sky)
 
 
 def graph(place, quantum):
